@@ -1,0 +1,132 @@
+"""Where am I, and how do I wait without blocking the event loop?
+
+Owns the three places a synchronous call can be made from (a bridged task, the event loop's thread, any other thread),
+the suspension of a bridged task, and who is said to call. The trip to a worker thread is ``trips.py``'s, what belongs
+to a bridged call ``scopes.py``'s. Knows no database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import enum
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, TypeVar
+
+import greenback
+
+from .outcomes import Outcome
+
+T = TypeVar("T")
+
+
+class Place(enum.Enum):
+    """Where a synchronous call is made."""
+
+    BRIDGED = "a task that may suspend"
+    LOOP = "the event loop's thread"
+    THREAD = "any other thread"
+
+
+def place() -> Place:
+    """Tell where the caller is."""
+    if not _on_loop_thread():
+        return Place.THREAD
+    return Place.BRIDGED if greenback.has_portal() else Place.LOOP
+
+
+def _on_loop_thread() -> bool:
+    return asyncio._get_running_loop() is not None or _in_trio()
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")  # whoever runs trio has imported it
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+def current_task() -> object | None:
+    """Return the task that runs on this thread, None in a callback of the loop and where no loop runs."""
+    if asyncio._get_running_loop() is not None:
+        return asyncio.current_task()
+    if not _in_trio():
+        return None
+    try:
+        task: object = sys.modules["trio"].lowlevel.current_task()
+    except RuntimeError:
+        return None
+    return task
+
+
+def suspend(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await ``function(*args)`` from synchronous code of a bridged task."""
+    outcome: Outcome[T] = Outcome()
+    return greenback.await_(outcome.acapture(function(*args))).unwrap()
+
+
+async def bridged(function: Callable[[], T]) -> T:
+    """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
+    if place() is Place.THREAD:
+        return function()
+    outcome: Outcome[T] = Outcome()
+    return (await greenback.with_portal_run_sync(outcome.capture, function)).unwrap()
+
+
+async def abridged(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+    """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend."""
+    outcome: Outcome[T] = Outcome()
+    return (await greenback.with_portal_run(outcome.acapture, _call(function, args, kwargs))).unwrap()
+
+
+async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    result: Any = function(*args, **kwargs)
+    if not inspect.isawaitable(result):
+        return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
+    try:
+        return await result  # type: ignore[no-any-return]  # as above
+    finally:
+        del result  # what throws an error into a generator holds the error
+
+
+Caller = tuple[int, object]
+"""The thread and, where there is one, the task or piece of work on it."""
+
+# A plain executor runs all jobs of a thread in one context; the job is what tells them apart.
+_EXECUTOR_JOB = getattr(getattr(concurrent.futures.thread, "_WorkItem", None), "run", place).__code__
+
+_work: ContextVar[tuple[int, object]] = ContextVar("offload_db_work")
+UNSHARED = frozenset({_work})
+"""Context variables that belong to a thread and not to the task that it works for."""
+
+
+def caller() -> Caller:
+    """Identify who calls, without keeping it alive.
+
+    In a worker thread it is the piece of work, not the thread: frameworks run each request's work in a context of its
+    own, and a thread that opened a connection for one request may serve another while it is still open.
+    """
+    thread = threading.get_ident()
+    if _on_loop_thread():
+        task = current_task()
+        return (thread, None if task is None else weakref.ref(task))
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _EXECUTOR_JOB:
+            return (thread, weakref.ref(frame.f_locals["self"]))
+        frame = frame.f_back
+    work = _work.get(None)
+    if work is None or work[0] != thread:
+        work = (thread, object())
+        _work.set(work)
+    return work

@@ -1,0 +1,223 @@
+"""The synchronous surface: connections and cursors that behave like DBUtils' and PyMySQL's.
+
+Owns what a user can do with a connection, and which of it may wait for the server. Every such call goes through
+:meth:`offload_db.statements.Link.call`; everything else is answered by the driver's own object on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol
+
+from .connector import DEFAULT_CONNECT_TIMEOUT
+from .cursor import OffloadCursor
+from .errors import ConnectionClosed
+from .pool import OffloadPool
+from .statements import Link
+from .turns import closed_error
+
+# Calls that end a transaction for certain.
+_ENDS = frozenset({"commit", "rollback"})
+
+# Calls that change the session for whoever uses it next.
+_ALTERS = frozenset({"set_character_set", "set_charset"})
+
+# Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
+# process-wide connection alive with.
+_RECONNECTS = frozenset({"connect", "ping"})
+
+
+class _Lease(Protocol):
+    """Where a connection's link came from."""
+
+    link: Link
+
+    def give_back(self) -> None:
+        """Take the link back; may wait for the server."""
+
+    def drop(self) -> None:
+        """Take the link back from a finaliser, without I/O."""
+
+
+class OffloadConnection:
+    """A connection whose calls suspend a bridged task and run inline elsewhere.
+
+    It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
+    open; so does leaving its ``with`` block, which does not commit.
+    """
+
+    __slots__ = ("__weakref__", "_lease", "_link")
+
+    _lease: _Lease
+    _link: Link | None
+
+    def __init__(self, lease: _Lease) -> None:
+        object.__setattr__(self, "_lease", lease)
+        object.__setattr__(self, "_link", lease.link)
+
+    def __repr__(self) -> str:
+        return f"<OffloadConnection {'closed' if self._link is None else 'open'}>"
+
+    def cursor(self, *args: Any, **kwargs: Any) -> OffloadCursor:
+        """Make a cursor; takes the driver's arguments, such as a cursor class.
+
+        :raises ConnectionClosed: if the connection is closed
+        """
+        return OffloadCursor(self, self._alive().raw.cursor(*args, **kwargs))
+
+    def commit(self) -> None:
+        """Commit the transaction.
+
+        :raises ConnectionLost: if the link broke; it says whether the commit may have happened
+        """
+        self._call("commit")
+
+    def rollback(self) -> None:
+        """Roll the transaction back."""
+        self._call("rollback")
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a transaction."""
+        self._call("begin", *args, **kwargs)
+
+    def close(self) -> None:
+        """Give the connection back to its pool, rolling back what is open; closing twice is fine.
+
+        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
+        """
+        link = self._link
+        if link is None:
+            return
+        turn = link.turn
+        try:
+            turn.take(shield=True)
+        except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
+            return
+        object.__setattr__(self, "_link", None)
+        turn.close()
+        self._lease.give_back()
+
+    def select_db(self, db: Any) -> None:
+        """Select another database, until the connection is given back."""
+        self._alive().moved = True
+        self._call("select_db", db)
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection can be used."""
+        link = self._link
+        return link is not None and link.driver.is_open(link.raw)
+
+    def __enter__(self) -> OffloadConnection:
+        self._alive()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
+            return partial(self._call, name)
+        link = self._alive()
+        value = getattr(link.raw, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return partial(self._call, name) if link.driver.blocks(name) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Only the driver's own settings can be set. A changed connection is not one to give to somebody else.
+        link = self._alive()
+        link.altered = True
+        setattr(link.raw, name, value)
+
+    def __del__(self) -> None:
+        # Never any I/O here: this may run on the event loop's thread, in the middle of anything.
+        link = getattr(self, "_link", None)
+        if link is not None:
+            object.__setattr__(self, "_link", None)
+            self._lease.drop()
+
+    def _alive(self) -> Link:
+        link = self._link
+        if link is None:
+            raise closed_error()
+        return link
+
+    @property
+    def _returns_at_once(self) -> bool:
+        """Whether closing needs no trip to the server and no wait."""
+        link = self._link
+        return link is None or (link.turn.free and (link.verdict() is not None or link.clean))
+
+    def _break_off(self) -> None:
+        """Break the link at once, whatever runs on it."""
+        if self._link is not None:
+            self._link.give_up()
+
+    def _undo(self, savepoint: str | None) -> None:
+        """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
+        link = self._link
+        if link is None or not link.driver.is_open(link.raw):
+            return  # the server has rolled back by itself
+        try:
+            if savepoint is None:
+                link.call("rollback", partial(_method, link, "rollback", (), {}), killable=False, shield=True)
+            else:
+                undo = partial(_execute, link.raw, f"ROLLBACK TO SAVEPOINT {savepoint}")
+                link.call("rollback", undo, killable=False, shield=True)
+        except Exception:
+            # What follows on this connection must not run as if the transaction were still the one it was.
+            link.give_up()
+
+    def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        if self._link is None and name in _RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
+            object.__setattr__(self, "_link", reopen())  # PyMySQL's own can be connected anew after closing
+        link = self._alive()
+        if name not in _RECONNECTS:
+            link.check()
+        # Only a query is worth killing; a commit that is under way had better come to its end.
+        return link.call(name, partial(_method, link, name, args, kwargs), killable=name == "query")
+
+
+def _execute(raw: Any, statement: str) -> None:
+    with raw.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a method of the driver's connection, on a worker, and note what it means for the link."""
+    raw, driver = link.raw, link.driver
+    if name == "begin" and not hasattr(raw, name):
+        return None  # DB-API 2 has no begin(); DBUtils accepts it all the same
+    if name in _RECONNECTS:
+        return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
+    link.altered = link.altered or name in _ALTERS
+    driver.skip_rest(raw)
+    result = getattr(raw, name)(*args, **kwargs)
+    if name in _ENDS:
+        link.settled()
+    return result
+
+
+def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
+    """Make a call that may replace the link by a new one, to another session and perhaps another server."""
+    raw, driver = link.raw, link.driver
+    session = driver.session(raw)
+    before = driver.set_read_timeout(raw, None)
+    driver.set_read_timeout(raw, before or getattr(raw, "connect_timeout", None) or DEFAULT_CONNECT_TIMEOUT)
+    try:
+        driver.skip_rest(raw)
+        result = function()
+        if driver.session(raw) != session:
+            link.identity = driver.identity(raw)
+    finally:
+        driver.set_read_timeout(raw, before)
+    link.reconnected()
+    return result
+
+
+OffloadPool._surface = OffloadConnection

@@ -1,0 +1,306 @@
+"""The synchronous surface: cursors that behave like DBUtils' and PyMySQL's.
+
+Owns which calls of a cursor may wait for the server, and the rows that were read before they were asked for. What may
+wait goes through :meth:`offload_db.statements.Link.call`; the rest is answered by the driver's own cursor on the spot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pymysql
+
+from .bridge import Place, place
+from .drivers import Driver
+from .statements import Link
+from .turns import closed_error
+
+if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
+    from .connection import OffloadConnection
+
+# Calls that are counted as statements.
+_STATEMENTS = frozenset({"callproc", "execute", "executemany"})
+
+
+class OffloadCursor:
+    """A cursor whose calls suspend a bridged task and run inline elsewhere.
+
+    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
+    ``rowcount``, ``lastrowid``, ``description`` and the rows can be read after the cursor and its connection are
+    closed. An unbuffered cursor takes with each trip the rows that have arrived besides.
+    """
+
+    __slots__ = ("__weakref__", "_ahead", "_connection", "_link", "_raw")
+
+    _raw: Any
+    _link: Link
+    _connection: OffloadConnection | None
+    _ahead: _Ahead
+
+    def __init__(self, connection: OffloadConnection, raw: Any) -> None:
+        link = connection._alive()
+        put = partial(object.__setattr__, self)
+        put("_raw", raw)
+        put("_link", link)
+        put("_ahead", _Ahead(raw, link.driver))
+        put("_connection", connection)
+
+    def __repr__(self) -> str:
+        return f"<OffloadCursor {'closed' if self._connection is None else 'open'}>"
+
+    @property
+    def connection(self) -> OffloadConnection | None:
+        """The connection, None after closing."""
+        return self._connection
+
+    @property
+    def rownumber(self) -> Any:
+        """The number of rows fetched so far."""
+        return self._raw.rownumber - len(self._ahead.rows)
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, once, and fetch its rows unless the cursor is unbuffered.
+
+        If the task is cancelled, the statement is killed and the cancellation raised when it has come back.
+
+        :param query: the statement, with the driver's placeholders
+        :param args: a tuple, list or mapping of parameters, a single one, or None
+        :return: the number of rows, as the driver counts them
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises ConnectionClosed: if the connection is closed
+        :raises StatementTimeout: if the time is over; the statement was killed
+        """
+        return self._run("execute", query, *args, **kwargs)
+
+    def executemany(self, query: Any, args: Any) -> Any:
+        """Execute a statement for each item of *args*, in one trip.
+
+        :return: the number of rows, as the driver counts them
+        """
+        return self._run("executemany", query, args)
+
+    def callproc(self, procname: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.
+
+        :return: *args* as given
+        """
+        return self._run("callproc", procname, *args, **kwargs)
+
+    def nextset(self) -> Any:
+        """Go to the next result; True if there is one."""
+        raw = self._raw
+        if not self._link.driver.unfinished(raw):
+            return raw.nextset()
+        return self._call("nextset", raw.nextset)
+
+    def fetchone(self) -> Any:
+        """Fetch the next row, None after the last."""
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchone()
+        return self._ahead.rows.popleft() if self._ahead.rows else self._fetch(raw.fetchone)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """Fetch the next *size* rows, by default ``arraysize``."""
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchmany() if size is None else raw.fetchmany(size)
+        if not self._ahead.rows:
+            return self._fetch(raw.fetchmany if size is None else partial(raw.fetchmany, size))
+        rows = self._ahead.take(raw.arraysize if size is None else size)
+        missing = (raw.arraysize if size is None else size) - len(rows)
+        if missing > 0:
+            rows.extend(self._fetch(partial(raw.fetchmany, missing)))
+        return rows or ()
+
+    def fetchall(self) -> Any:
+        """Fetch all rows that are left."""
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchall()
+        if not self._ahead.rows:
+            return self._fetch(raw.fetchall)
+        return [*self._ahead.take(), *self._fetch(raw.fetchall)]
+
+    def scroll(self, value: int, mode: str = "relative") -> Any:
+        """Move to another row; an unbuffered cursor only goes forward."""
+        raw = self._raw
+        if not self._streams():
+            return raw.scroll(value, mode)
+        if not self._ahead.rows:
+            return self._fetch(partial(raw.scroll, value, mode))
+        step = value - self.rownumber if mode == "absolute" else value
+        if step < 0 or mode not in ("absolute", "relative"):
+            return raw.scroll(value, mode)  # raises
+        step -= len(self._ahead.take(step))
+        return self._fetch(partial(raw.scroll, step)) if step else None
+
+    @contextmanager
+    def no_failover(self) -> Iterator[OffloadCursor]:
+        """Enter the block in which DBUtils 3.2 would not execute a statement again; here that never happens."""
+        yield self
+
+    def close(self) -> None:
+        """Close the cursor; the rows it has fetched stay. Closing twice is fine.
+
+        In a cancelled scope, or of many rows that are left, none are read: the connection is thrown out when it is
+        given back.
+        """
+        connection, link, raw = self._connection, self._link, self._raw
+        if connection is None:
+            return
+        try:
+            if not link.driver.unfinished(raw):
+                raw.close()
+            elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
+                link.call("close", partial(link.driver.finish, raw))
+        finally:
+            self._ahead.give_up()
+            self._let_go()
+
+    def __enter__(self) -> OffloadCursor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> OffloadCursor:
+        return self
+
+    def __next__(self) -> Any:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
+        return row
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._raw, name)
+        if name == "fetchall_unbuffered":
+            return partial(iter, self.fetchone, None)
+        if name == "read_next":
+            return self._read_next
+        if not callable(value) or isinstance(value, type) or not self._link.driver.cursor_blocks(name):
+            return value
+        return partial(self._run, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._raw, name, value)
+
+    def __del__(self) -> None:
+        # Never any I/O here: this may run on the event loop's thread, in the middle of anything.
+        if getattr(self, "_connection", None) is not None:
+            self._let_go()
+
+    def _read_next(self) -> Any:
+        """Fetch a row as PyMySQL's unbuffered cursors do, without counting it."""
+        raw = self._raw
+        if not self._streams():
+            return raw.read_next()
+        if not self._ahead.rows:
+            return self._fetch(raw.read_next)
+        raw.rownumber -= 1
+        return self._ahead.rows.popleft()
+
+    def _run(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        link = self._alive()
+        method = partial(getattr(self._raw, name), *args, **kwargs)
+        return self._call(name, partial(_after_rest, link, method), statement=name in _STATEMENTS)
+
+    def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False) -> Any:
+        return self._alive().call(name, partial(self._ahead.hold, function), statement=statement)
+
+    def _fetch(self, function: Callable[[], Any]) -> Any:
+        """Take rows from the server, in one trip."""
+        # Off the loop there is no trip to save.
+        return self._call("fetch", partial(self._ahead.read, function, more=place() is Place.BRIDGED))
+
+    def _alive(self) -> Link:
+        if self._connection is None:
+            raise pymysql.err.ProgrammingError("Cursor closed")
+        link: Link = self._link
+        if self._connection._link is not link:
+            raise closed_error()
+        link.check()
+        return link
+
+    def _streams(self) -> bool:
+        """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""
+        if not self._link.driver.streams(self._raw):
+            self._ahead.give_up()  # another statement has ended the result
+            return False
+        self._alive()
+        return True
+
+    def _let_go(self) -> None:
+        """Drop the connection, so that it can come back to its pool."""
+        self._link.driver.leave(self._raw)
+        object.__setattr__(self, "_connection", None)
+
+
+class _Ahead:
+    """Rows that were read before they were asked for, and the error that came after them.
+
+    Workers get hold of this instead of the cursor: one that is dropped shall be collected there and then.
+    """
+
+    __slots__ = ("_driver", "_late", "_raw", "rows")
+
+    def __init__(self, raw: Any, driver: Driver) -> None:
+        self._raw = raw
+        self._driver = driver
+        self._late: Exception | None = None
+        self.rows: deque[Any] = deque()
+
+    def hold(self, function: Callable[[], Any]) -> Any:
+        """Make a call, on a worker, and see whether the cursor has another result then."""
+        try:
+            return function()
+        finally:
+            if self._driver.hold(self._raw):
+                self.rows.clear()
+                self._late = None
+
+    def read(self, function: Callable[[], Any], *, more: bool) -> Any:
+        """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
+        late, self._late = self._late, None
+        if late is not None:
+            try:
+                raise late
+            finally:
+                del late  # its traceback holds this frame
+        wanted = function()
+        try:
+            for _ in range(self._driver.arrived(self._raw) if more else 0):
+                self.rows.append(self._raw.fetchone())
+        except Exception as error:
+            self._late = error  # the rows before it come first
+        return wanted
+
+    def take(self, number: float = math.inf) -> list[Any]:
+        """Give out *number* rows, or what there is."""
+        return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
+
+    def give_up(self) -> None:
+        """Let the cursor stand where its user has come to."""
+        if self.rows:
+            self._raw.rownumber -= len(self.rows)
+            self.rows.clear()
+
+
+def _after_rest(link: Link, function: Callable[[], Any]) -> Any:
+    """Send a statement, on a worker, when the rest of a result that nobody wants is out of its way."""
+    link.driver.skip_rest(link.raw)
+    return function()
+
+
+def _cancelled() -> bool:
+    return place() is Place.BRIDGED and anyio.current_effective_deadline() == -math.inf

@@ -1,0 +1,469 @@
+"""What differs between database drivers.
+
+Owns every look into a driver's connection or cursor that goes beyond DB-API 2: is the link alive, is a result unread,
+is a transaction open, did an error come from the server. Never waits for the server unless a docstring says so.
+"""
+
+# ruff: noqa: D102  # an override does what the method that it overrides says
+
+from __future__ import annotations
+
+import copy
+import inspect
+import select
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pymysql
+from pymysql.constants import CR, ER, SERVER_STATUS
+
+# Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
+_CLIENT_CODES = range(2000, 3000)
+
+# Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
+_FAREWELLS = frozenset({1053, 1927, 4031})
+
+# No such thread, no such query: what was to be killed is gone.
+_NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+
+_IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
+
+_LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
+
+# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
+# 1047 Galera node without quorum. Another connection may lead to a healthy one.
+_UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+
+# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
+_DRAIN_ROWS = 256
+_DRAIN_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which session on which server a connection leads to."""
+
+    session: int
+    server: tuple[str, ...]
+    """What tells one server from another."""
+    by_query: bool
+    """Whether the server can kill a query by its own id, which cannot hit the next one."""
+
+
+class Driver:
+    """A DB-API 2 driver of which nothing more is known: careful answers."""
+
+    def blocks(self, name: str) -> bool:
+        """Tell whether calling the connection's method *name* may wait for the server."""
+        return True
+
+    def cursor_blocks(self, name: str) -> bool:
+        """Tell whether calling the cursor's method *name* may wait for the server."""
+        return True
+
+    def alive_at_rest(self, raw: Any) -> bool:
+        """Tell whether the link of an idle connection stands, without a round trip."""
+        return True
+
+    def unread(self, raw: Any) -> bool:
+        """Tell whether the server's answer has not been read to its end."""
+        return False
+
+    def streams(self, cursor: Any) -> bool:
+        """Tell whether fetching from the cursor may wait for the server."""
+        return True
+
+    def unfinished(self, cursor: Any) -> bool:
+        """Tell whether closing the cursor, or going to its next result, may wait for the server."""
+        return True
+
+    def arrived(self, cursor: Any) -> int:
+        """Return how many rows can be fetched, one by one, without waiting for the server."""
+        return 0
+
+    def hold(self, cursor: Any) -> bool:
+        """Keep a cursor that has rows to read from being collected before its connection is.
+
+        :return: whether it has another result than when it was last held
+        """
+        return True
+
+    def leave(self, cursor: Any) -> None:
+        """Note that nobody will read the cursor's rows, without I/O."""
+
+    def skip_rest(self, raw: Any) -> None:
+        """Read what a cursor has left that was closed or dropped; waits for the server."""
+
+    def clean(self, raw: Any) -> bool:
+        """Tell whether it is certain that no transaction is open and no lock held by one."""
+        return False
+
+    def autocommit(self, raw: Any) -> bool | None:
+        """Return the connection's autocommit setting, None where it cannot be seen."""
+        return None
+
+    def is_open(self, raw: Any) -> bool:
+        """Tell whether the driver still holds its link open."""
+        return True
+
+    def in_step(self, error: BaseException) -> bool:
+        """Tell whether the link can be used after the error: the server's own answer, or nothing was sent."""
+        names = {cls.__name__ for cls in type(error).__mro__}
+        return bool(names & {"IntegrityError", "ProgrammingError", "DataError", "NotSupportedError"})
+
+    def lost(self, error: BaseException) -> bool:
+        """Tell whether the error says that the link is broken."""
+        return False
+
+    def may_have_sent(self, error: BaseException) -> bool:
+        """Tell whether the server may have got the whole statement before the link broke."""
+        return True
+
+    def unfit(self, error: BaseException) -> bool:
+        """Tell whether the error says that the server is not the one to talk to any more."""
+        return False
+
+    def session(self, raw: Any) -> int | None:
+        """Return the server's number for the connection, without asking."""
+        return None
+
+    def identity(self, raw: Any) -> Identity | None:
+        """Ask the server for the connection's identity; None where it cannot be relied on. Waits for the server."""
+        return None
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        """Kill what the session is running, over another connection; False if it runs nothing. Waits for the server."""
+        return False
+
+    def absorb(self, raw: Any) -> None:
+        """Run a statement that takes a late kill upon itself. Waits for the server."""
+
+    def cut(self, raw: Any) -> None:
+        """Break the link under a call that another thread is making, so that it returns."""
+
+    def bounded(self, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Return connection settings with which no answer is waited for longer than *seconds*."""
+        return kwargs
+
+    def set_read_timeout(self, raw: Any, seconds: float | None) -> float | None:
+        """Limit the seconds that any answer may take; returns the limit before."""
+        return None
+
+    def finish(self, cursor: Any) -> None:
+        """Close a cursor that is not finished, leaving rows unread if they are many; waits for the server."""
+        with suppress(Exception):  # as DBUtils does
+            cursor.close()
+
+    def disown(self, raw: Any) -> None:
+        """Let go of the link in a forked child, without a lock: a thread of the parent may have been reading."""
+
+    def close(self, raw: Any) -> None:
+        """Say goodbye and close; waits for the link at most to take the goodbye."""
+        with suppress(Exception):
+            raw.close()
+
+    def abandon(self, raw: Any) -> None:
+        """Close the link without reading or writing anything."""
+        self.close(raw)
+
+
+class PyMySQLDriver(Driver):
+    """PyMySQL, 1.1 and later."""
+
+    # All others may wait, those that users add in subclasses above all.
+    _local_methods = frozenset(
+        {
+            "_escape_string",
+            "affected_rows",
+            "character_set_name",
+            "escape",
+            "escape_string",
+            "get_autocommit",
+            "get_host_info",
+            "get_proto_info",
+            "get_server_info",
+            "insert_id",
+            "literal",
+            "thread_id",
+        }
+    )
+    _local_cursor_methods = frozenset({"mogrify", "setinputsizes", "setoutputsizes"})
+
+    # Whoever is in one of these has sent a command or is reading its answer.
+    _wire_methods = frozenset(
+        {
+            "_execute_command",
+            "_finish_unbuffered_query",
+            "_read_ok_packet",
+            "_read_packet",
+            "_read_query_result",
+            "_read_rowdata_packet_unbuffered",
+        }
+    )
+
+    def blocks(self, name: str) -> bool:
+        return name not in self._local_methods
+
+    def cursor_blocks(self, name: str) -> bool:
+        return name not in self._local_cursor_methods
+
+    def alive_at_rest(self, raw: Any) -> bool:
+        # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
+        sock: socket.socket | None = raw._sock
+        if sock is None:
+            return False
+        try:
+            poll = select.poll()
+        except AttributeError:  # Windows
+            return not select.select([sock], [], [], 0)[0]
+        poll.register(sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def unread(self, raw: Any) -> bool:
+        result = raw._result
+        return result is not None and bool(result.unbuffered_active or result.has_next)
+
+    def streams(self, cursor: Any) -> bool:
+        result = cursor._result
+        # Rows that were given up must not look like the end of the result.
+        return result is not None and bool(result.unbuffered_active or getattr(result, "abandoned", False))
+
+    def unfinished(self, cursor: Any) -> bool:
+        result, connection = cursor._result, cursor.connection
+        return connection is not None and result is connection._result and self.unread(connection)
+
+    def arrived(self, cursor: Any) -> int:
+        result = cursor._result
+        if not result.unbuffered_active or _reads_its_own_way(cursor.__class__):
+            return 0
+        connection = result.connection
+        sock: socket.socket = connection._sock
+        before = sock.gettimeout()
+        sock.settimeout(0.0)
+        try:
+            buffered: bytes = connection._rfile.peek()
+        except OSError:  # of TLS: part of a record has arrived
+            return 0
+        finally:
+            sock.settimeout(before)
+        # The end of the result and an error stay where they are, for whoever asks for what comes after the last row.
+        rows = start = 0
+        while start + 4 < len(buffered):
+            length, kind = int.from_bytes(buffered[start : start + 3], "little"), buffered[start + 4]
+            start += 4 + length
+            if start > len(buffered) or kind == 0xFF or (kind == 0xFE and length < 9) or length in (0, 0xFFFFFF):
+                break
+            rows += 1
+        return rows
+
+    def hold(self, cursor: Any) -> bool:
+        # The cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
+        # the collector finds in use: the connection's result.
+        result = cursor._result
+        if result is None:
+            return True
+        new = not hasattr(result, "reader")
+        result.reader = cursor if result.unbuffered_active else None
+        return new
+
+    def leave(self, cursor: Any) -> None:
+        # Nothing but a mark: this may come from a finaliser while a worker uses the connection.
+        if self.unfinished(cursor):
+            cursor._result.left = True
+
+    def skip_rest(self, raw: Any) -> None:
+        result = raw._result
+        if result is None or not getattr(result, "left", False):
+            return
+        try:
+            result._finish_unbuffered_query()
+        except pymysql.MySQLError as error:
+            if not self.in_step(error):
+                raise
+
+    def clean(self, raw: Any) -> bool:
+        # PyMySQL reads the status flags of OK packets only. With autocommit on that is enough: a transaction begins
+        # with a statement that an OK packet answers. With autocommit off any SELECT begins one unseen.
+        status = raw.server_status
+        return bool(status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT) and not (
+            status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        )
+
+    def autocommit(self, raw: Any) -> bool | None:
+        return bool(raw.get_autocommit()) if raw.open else None
+
+    def is_open(self, raw: Any) -> bool:
+        return bool(raw.open)
+
+    def in_step(self, error: BaseException) -> bool:
+        code = _code(error)
+        if code is not None:
+            return code > 0 and code not in _CLIENT_CODES and code not in _FAREWELLS
+        # A converter or decoder that raised left packets unread; an error made before anything was sent did not.
+        names: list[str] = []
+        trail = error.__traceback__
+        while trail is not None:
+            where = trail.tb_frame.f_code
+            names.append(where.co_name if where.co_filename == pymysql.connections.__file__ else "")
+            trail = trail.tb_next
+        if self._wire_methods.isdisjoint(names):
+            return True
+        # What this method does itself comes before the sending: it refuses a statement that is no text, and warns of
+        # an unread result where warnings are errors. An interrupt may come anywhere.
+        return names[-1] == "_execute_command" and isinstance(error, (TypeError, UnicodeError, Warning))
+
+    def lost(self, error: BaseException) -> bool:
+        code = _code(error)
+        return code is not None and code in (_FAREWELLS | _LOST)
+
+    def may_have_sent(self, error: BaseException) -> bool:
+        # PyMySQL gives this code to a failed write alone, and a statement that is not there whole cannot be executed.
+        return _code(error) != CR.CR_SERVER_GONE_ERROR
+
+    def unfit(self, error: BaseException) -> bool:
+        return _code(error) in _UNFIT_NODE
+
+    def session(self, raw: Any) -> int | None:
+        session: int | None = raw.thread_id() if raw.open else None
+        return session
+
+    def identity(self, raw: Any) -> Identity | None:
+        decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
+        try:
+            with pymysql.cursors.Cursor(raw) as cursor:
+                cursor.execute(_IDENTIFY)
+                session, version, *server = map(str, cursor.fetchone() or ())
+        finally:
+            raw.decoders = decoders
+        # The connection is to look untouched: insert_id() and affected_rows() read these.
+        raw._result, raw._affected_rows = None, 0
+        if session != str(raw.thread_id()):
+            return None  # a proxy stands between and has ids of its own
+        return Identity(int(session), tuple(server), "mariadb" in version.lower())
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        with pymysql.cursors.Cursor(admin) as cursor:
+            try:
+                if not identity.by_query:
+                    cursor.execute(f"KILL QUERY {identity.session:d}")
+                    return True
+                cursor.execute(
+                    f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
+                )
+                row = cursor.fetchone()
+                if row is None or row[1] == "Sleep":
+                    return False
+                cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
+            except pymysql.MySQLError as error:
+                if _code(error) in _NOTHING_TO_KILL:
+                    return False
+                raise
+        return True
+
+    def absorb(self, raw: Any) -> None:
+        with pymysql.cursors.Cursor(raw) as cursor:
+            try:
+                cursor.execute("DO 0")
+            except pymysql.MySQLError as error:
+                if _code(error) != ER.QUERY_INTERRUPTED:
+                    raise
+
+    def cut(self, raw: Any) -> None:
+        sock: socket.socket | None = raw._sock
+        if sock is not None:
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def bounded(self, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+        limits = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds)
+        return {**kwargs, **limits}
+
+    def set_read_timeout(self, raw: Any, seconds: float | None) -> float | None:
+        before: float | None = raw._read_timeout
+        raw._read_timeout = seconds  # PyMySQL applies it with the next read
+        return before
+
+    def finish(self, cursor: Any) -> None:
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        rows = 0
+        while self.unfinished(cursor):
+            result, connection = cursor._result, cursor.connection
+            while result.unbuffered_active:
+                if rows >= _DRAIN_ROWS or time.monotonic() > deadline:
+                    self._part(cursor, connection)
+                    break
+                _skip_row(result, connection)
+                rows += 1
+            if not cursor.nextset():
+                break
+        cursor.close()
+
+    def _part(self, cursor: Any, connection: Any) -> None:
+        """Leave the unread rows to the connection; for the cursor the result ends here."""
+        result = cursor._result
+        connection._result = copy.copy(result)
+        connection._result.left = True
+        connection._result.reader = result.reader = None
+        result.unbuffered_active, result.connection = False, None
+
+    def close(self, raw: Any) -> None:
+        if self.unread(raw):
+            self.abandon(raw)
+        else:
+            super().close(raw)
+
+    def abandon(self, raw: Any) -> None:
+        # The result's finaliser, and the unbuffered cursor's, would read the rest.
+        result, raw._result = raw._result, None
+        if result is not None and result.unbuffered_active:
+            result.unbuffered_active = False
+            result.connection = result.reader = None
+            result.abandoned = True
+        raw._force_close()
+
+    def disown(self, raw: Any) -> None:
+        result, raw._result = raw._result, None
+        if result is not None:
+            result.unbuffered_active, result.connection = False, None
+        reader, sock, raw._rfile, raw._sock = raw._rfile, raw._sock, None, None
+        if reader is not None:
+            reader.detach()  # to close it would wait for its lock
+        if sock is not None:
+            sock.close()  # the child's copy; the server is told nothing
+
+
+def _skip_row(result: Any, connection: Any) -> None:
+    """Read one row without converting it, and end an unbuffered result at its end."""
+    try:
+        packet = connection._read_packet()
+    except pymysql.err.OperationalError as error:
+        if _code(error) not in (ER.QUERY_TIMEOUT, ER.STATEMENT_TIMEOUT, ER.QUERY_INTERRUPTED):  # an end like any other
+            raise
+        result.unbuffered_active, result.connection = False, None
+        return
+    if result._check_packet_is_eof(packet):
+        result.unbuffered_active, result.connection = False, None
+
+
+def _reads_its_own_way(kind: type) -> bool:
+    """Tell whether a class of unbuffered cursors may read rows by other methods than PyMySQL's."""
+    if not issubclass(kind, pymysql.cursors.SSCursor):
+        return True
+    own = [cls for cls in kind.__mro__ if cls.__module__ not in (pymysql.cursors.__name__, "builtins")]
+    return any(inspect.isfunction(value) for cls in own for value in vars(cls).values())
+
+
+def _code(error: BaseException) -> int | None:
+    if isinstance(error, pymysql.MySQLError) and error.args and isinstance(error.args[0], int):
+        return error.args[0]
+    return None
+
+
+GENERIC, PYMYSQL = Driver(), PyMySQLDriver()
+
+
+def driver_of(raw: Any) -> Driver:
+    """Return what is known of the driver that made the connection *raw*."""
+    return PYMYSQL if isinstance(raw, pymysql.connections.Connection) else GENERIC

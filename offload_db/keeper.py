@@ -1,0 +1,327 @@
+"""Which links there are, and who has them.
+
+Owns checkout, checkin and discard: the one place where links are made, rest and end. Settings and the public names are
+``pool.py``'s.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import weakref
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import pymysql
+from dbutils.pooled_db import PooledDB
+
+from .bridge import Place, place
+from .connector import Connector, take_idle
+from .drivers import driver_of
+from .errors import BlockingCallError, CheckoutTimeout
+from .kills import Killer
+from .lanes import Lane, Lanes, Slot
+from .leaks import Checkout, LeakWatch
+from .scopes import current_deadline, current_lane
+from .statements import Link
+from .statistics import Counters
+from .workers import Expired, Leaving, OnLoopCall, Workers
+
+# Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
+PING_AFTER, PING_TIMEOUT = 30.0, 5.0
+
+
+class Lease:
+    """One checkout: a link, and the slot that admits its holder."""
+
+    __slots__ = ("_checkout", "_pool", "_slot", "link")
+
+    def __init__(self, pool: Keeper, slot: Slot, link: Link, checkout: Checkout | None) -> None:
+        self._pool = pool
+        self._slot = slot
+        self._checkout = checkout
+        self.link = link
+
+    def give_back(self) -> None:
+        """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
+        self._end_watch()
+        self._pool._checkin(self.link, self._slot)
+
+    def drop(self) -> None:
+        """Return the link from a finaliser, without I/O."""
+        self._end_watch()
+        self._pool._reclaim(self.link, self._slot)
+
+    def _end_watch(self) -> None:
+        if self._checkout is not None and self._pool._leaks is not None:
+            self._pool._leaks.end(self._checkout)
+
+
+class Keeper:
+    """Keeps the links of one pool.
+
+    :param pool: what makes the connections; those that it holds idle are taken over
+    :param common: the settings of the whole pool
+    :param lanes: its lanes
+    """
+
+    def __init__(
+        self,
+        pool: PooledDB,
+        common: Lane,
+        lanes: tuple[Lane, ...],
+        *,
+        max_age: float | None,
+        on_loop_call: OnLoopCall,
+        leak_warning: float | None,
+    ) -> None:
+        size = common.limit
+        self._new_lanes = partial(Lanes, common, lanes)
+        self._lanes = self._new_lanes()
+        self._max_age = max_age
+        self._maxusage: int | None = pool._maxusage
+        self._min_size = 0
+        self._counters = Counters()
+        self._workers = Workers(size, self._counters, on_loop_call)
+        self._connector = Connector(pool)
+        self._killer = Killer(self._connector.connect_admin, self._counters)
+        self._leaks = None if leak_warning is None else LeakWatch(leak_warning)
+        # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
+        # never more links than slots; deque operations are atomic and no lock is needed.
+        self._idle: deque[Link] = deque()
+        self._links: set[Link] = set()
+        self._closed = False
+        for raw in take_idle(pool):
+            if len(self._links) < size:
+                # One of them may have died at rest; then there is one less.
+                with suppress(Exception):
+                    self._idle.append(self._link(raw))
+            else:
+                driver_of(raw).close(raw)
+        _pools.add(self)
+
+    def _refuse(self) -> None:
+        self._closed = True
+        if self._leaks is not None:
+            self._leaks.close()
+        self._lanes.close()
+
+    def _out(self) -> list[Link]:
+        return [link for link in self._links.copy() if link not in self._idle]
+
+    def _break_off(self) -> None:
+        """Bring back the calls that still run; waits for the server."""
+        if out := self._out():
+            with ThreadPoolExecutor(max_workers=8, thread_name_prefix="offload_db close") as threads:
+                list(threads.map(Link.interrupt, out))
+
+    def _fill(self) -> None:
+        """Open connections until there are ``min_size``."""
+        leases: list[Lease] = []
+        try:
+            while len(self._links) < self._min_size and len(leases) < self._min_size:
+                leases.append(self._checkout(None))
+        finally:
+            for lease in leases:
+                lease.give_back()
+
+    def _checkout(self, lane: str | None) -> Lease:
+        deadline = current_deadline()
+        try:
+            slot = self._lanes.acquire(
+                current_lane() if lane is None else lane, timeout=None if deadline is None else deadline.left
+            )
+        except BaseException as error:
+            if place() is Place.BRIDGED and isinstance(error, anyio.get_cancelled_exc_class()):
+                self._counters.add("cancelled")
+            raise
+        if deadline is not None:
+            deadline.spend("waiting for a connection", slot.waited)
+        opened: list[Link] = []
+
+        def settle() -> None:
+            # The connection is there though nobody wants it any more.
+            self._idle.extend(opened)
+            if self._closed:
+                self._close_idle()
+            self._lanes.release(slot)
+
+        leaving = Leaving(settle)
+        try:
+            link = self._rested()
+            if link is None:
+                left, started = None if deadline is None else deadline.left, time.monotonic()
+                try:
+                    self._workers.run("connect", lambda: opened.append(self._open(left)), timeout=left, leaving=leaving)
+                finally:
+                    if deadline is not None:
+                        deadline.spend("connecting", time.monotonic() - started)
+                link = opened[0]
+        except BaseException as error:
+            if not leaving.left:
+                settle()
+            late = deadline is not None and not deadline.left and isinstance(error, pymysql.err.OperationalError)
+            if late or isinstance(error, Expired):
+                raise CheckoutTimeout.because(f"no connection was opened in time: {deadline}") from None
+            raise
+        link.renew(slot.statement_timeout)
+        self._counters.checked_out(slot.waited)
+        return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
+
+    def _rested(self) -> Link | None:
+        """Take an idle link that stands, mostly without a round trip; None if there is none."""
+        now = time.monotonic()
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                return None
+            reason = self._outlived(link)
+            if reason is None and not link.driver.alive_at_rest(link.raw):
+                reason = link.fault = "dead_idle"
+            if reason is None and now - link.rested > PING_AFTER:
+                # Between here and the server something may have forgotten the link without a word.
+                try:
+                    answers = self._workers.run("ping", partial(link.answers, PING_TIMEOUT))
+                except BaseException:
+                    self._idle.append(link)
+                    if self._closed:
+                        self._close_idle()
+                    raise
+                reason = link.fault = None if answers else "dead_idle"
+            if reason is None:
+                return link
+            self._discard(link, reason)
+
+    def _open(self, seconds: float | None) -> Link:
+        return self._link(self._connector.connect(seconds), seconds)
+
+    def _link(self, raw: Any, seconds: float | None = None) -> Link:
+        driver = driver_of(raw)
+        patience = self._connector.patience
+        before = driver.set_read_timeout(raw, patience if seconds is None else max(0.01, min(seconds, patience)))
+        try:
+            identity = driver.identity(raw)
+        except BaseException as error:
+            # A server that does not know what it is asked is one whose statements can't be killed, no more.
+            if not isinstance(error, Exception) or not driver.in_step(error):
+                driver.abandon(raw)
+                raise
+            identity = None
+        finally:
+            driver.set_read_timeout(raw, before)
+        link = Link(raw, driver, identity, self._workers, self._killer)
+        if self._max_age is not None:
+            link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
+        self._links.add(link)
+        return link
+
+    def _checkin(self, link: Link, slot: Slot) -> None:
+        if link not in self._links:
+            return  # a forked child gives back what its parent has checked out
+        reason = link.verdict() or self._outlived(link)
+        try:
+            if reason is None and not link.clean:
+                try:
+                    link.tidy()
+                except BaseException as error:
+                    reason = link.fault = "rollback_failed"
+                    # The caller is done with the connection: what the server says to the rollback is ours alone.
+                    if not isinstance(error, Exception) or isinstance(error, (BlockingCallError, Warning)):
+                        raise
+        finally:
+            try:
+                if reason is None:
+                    self._rest(link)
+                    self._counters.add("checkins")
+                else:
+                    self._discard(link, reason)
+            finally:
+                self._lanes.release(slot)
+
+    def _rest(self, link: Link) -> None:
+        link.rested = time.monotonic()
+        self._idle.append(link)
+        if self._closed:
+            self._close_idle()
+
+    def _discard(self, link: Link, reason: str) -> None:
+        try:
+            if link.fault is None and place() is Place.BRIDGED:
+                self._workers.run("close", link.close, shield=True)
+        except BaseException:
+            link.fault = reason
+            raise
+        finally:
+            link.close()
+            self._links.discard(link)
+            self._counters.discarded(reason)
+
+    def _close_idle(self) -> None:
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:  # another thread may have taken the last one
+                return
+            try:
+                self._discard(link, "closed")
+            except BaseException:  # the task was cancelled: the rest goes without a goodbye, and so without a trip
+                while self._idle:
+                    rest = self._idle.pop()
+                    rest.fault = rest.fault or "closed"
+                    self._discard(rest, "closed")
+                raise
+
+    def _reclaim(self, link: Link, slot: Slot) -> None:
+        """Take back a link that was dropped; called by a finaliser, so without any I/O."""
+        if link not in self._links:
+            return  # a forked child drops what its parent has checked out
+        reason = link.verdict() or self._outlived(link)
+        if reason is None and not link.clean:
+            # A rollback would be I/O. When the link breaks, the server rolls back by itself.
+            reason = "dropped_in_transaction"
+        if reason is None:
+            link.rested = time.monotonic()
+            self._idle.append(link)
+        else:
+            link.fault = link.fault or reason
+            link.close()
+            self._links.discard(link)
+        self._counters.finalised(reason)
+        self._lanes.release(slot)
+
+    def _outlived(self, link: Link) -> str | None:
+        if self._closed:
+            return "closed"
+        if self._maxusage and link.statements >= self._maxusage:
+            return "maxusage"
+        return "max_age" if time.monotonic() >= link.expires else None
+
+    def _after_fork(self) -> None:
+        """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
+        for link in self._links:
+            link.after_fork()
+        self._links, self._idle = set(), deque()
+        self._lanes = self._new_lanes()
+        self._counters.after_fork()
+        self._connector.after_fork()
+        self._killer = Killer(self._connector.connect_admin, self._counters)
+        if self._leaks is not None:
+            self._leaks = LeakWatch(self._leaks.seconds)
+
+
+_pools: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

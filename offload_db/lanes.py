@@ -1,0 +1,416 @@
+"""Bounded lanes: one fair queue for tasks and threads.
+
+Owns admission: who may hold a connection, in which order those who wait are served, and when waiting is refused. A
+slot is admission to the pool and to one lane of it. Knows nothing of connections, and does no I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass, replace
+
+from .bridge import Caller, Place, caller, place, suspend
+from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
+from .settings import check_count, check_name, check_seconds
+from .statistics import LaneStatistics
+from .trips import TaskSignal, ThreadSignal
+
+# Seconds for which one connection is kept for the event loop's own thread after it was turned away.
+KEEP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A named bounded limiter with a waiting room, inside a pool (the bulkhead pattern).
+
+    :param name: what ``lane=`` refers to
+    :param limit: the most connections that calls of this lane hold at once, 1 or more
+    :param max_waiting: how many callers may queue for the lane; None takes the pool's setting
+    :param checkout_timeout: seconds to wait for a connection; None takes the pool's setting
+    :param statement_timeout: seconds that a statement may take; None takes the pool's setting
+    :raises ConfigurationError: if a value is not accepted
+    """
+
+    name: str
+    limit: int
+    _: KW_ONLY
+    max_waiting: int | None = None
+    checkout_timeout: float | None = None
+    statement_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        check_name("Lane", "name", self.name)
+        where = f"Lane {self.name!r}"
+        check_count(where, "limit", self.limit, minimum=1)
+        if self.max_waiting is not None:
+            check_count(where, "max_waiting", self.max_waiting, minimum=0)
+        check_seconds(where, "checkout_timeout", self.checkout_timeout)
+        check_seconds(where, "statement_timeout", self.statement_timeout)
+
+
+class _Room:
+    """One lane at work: how many it has admitted, and who waits."""
+
+    __slots__ = ("checkout_timeout", "in_use", "label", "limit", "max_waiting", "queue", "statement_timeout", "waiting")
+
+    def __init__(self, label: str, lane: Lane) -> None:
+        self.label = label
+        self.limit = lane.limit
+        self.max_waiting = lane.max_waiting
+        self.checkout_timeout = lane.checkout_timeout
+        self.statement_timeout = lane.statement_timeout
+        self.in_use = 0
+        self.waiting = 0
+        # Tickets in order of arrival; those that gave up stay in it until they come to the head.
+        self.queue: deque[Slot] = deque()
+
+    def head(self) -> Slot | None:
+        while self.queue and self.queue[0].state is not _WAITING:
+            self.queue.popleft()
+        return self.queue[0] if self.queue else None
+
+
+_WAITING, _HELD, _GONE = "waiting", "held", "gone"
+
+
+class Slot:
+    """Admission to the pool and to one lane of it, or the ticket of somebody who waits for it."""
+
+    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state", "waited")
+
+    def __init__(self, room: _Room, holder: Caller, *, on_loop: bool) -> None:
+        self.room = room
+        self.holder = holder
+        self.on_loop = on_loop
+        self.state = _GONE
+        self.number = 0
+        self.signal: TaskSignal | ThreadSignal | None = None
+        self.waited = 0.0
+
+    @property
+    def statement_timeout(self) -> float | None:
+        """Seconds that a statement of this holder may take."""
+        return self.room.statement_timeout
+
+
+class Lanes:
+    """The lanes of one pool: at most so many slots in all, and each lane's limit of its own.
+
+    :param common: the settings of the whole pool, which lanes take where they have none of their own
+
+    Waiters are served first come, first served, whether task or thread; one whose lane is full lets those of other
+    lanes pass.
+    """
+
+    def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
+        self.size = common.limit
+        self.in_use = 0
+        self._common = _Room("the pool", common)
+        self._rooms: dict[str, _Room] = {}
+        for lane in lanes:
+            if not isinstance(lane, Lane):
+                raise ConfigurationError(f"lanes: got {lane!r}; accepted are Lane objects")
+            if lane.name in self._rooms:
+                raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
+            self._rooms[lane.name] = _Room(f"lane {lane.name!r}", _with_defaults(lane, common))
+        self._all = (self._common, *self._rooms.values())
+        self._closed = False
+        self._number = 0
+        # Held for a few instructions only, never across I/O or a suspension.
+        self._lock = threading.Lock()
+        self._held: set[Slot] = set()
+        self._holders: Counter[Caller] = Counter()
+        self._waiters: Counter[Caller] = Counter()
+        self._returned: deque[Slot] = deque()
+        self._watchers: list[TaskSignal] = []
+        self._keep_until = 0.0
+        self._keeping = False
+
+    def __repr__(self) -> str:
+        rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
+        return f"<Lanes {self.in_use}/{self.size} in use: {rooms}>"
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait, in all lanes."""
+        return sum(room.waiting for room in self._all)
+
+    def statistics(self) -> dict[str, LaneStatistics]:
+        """Return what each named lane holds now."""
+        return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._rooms.items()}
+
+    def acquire(self, lane: str | None, *, timeout: float | None = None) -> Slot:
+        """Admit the caller, at once or when its turn has come.
+
+        :param lane: name of a lane, None for the whole pool
+        :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
+        :raises ConfigurationError: if there is no such lane
+        :raises LaneFull: if ``max_waiting`` callers are queued already
+        :raises CheckoutTimeout: if the wait is over, or if it never could be
+        :raises PoolClosed: if the lanes are closed
+        """
+        room = self._room(lane)
+        where = place()
+        slot = self._enter(room, where)
+        if slot.signal is None:
+            return slot
+        limits = [limit for limit in (room.checkout_timeout, timeout) if limit is not None]
+        patience = min(limits, default=None)
+        started = time.perf_counter()
+        try:
+            if isinstance(slot.signal, TaskSignal):
+                suspend(slot.signal.wait_for, patience)
+            else:
+                slot.signal.wait(patience)
+        except BaseException:
+            if not self._withdraw(slot):
+                self.release(slot)
+            raise
+        slot.waited = time.perf_counter() - started
+        if self._withdraw(slot):
+            raise CheckoutTimeout.because(
+                f"{room.label}: no connection within {patience or 0:.2f} s "
+                f"({self._occupation(room)}); raise the limit or the checkout_timeout, "
+                "or hold connections for a shorter time"
+            )
+        if slot.state is _GONE:
+            raise _closed_error()
+        return slot
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nobody holds a slot."""
+        signal = TaskSignal()
+        with self._lock:
+            self._watchers.append(signal)
+        self._settle()
+        if self.in_use:
+            await signal.wait()
+
+    def release(self, slot: Slot) -> None:
+        """Give the slot to who waits for it; never blocks, so that a finaliser may call it."""
+        self._returned.append(slot)
+        self._settle()
+
+    def close(self) -> None:
+        """Refuse all who wait and all who come."""
+        with self._lock:
+            self._closed = True
+            for room in self._all:
+                while (slot := room.head()) is not None:
+                    self._leave_queue(slot, _GONE)
+                    self._wake(slot)
+        self._settle()
+
+    def _room(self, lane: str | None) -> _Room:
+        if lane is None:
+            return self._common
+        try:
+            return self._rooms[lane]
+        except (KeyError, TypeError):
+            names = ", ".join(map(repr, self._rooms)) or "none"
+            raise ConfigurationError(f"lane={lane!r}; the lanes of this pool are: {names}") from None
+
+    def _enter(self, room: _Room, where: Place) -> Slot:
+        slot = Slot(room, caller(), on_loop=where is Place.LOOP)
+        self._settle()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise _closed_error()
+                if (room.waiting == 0 or slot.on_loop) and self._has_room(slot):
+                    self._grant(slot)
+                    return slot
+                self._refuse_hopeless(slot, where)
+                if room.max_waiting is not None and room.waiting >= room.max_waiting:
+                    raise LaneFull.because(
+                        f"{room.label}: {room.waiting} callers wait already, max_waiting is {room.max_waiting} "
+                        f"({self._occupation(room)}); try again later, or raise the limit or max_waiting"
+                    )
+                slot.signal = TaskSignal() if where is Place.BRIDGED else ThreadSignal()
+                slot.state = _WAITING
+                self._number += 1
+                slot.number = -self._number if slot.on_loop else self._number
+                # Tasks of the loop cannot use what they are given while the loop's own thread waits.
+                (room.queue.appendleft if slot.on_loop else room.queue.append)(slot)
+                room.waiting += 1
+                self._waiters[slot.holder] += 1
+        finally:
+            self._settle()
+        return slot
+
+    def _refuse_hopeless(self, slot: Slot, where: Place) -> None:
+        """Raise if every connection the caller could get is held by callers that cannot go on before it does."""
+        room, me = slot.room, slot.holder
+        if where is not Place.LOOP and not self._holders[me]:
+            return  # somebody else holds them all, and only who holds one can close the circle
+        wanted = {me: [room]}
+        for each in self._all:
+            for ticket in each.queue:
+                if ticket.state is _WAITING:
+                    wanted.setdefault(ticket.holder, []).append(each)
+        # Whoever waits for nothing goes on and gives back; then so do those whom that serves, and so on.
+        # While the loop's own thread waits, no task of that loop can go on.
+        bound = {
+            slot for slot in self._held if slot.holder in wanted or (where is Place.LOOP and slot.holder[0] == me[0])
+        }
+        while True:
+            served = {holder for holder, rooms in wanted.items() if all(self._opens(r, bound) for r in rooms)}
+            if me in served:
+                return
+            freed = {
+                slot
+                for slot in bound
+                if slot.holder in served and not (where is Place.LOOP and slot.holder[0] == me[0])
+            }
+            if not freed:
+                break
+            bound -= freed
+            for holder in served:
+                del wanted[holder]
+        if where is Place.LOOP:
+            self._keep_one()
+            raise CheckoutTimeout.because(
+                f"{room.label}: no connection ({self._occupation(room)}), and the event loop's thread cannot wait for "
+                "tasks of the same loop to give one back; put @offload_db.offload on the handler that called"
+            )
+        raise CheckoutTimeout.because(
+            f"{room.label}: this caller holds {self._holders[me]} of the connections already and waits for one more "
+            f"({self._occupation(room)}), but every holder waits as well; close the first connection before taking "
+            "a second, pass it on instead, or raise the limit"
+        )
+
+    def _opens(self, room: _Room, bound: set[Slot]) -> bool:
+        """Tell whether the room has a place once all slots that are not *bound* have come back."""
+        return len(bound) < self.size and sum(slot.room is room for slot in bound) < room.limit
+
+    def _occupation(self, room: _Room) -> str:
+        text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
+        return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
+
+    def _has_room(self, slot: Slot) -> bool:
+        if slot.room.in_use >= slot.room.limit:
+            return False
+        return self.in_use < (self.size if slot.on_loop else self._size_for_others())
+
+    def _size_for_others(self) -> int:
+        """Return how many slots there are for everybody but the event loop's own thread."""
+        if self._keep_until <= time.monotonic() or any(slot.on_loop for slot in self._held):
+            return self.size
+        return max(1, self.size - 1)
+
+    def _keep_one(self) -> None:
+        """Keep one slot for the event loop's own thread for a while, because it was turned away.
+
+        In a backend that is being migrated, handlers that are not decorated yet run beside the decorated ones. They
+        cannot wait, so under load the decorated ones would leave them nothing.
+        """
+        self._keep_until = time.monotonic() + KEEP_SECONDS
+        if not self._keeping:
+            self._keeping = True
+            self._wait_to_stop_keeping()
+
+    def _wait_to_stop_keeping(self) -> None:
+        alarm = threading.Timer(self._keep_until - time.monotonic(), self._stop_keeping)
+        alarm.daemon = True
+        alarm.start()
+
+    def _stop_keeping(self) -> None:
+        with self._lock:
+            if self._keep_until > time.monotonic():
+                self._wait_to_stop_keeping()
+            else:
+                self._keeping = False
+                self._admit()
+        self._settle()
+
+    def _grant(self, slot: Slot) -> None:
+        slot.state = _HELD
+        if slot.on_loop and self._keep_until > (now := time.monotonic()):
+            self._keep_until = now + KEEP_SECONDS
+        slot.room.in_use += 1
+        self.in_use += 1
+        self._held.add(slot)
+        self._holders[slot.holder] += 1
+
+    def _leave_queue(self, slot: Slot, state: str) -> None:
+        slot.state = state
+        slot.room.waiting -= 1
+        _decrease(self._waiters, slot.holder)
+
+    def _withdraw(self, slot: Slot) -> bool:
+        """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
+        try:
+            with self._lock:
+                if slot.state is not _WAITING:
+                    return False
+                self._leave_queue(slot, _GONE)
+                return True
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take back what was returned and admit those whose turn it is.
+
+        Whoever finds the lock taken may leave: who holds it comes by here when it has let go.
+        """
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                while self._returned:
+                    self._take_back(self._returned.popleft())
+                self._admit()
+                if self.in_use == 0:
+                    while self._watchers:
+                        self._watchers.pop().set()
+            finally:
+                self._lock.release()
+
+    def _admit(self) -> None:
+        while (slot := self._next()) is not None:
+            slot.room.queue.popleft()
+            self._leave_queue(slot, _HELD)
+            self._grant(slot)
+            if not self._wake(slot):
+                self._returned.append(slot)
+
+    def _take_back(self, slot: Slot) -> None:
+        if slot.state is not _HELD:
+            return
+        slot.state = _GONE
+        slot.room.in_use -= 1
+        self.in_use -= 1
+        self._held.discard(slot)
+        _decrease(self._holders, slot.holder)
+
+    def _next(self) -> Slot | None:
+        if self.in_use >= self.size:
+            return None
+        heads = (room.head() for room in self._all)
+        ready = (slot for slot in heads if slot is not None and self._has_room(slot))
+        return min(ready, key=lambda slot: slot.number, default=None)
+
+    @staticmethod
+    def _wake(slot: Slot) -> bool:
+        """Wake who waits with the ticket; False if nobody is there any more."""
+        return slot.signal is None or slot.signal.set() is not False
+
+
+def _with_defaults(lane: Lane, common: Lane) -> Lane:
+    inherited = {
+        name: getattr(common, name)
+        for name in ("max_waiting", "checkout_timeout", "statement_timeout")
+        if getattr(lane, name) is None
+    }
+    return replace(lane, **inherited)
+
+
+def _decrease(counter: Counter[Caller], key: Caller) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+def _closed_error() -> PoolClosed:
+    return PoolClosed.because("the pool is closed; make a new one, or close it later")

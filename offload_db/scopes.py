@@ -1,0 +1,125 @@
+"""The scope of a bridged call: what belongs to it, its lane and its deadline.
+
+Owns what code below a bridged call can find out about it, in whatever task or thread it runs.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from typing import Any, Protocol
+
+
+class Deadline:
+    """One limit on the time that the database calls of a bridged call take together."""
+
+    __slots__ = ("_spent", "expires", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.expires = time.monotonic() + seconds
+        self._spent: dict[str, float] = {}
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is over, 0.0 at least."""
+        return max(0.0, self.expires - time.monotonic())
+
+    def spend(self, part: str, seconds: float) -> None:
+        """Note that *part* of the work took *seconds*."""
+        self._spent[part] = self._spent.get(part, 0.0) + seconds
+
+    def __str__(self) -> str:
+        spent = ", ".join(f"{seconds:.2f} s {part}" for part, seconds in self._spent.items()) or "nothing sent yet"
+        return f"the timeout of {self.seconds:.2f} s for the whole call is over ({spent})"
+
+
+class Scope:
+    """The outermost bridged call: what it owns ends with it."""
+
+    __slots__ = ("ended", "owned")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.owned: set[Owned] = set()
+        """What belongs to the call: its connections."""
+
+    def end(self) -> None:
+        """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
+        self.ended = True
+        while self.owned:
+            self.owned.pop().disown(self)
+
+
+class Owned(Protocol):
+    """What can belong to a bridged call."""
+
+    def disown(self, scope: Scope) -> None:
+        """Belong to nobody, because the scope has ended; may be called by a finaliser."""
+
+
+_scope: ContextVar[Scope | None] = ContextVar("offload_db_scope", default=None)
+_lane: ContextVar[str | None] = ContextVar("offload_db_lane", default=None)
+_deadline: ContextVar[Deadline | None] = ContextVar("offload_db_deadline", default=None)
+
+
+def current_scope() -> Scope | None:
+    """Return the bridged call that this code belongs to, in whatever task or thread; None outside of any.
+
+    A task started by a bridged call inherits its scope, but not its bridge.
+    """
+    scope = _scope.get()
+    return None if scope is None or scope.ended else scope
+
+
+def current_lane() -> str | None:
+    """Return the lane that the bridged call asked for."""
+    return None if current_scope() is None else _lane.get()
+
+
+def current_deadline() -> Deadline | None:
+    """Return the limit that the bridged call has on its time."""
+    return None if current_scope() is None else _deadline.get()
+
+
+class scoped:  # noqa: N801  # used like the context managers of contextlib, and faster than they are
+    """Run the body as a bridged call, or as part of the one that runs already.
+
+    An outer call's lane stays: a handler that calls another decorated one takes no second permit. Of two timeouts the
+    one that is over first holds.
+
+    :param lane: name of the lane that the call's connections count against
+    :param timeout: seconds that all its database calls may take together
+    """
+
+    __slots__ = ("_lane", "_scope", "_timeout", "_tokens")
+
+    def __init__(self, lane: str | None = None, timeout: float | None = None) -> None:
+        self._lane = lane
+        self._timeout = timeout
+        self._scope: Scope | None = None
+        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
+
+    def __enter__(self) -> None:
+        outer = current_scope() is None
+        if outer:
+            self._scope = Scope()
+            self._set(_scope, self._scope)
+        if outer or (self._lane is not None and _lane.get() is None):
+            self._set(_lane, self._lane)
+        deadline = None if self._timeout is None else Deadline(self._timeout)
+        held = None if outer else _deadline.get()
+        if outer or (deadline is not None and (held is None or deadline.expires < held.expires)):
+            self._set(_deadline, deadline)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._scope is not None:
+            self._scope.end()
+        # A coroutine that is thrown away unfinished is closed in another context than it was started in.
+        with suppress(ValueError):
+            for variable, token in reversed(self._tokens):
+                variable.reset(token)
+
+    def _set(self, variable: ContextVar[Any], value: object) -> None:
+        self._tokens.append((variable, variable.set(value)))

@@ -1,0 +1,75 @@
+"""Settings: what is accepted, and where they are read from.
+
+Owns the checks that name the setting, what was given and what is accepted, and the environment variables of
+:meth:`OffloadPool.from_env`. Holds no setting itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ConfigurationError
+
+
+def check_name(where: str, name: str, value: object) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are strings that are not empty")
+
+
+def check_count(where: str, name: str, value: object, *, minimum: int) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is a whole number of at least *minimum*."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are whole numbers from {minimum} up")
+
+
+def check_seconds(where: str, name: str, value: object) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is a duration above zero, or None."""
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are seconds above 0, and None")
+
+
+def kind_of(value: object) -> str:
+    """Name what was given without showing what may be in it."""
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) else f"<{type(value).__module__}.{type(value).__qualname__} object>"
+
+
+def read_environment(environ: Mapping[str, str]) -> tuple[int, int, dict[str, Any]]:
+    """Read the pool's sizes, and what PyMySQL's ``connect`` takes, from environment variables.
+
+    :return: the smallest and the largest number of connections, and the connection settings
+    :raises ConfigurationError: naming every variable that is missing or wrong
+    """
+    problems: list[str] = []
+    for name in ("MYSQL_HOST", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE"):
+        if name not in environ:
+            problems.append(f"{name} is not set")
+        elif not environ[name].strip() and name != "MYSQL_PASSWORD":
+            problems.append(f"{name} is empty")
+    port = _number(environ, "MYSQL_PORT", 3306, range(1, 65536), problems)
+    smallest = _number(environ, "DB_POOL_MIN_SIZE", 5, range(10_001), problems)
+    largest = _number(environ, "DB_POOL_MAX_SIZE", 20, range(1, 10_001), problems)
+    if smallest > largest and not any("DB_POOL" in problem for problem in problems):
+        problems.append(f"DB_POOL_MIN_SIZE={smallest} is more than DB_POOL_MAX_SIZE={largest}")
+    if problems:
+        raise ConfigurationError(f"OffloadPool.from_env: {'; '.join(problems)}")
+    settings = {
+        "host": environ["MYSQL_HOST"],
+        "port": port,
+        "user": environ["MYSQL_USER"],
+        "password": environ["MYSQL_PASSWORD"],
+        "database": environ["MYSQL_DATABASE"],
+    }
+    return smallest, largest, settings
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, accepted: range, problems: list[str]) -> int:
+    text = environ.get(name, str(default)).strip()
+    if text.isascii() and text.isdigit() and int(text) in accepted:
+        return int(text)
+    problems.append(f"{name}={text!r}; accepted are whole numbers from {accepted[0]} to {accepted[-1]}")
+    return default

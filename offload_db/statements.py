@@ -1,0 +1,341 @@
+"""One physical connection, and the making of calls on it.
+
+Owns what happens to a call whose task is cancelled or whose time is over, and what an error says about the link. Which
+thread runs a call is ``workers.py``'s, whose turn it is ``turns.py``'s, how a statement is killed ``kills.py``'s; where
+connections come from and go to is not known here.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from .drivers import Driver, Identity
+from .errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    StatementTimeout,
+)
+from .kills import Killer, StoppableCall
+from .scopes import current_deadline, current_scope
+from .turns import Turn
+from .workers import Expired, Workers
+
+T = TypeVar("T")
+
+# Seconds that putting a connection in order may take before it is thrown out instead.
+TIDY_TIMEOUT = 10.0
+
+
+class Link:
+    """One physical connection, and the making of calls on it.
+
+    :param raw: the driver's own connection
+    :param killer: stops what runs on it
+    """
+
+    __slots__ = (
+        "_absorb",
+        "_call",
+        "_doubtful",
+        "_killer",
+        "_timeout",
+        "_wire",
+        "_workers",
+        "altered",
+        "autocommit",
+        "born",
+        "driver",
+        "expires",
+        "fault",
+        "identity",
+        "moved",
+        "raw",
+        "rested",
+        "statements",
+        "turn",
+    )
+
+    def __init__(self, raw: Any, driver: Driver, identity: Identity | None, workers: Workers, killer: Killer) -> None:
+        self.raw = raw
+        self.driver = driver
+        self.identity = identity
+        self.born = self.rested = time.monotonic()
+        self.expires = math.inf
+        self.statements = 0
+        self.fault: str | None = None
+        """Why the link must not be used again, once it is known."""
+        self.autocommit = driver.autocommit(raw)
+        self.moved = False
+        """Whether another database than the connection's own was selected."""
+        self.altered = False
+        """Whether attributes of the driver's connection were set."""
+        self._workers = workers
+        self._killer = killer
+        self._doubtful = False
+        self._absorb = False
+        # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
+        # not wait for its turn.
+        self._wire = threading.Lock()
+        self._call: StoppableCall | None = None
+        self._timeout: float | None = None
+        self.turn = Turn()
+
+    def renew(self, statement_timeout: float | None = None) -> None:
+        """Begin a new checkout: nobody who used the link before has a turn on it."""
+        self.turn = Turn(current_scope())
+        self._timeout = statement_timeout
+
+    def after_fork(self) -> None:
+        """Let go of the link in a forked child: it is the parent's."""
+        self.fault = "lost"
+        self.turn, self._wire, self._call = Turn(), threading.Lock(), None
+        self.driver.disown(self.raw)
+
+    def call(
+        self,
+        name: str,
+        function: Callable[[], T],
+        *,
+        statement: bool = False,
+        killable: bool = True,
+        shield: bool = False,
+        timeout: float | None = None,
+    ) -> T:
+        """Make a driver call that may wait for the server, when it is the caller's turn.
+
+        If the task is cancelled, the statement is killed and the cancellation raised when the call has come back.
+
+        :param name: what is called, for reports
+        :param statement: count it as a statement
+        :param killable: whether it is a statement that the server can be told to stop
+        :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
+        :param timeout: seconds it may take; the checkout's and the bridged call's limits hold besides
+        :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
+        :raises StatementTimeout: if the time is over
+        """
+        turn, deadline = self.turn, current_deadline()
+        try:
+            taken = turn.take(None if deadline is None else deadline.left, shield=shield)
+        except TimeoutError:
+            raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
+        try:
+            return self._call_now(
+                name, function, statement=statement, killable=killable, shield=shield, timeout=timeout
+            )
+        finally:
+            if taken:
+                turn.give()
+
+    def _call_now(
+        self,
+        name: str,
+        function: Callable[[], T],
+        *,
+        statement: bool,
+        killable: bool,
+        shield: bool,
+        timeout: float | None,
+    ) -> T:
+        deadline = current_deadline()
+        limits = [limit for limit in (self._timeout, timeout) if limit is not None]
+        if deadline is not None:
+            limits.append(deadline.left)
+        limit = min(limits, default=None)
+        call = StoppableCall(self.raw, self.driver, self.identity, killable=killable)
+        started = time.monotonic()
+        error: Exception | None = None
+        try:
+            if limit is None or limit > 0:
+                result = self._workers.run(
+                    name,
+                    partial(self._perform, name, function, statement, call),
+                    shield=shield,
+                    timeout=limit,
+                    stop=partial(self._stop_late, call),
+                )
+                if not (call.late and call.stopped):
+                    return result
+        except Expired:
+            pass
+        except Exception as raised:
+            if not (call.late and call.stopped):
+                raise
+            error = raised
+        finally:
+            if deadline is not None:
+                deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
+            if call.killed and self.identity is not None and not self.identity.by_query:
+                self._absorb = True
+        reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
+        try:
+            raise self._late(name, call, reason) from error
+        finally:
+            del error
+
+    def _stop_late(self, call: StoppableCall) -> None:
+        call.late = True
+        self._killer.stop(call)
+
+    def _late(self, name: str, call: StoppableCall | None, reason: str) -> StatementTimeout:
+        self._workers.counters.add("timeouts")
+        if call is None or not call.stopped:
+            error = StatementTimeout.because(f"{name} was not sent: {reason}")
+            error.may_have_run = False
+            return error
+        how = "was killed" if call.killed else "could not be killed and its link was cut"
+        return StatementTimeout.because(
+            f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
+        )
+
+    def _perform(self, name: str, function: Callable[[], T], statement: bool, call: StoppableCall) -> T:
+        with self._wire:
+            self._call = call
+            self._doubtful = True
+            started = time.perf_counter()
+            try:
+                if self._absorb:
+                    self.driver.absorb(self.raw)
+                    self._absorb = False
+                return function()
+            except BaseException as error:
+                lost = self._judge(error, name)
+                if lost is None:
+                    raise
+                try:
+                    raise lost from error
+                finally:
+                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
+            finally:
+                self._call = None
+                call.finished.set()
+                if statement:
+                    self.statements += 1
+                    self._workers.counters.ran_statement(time.perf_counter() - started)
+
+    def _judge(self, error: BaseException, name: str) -> ConnectionLost | None:
+        """Note what an error says of the link."""
+        driver = self.driver
+        if driver.unfit(error):
+            self.fault = "unfit_server"
+        if driver.in_step(error):
+            return None
+        if driver.lost(error):
+            self.fault = "lost"
+            # Of the statements that one executemany() sends, those before the one that failed have run.
+            sent = driver.may_have_sent(error) or name == "executemany"
+            outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"
+            lost = ConnectionLost(error.args[0], f"{error.args[-1]}; the statement was not repeated, and {outcome}")
+            lost.may_have_run = sent
+            return lost
+        # Packets may be left that the next statement would take for its own answer.
+        self.fault = "driver_error" if driver.is_open(self.raw) else "lost"
+        driver.abandon(self.raw)
+        return None
+
+    def interrupt(self) -> None:
+        """Bring back the call that is being made, if any; for the end of the pool. May take some seconds."""
+        call = self._call
+        if call is not None:
+            self._killer.stop(call)
+
+    def give_up(self) -> None:
+        """Break the link under whoever holds it, whatever runs on it."""
+        self.fault = self.fault or "closed"
+        if self._call is None:
+            self.driver.abandon(self.raw)
+        else:
+            with suppress(Exception):
+                self.driver.cut(self.raw)
+
+    def past_return(self) -> None:
+        """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
+        if self._call is not None:
+            self._call.killable = False
+
+    def settled(self) -> None:
+        """Note that the transaction was ended, so that nothing is open."""
+        self._doubtful = False
+
+    def check(self) -> None:
+        """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
+        if self.fault in ("lost", "driver_error", "closed") and not self.driver.is_open(self.raw):
+            raise ConnectionClosed.because(
+                "the link to the server was given up after an earlier error; close this connection and take a new one"
+            )
+
+    def reconnected(self) -> None:
+        """Note that the driver has made a new link of its own."""
+        if self.fault == "lost" and self.driver.is_open(self.raw):
+            self.fault = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
+        if self.moved or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
+            return False
+        return not self._doubtful or self.driver.clean(self.raw)
+
+    def verdict(self) -> str | None:
+        """Return why the link cannot be used again, None if it can."""
+        if self.fault is None:
+            if not self.driver.is_open(self.raw):
+                self.fault = "lost"
+            elif self.driver.unread(self.raw):
+                self.fault = "abandoned_result"
+            elif self.altered:
+                self.fault = "altered"
+        return self.fault
+
+    def tidy(self) -> None:
+        """Roll back what is open and put the session back as it was, within :data:`TIDY_TIMEOUT` seconds.
+
+        If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
+
+        :raises Exception: if it could not be done; the link must be thrown out then
+        """
+        call = StoppableCall(self.raw, self.driver, self.identity, killable=False)
+        self._workers.run(
+            "rollback",
+            partial(self._restore, call),
+            shield=True,
+            timeout=TIDY_TIMEOUT,
+            stop=partial(self._killer.stop, call),
+        )
+
+    def _restore(self, call: StoppableCall) -> None:
+        raw = self.raw
+        try:
+            if self._absorb:
+                self.driver.absorb(raw)
+            raw.rollback()
+            if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:
+                raw.autocommit(self.autocommit)
+            if self.moved:
+                raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
+            self.moved = self._doubtful = self._absorb = False
+        finally:
+            call.finished.set()
+
+    def answers(self, seconds: float) -> bool:
+        """Ask the server for a sign of life; waits that long at most where the driver can limit it."""
+        before = self.driver.set_read_timeout(self.raw, seconds)
+        try:
+            self.raw.ping(False)
+        except Exception:
+            return False
+        finally:
+            self.driver.set_read_timeout(self.raw, before)
+        return True
+
+    def close(self) -> None:
+        """Close the link for good; waits for the server at most to take a goodbye."""
+        if self.fault is None:
+            self.driver.close(self.raw)
+        else:
+            self.driver.abandon(self.raw)

@@ -1,0 +1,198 @@
+"""Counters of a pool and the frozen snapshots made of them.
+
+Owns what is counted and how it is shown. Does not decide anything: no other module reads a counter to act on it.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram buckets, in seconds; one further bucket holds everything above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A distribution of durations in seconds."""
+
+    count: int = 0
+    sum: float = 0.0
+    max: float = 0.0
+    buckets: tuple[tuple[float, int], ...] = ()
+    """Pairs of an upper bound in seconds and the number of durations up to it; cumulative, the last bound is inf."""
+
+    @property
+    def mean(self) -> float:
+        """The average duration in seconds, 0.0 before the first."""
+        return self.sum / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """One lane at one moment."""
+
+    limit: int
+    in_use: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingCall:
+    """A place in the source whose driver calls blocked the event loop's thread."""
+
+    file: str
+    line: int
+    function: str
+    call: str
+    """What blocked, for instance ``"execute"``."""
+    count: int
+    seconds: float
+    """How long the loop stood still for it, in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """A pool at one moment: what it holds now, and what it has counted since it was made."""
+
+    size: int
+    """The most connections the pool ever has."""
+    open: int
+    """Connections that are open now: ``idle`` ones and those of ``in_use`` callers that have one already."""
+    idle: int
+    in_use: int
+    """Callers admitted now: each holds a connection or is opening or giving back one."""
+    waiting: int
+    checkouts: int
+    checkins: int
+    """Connections that came back and were kept; one that was thrown out on its return is a discard."""
+    discards: Mapping[str, int]
+    """Connections thrown out, by reason."""
+    statements: int
+    hops: int
+    """Trips to a worker thread."""
+    kills: int
+    kills_failed: int
+    timeouts: int
+    cancelled: int
+    """Calls whose task was cancelled while it waited for a connection or for a worker."""
+    blocking_calls: int
+    """Driver calls that blocked the event loop's thread."""
+    queue_wait: Histogram
+    """How long each checkout waited to be admitted."""
+    statement_time: Histogram
+    """How long each statement took on its thread, fetching of buffered rows included."""
+    lanes: Mapping[str, LaneStatistics] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class _Distribution:
+    """A histogram that is being filled."""
+
+    __slots__ = ("_buckets", "_max", "_sum")
+
+    def __init__(self) -> None:
+        self._buckets = [0] * (len(BOUNDS) + 1)
+        self._sum = 0.0
+        self._max = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._buckets[bisect_left(BOUNDS, seconds)] += 1
+        self._sum += seconds
+        self._max = max(self._max, seconds)
+
+    def snapshot(self) -> Histogram:
+        total = 0
+        cumulative = []
+        for bound, number in zip((*BOUNDS, float("inf")), self._buckets, strict=True):
+            total += number
+            cumulative.append((bound, total))
+        return Histogram(total, self._sum, self._max, tuple(cumulative))
+
+
+class Counters:
+    """What a pool counts; any thread may add."""
+
+    def __init__(self) -> None:
+        # Taken for a few instructions only, never while anything else is waited for.
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(
+            ("checkouts", "checkins", "statements", "hops", "kills", "kills_failed", "timeouts", "cancelled"), 0
+        )
+        self._discards: dict[str, int] = {}
+        self._finalised: deque[str | None] = deque()
+        self._sites: dict[tuple[str, int, str, str], tuple[int, float]] = {}
+        self._queue_wait = _Distribution()
+        self._statement_time = _Distribution()
+
+    def add(self, name: str) -> None:
+        """Add one to the counter *name*."""
+        with self._lock:
+            self._counts[name] += 1
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: a thread of the parent may have held the lock."""
+        self.__init__()  # type: ignore[misc]  # the counters are this process's own
+
+    def discarded(self, reason: str) -> None:
+        """Count a connection thrown out for *reason*."""
+        with self._lock:
+            self._discards[reason] = self._discards.get(reason, 0) + 1
+
+    def finalised(self, discard_reason: str | None) -> None:
+        """Count a checkin (None) or a discard made by a finaliser."""
+        # A finaliser can run in the middle of anything, also of a section under our lock: it only appends.
+        self._finalised.append(discard_reason)
+
+    def checked_out(self, waited: float) -> None:
+        """Count a checkout that was admitted after *waited* seconds."""
+        with self._lock:
+            self._counts["checkouts"] += 1
+            self._queue_wait.add(waited)
+
+    def ran_statement(self, seconds: float) -> None:
+        """Count a statement that kept its thread busy for *seconds*."""
+        with self._lock:
+            self._counts["statements"] += 1
+            self._statement_time.add(seconds)
+
+    def blocked(self, file: str, line: int, function: str, call: str, seconds: float) -> None:
+        """Count a call that kept the event loop's thread for *seconds*."""
+        key = (file, line, function, call)
+        with self._lock:
+            count, total = self._sites.get(key, (0, 0.0))
+            self._sites[key] = (count + 1, total + seconds)
+
+    def blocking_calls(self) -> list[BlockingCall]:
+        """List the places that blocked the event loop's thread, the costliest first."""
+        with self._lock:
+            calls = [BlockingCall(*key, *value) for key, value in self._sites.items()]
+        return sorted(calls, key=lambda call: call.seconds, reverse=True)
+
+    def snapshot(
+        self, *, size: int, links: int, idle: int, in_use: int, waiting: int, lanes: Mapping[str, LaneStatistics]
+    ) -> PoolStatistics:
+        """Freeze the counters together with the momentary measures given."""
+        while self._finalised:
+            reason = self._finalised.popleft()
+            if reason is None:
+                self.add("checkins")
+            else:
+                self.discarded(reason)
+        with self._lock:
+            return PoolStatistics(
+                size=size,
+                open=links,
+                idle=idle,
+                in_use=in_use,
+                waiting=waiting,
+                discards=MappingProxyType(dict(self._discards)),
+                blocking_calls=sum(count for count, _ in self._sites.values()),
+                queue_wait=self._queue_wait.snapshot(),
+                statement_time=self._statement_time.snapshot(),
+                lanes=MappingProxyType(dict(lanes)),
+                **self._counts,
+            )

@@ -1,0 +1,243 @@
+"""Trips to worker threads, and the signals that tasks and threads wake each other with.
+
+Owns what is certain of a function that was sent to a thread, however often the task that sent it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from .outcomes import Outcome
+from .scopes import current_scope
+
+T = TypeVar("T")
+
+# anyio 4.1 renamed the option; the legacy backend holds anyio 3.7.1.
+_ABANDON = (
+    "abandon_on_cancel"
+    if "abandon_on_cancel" in inspect.signature(anyio.to_thread.run_sync).parameters
+    else "cancellable"
+)
+
+
+class ThreadSignal:
+    """An event that one thread waits for; a finaliser may set it, also in the middle of that thread's own wait.
+
+    `threading.Event` takes a lock in both `wait` and `set`: a finaliser that runs in between would wait for itself.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> bool:
+        """Wake the thread; to be called once."""
+        self._lock.release()
+        return True
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait until the signal is set, or the seconds are over."""
+        self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+
+
+class TaskSignal:
+    """An event that one task waits for and that any thread may set."""
+
+    __slots__ = ("_event", "_schedule", "_thread")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._thread = threading.get_ident()
+        self._schedule: Callable[[Callable[[], Any]], Any]
+        if asyncio._get_running_loop() is not None:
+            self._schedule = asyncio.get_running_loop().call_soon_threadsafe
+        else:
+            self._schedule = sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon
+
+    def set(self) -> bool:
+        """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
+        if threading.get_ident() == self._thread:
+            self._event.set()
+            return True
+        try:
+            self._schedule(self._event.set)
+        except RuntimeError:
+            return False
+        return True
+
+    async def wait(self) -> None:
+        """Wait until the signal is set."""
+        await self._event.wait()
+
+    async def wait_for(self, seconds: float | None, shield: bool = False) -> None:
+        """Wait until the signal is set, or the seconds are over.
+
+        :param shield: keep cancel scopes from interrupting
+        """
+        with anyio.move_on_after(seconds, shield=shield):
+            await self._event.wait()
+
+    async def wait_out(self) -> None:
+        """Wait until the signal is set, however often the task is cancelled meanwhile.
+
+        The caller re-raises the cancellation that brought it here, so none is lost.
+        """
+        while not self._event.is_set():
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._event.wait()
+            except anyio.get_cancelled_exc_class():  # asyncio's task.cancel() passes through a shield
+                continue
+
+
+class Trip(Generic[T]):
+    """One function on its way through a thread.
+
+    It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
+    """
+
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signal", "_started", "back")
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._started = self._abandoned = False
+        self._late: Callable[[], None] | None = None
+        self._signal: TaskSignal | None = None
+        self._outcome: Outcome[T] = Outcome()
+        self.back = False
+        """Whether the function has been called and came back."""
+
+    def run(self) -> None:
+        """Call the function, on the thread; keeps what it returns or raises."""
+        with self._lock:
+            if self._abandoned:
+                return
+            self._started = True
+        self._outcome.capture(self._function)
+        with self._lock:
+            self.back = True
+            signal, late = self._signal, self._late
+        if signal is not None:
+            signal.set()
+        if late is not None:
+            late()
+
+    def outcome(self) -> T:
+        """Return what the function returned, or raise what it raised."""
+        return self._outcome.unwrap()
+
+    async def join(self) -> T:
+        """Wait for the function and return its outcome; a cancellation is raised at once and leaves it running."""
+        with self._lock:
+            signal = None if self.back else TaskSignal()
+            self._signal = signal
+        if signal is not None:
+            await signal.wait()
+        return self.outcome()
+
+    def leave(self, late: Callable[[], None]) -> bool:
+        """Let the function run on by itself, if it runs: *late* is called on its thread when it has come back."""
+        with self._lock:
+            if self._started and not self.back:
+                self._late = late
+                return True
+            self._abandoned = True
+            return False
+
+    async def abandon(self, interrupt: Callable[[], None] | None = None) -> None:
+        """Return when the function is certain not to run any more: it came back, or never starts.
+
+        :param interrupt: called in a thread of its own while the function runs, to bring it back; what it does is
+            waited for as well
+        """
+        with self._lock:
+            if not self._started:
+                self._abandoned = True
+            if self.back or self._abandoned:
+                return
+            signal = self._signal = TaskSignal()
+        if interrupt is None:
+            await signal.wait_out()
+            return
+        errand = Trip(interrupt)
+        # Not through anyio: a task that is cancelled over and over would not get that far.
+        threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+        await signal.wait_out()
+        await errand.abandon()
+
+
+async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
+    """Send *trip* through a worker thread, as one of those that *limiter* allows.
+
+    If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
+    has come back: what the function works on can be used or closed then. A function that has not started yet will
+    not run.
+    """
+    # anyio would give the limiter's token back while the thread of a cancelled task still runs.
+    await limiter.acquire()
+    try:
+        await travel(trip, _unlimited())
+    except BaseException:
+        await trip.abandon()
+        raise
+    finally:
+        limiter.release()
+
+
+async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
+    """Run *function* in a worker thread and return its result; see :func:`carry`."""
+    trip = Trip(function)
+    await carry(trip, limiter)
+    return trip.outcome()
+
+
+_no_limit: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_no_limit")
+# Not the same one: a task cannot take a token of a limiter twice.
+_holders: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_holders")
+
+
+def _unlimited() -> anyio.CapacityLimiter:
+    return loop_limiter(_no_limit, math.inf)
+
+
+def holder_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> anyio.CapacityLimiter:
+    """Return the limiter that *variable* holds; a call that holds connections gets one without limit.
+
+    Those who have all the threads may be waiting for what it holds. Connections bound how many such calls there are.
+    """
+    scope = current_scope()
+    if scope is not None and scope.owned:
+        return loop_limiter(_holders, math.inf)
+    return loop_limiter(variable, tokens)
+
+
+def loop_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> anyio.CapacityLimiter:
+    """Return the limiter that *variable* holds for the running event loop, made when it is first asked for."""
+    try:
+        return variable.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(tokens)
+        variable.set(limiter)
+        return limiter
+
+
+async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
+    """Send *trip* through a worker thread.
+
+    Nothing of the function's own is raised here: an error means that the task was cancelled or that no thread could
+    be started, and then the caller has to abandon the trip or to leave it.
+    """
+    await anyio.to_thread.run_sync(trip.run, limiter=limiter, **{_ABANDON: True})

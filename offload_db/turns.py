@@ -1,0 +1,170 @@
+"""Whose turn it is on one connection.
+
+Owns the order of the calls that share a connection: tasks, threads and whole bridged calls. Knows nothing of what the
+calls do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from .bridge import Place, place, suspend
+from .errors import BlockingCallError, ConnectionClosed
+from .scopes import Scope, current_scope
+from .trips import TaskSignal, ThreadSignal
+
+REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
+
+
+class Turn:
+    """Whose turn it is on one connection.
+
+    Calls are made one at a time. A connection that several bridged calls share belongs to the first that uses it,
+    until that call ends or closes it; the tasks it started share the ownership. Who waits does not block the loop.
+
+    :param owner: the bridged call that the connection belongs to from the start
+    """
+
+    __slots__ = ("_busy", "_closed", "_ended", "_lock", "_owner", "_queue")
+
+    def __init__(self, owner: Scope | None = None) -> None:
+        self._lock = threading.Lock()
+        self._busy = False
+        self._closed = False
+        self._owner: Scope | None = None
+        self._own(owner)
+        self._ended: deque[Scope] = deque()
+        self._queue: deque[_Waiting] = deque()
+
+    def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
+        """Wait for the turn; False if the caller goes on without one, and has none to give.
+
+        :param patience: seconds to wait at most
+        :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
+        :raises TimeoutError: if they are over
+        :raises ConnectionClosed: if the connection is closed, or gets closed by the call it belongs to
+        :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
+            could not go on while the thread waits
+        """
+        scope = current_scope()
+        with self._lock:
+            if self._closed:
+                raise closed_error()
+            if not self._busy and self._may(scope):
+                self._begin(scope)
+                return True
+            where = place()
+            if where is Place.LOOP:
+                if self._may(scope):
+                    # The task whose turn it is may need the loop to go on, so the loop's thread must not wait for
+                    # it. It goes first, and shares the link with no more than the call that is on a worker now.
+                    return False
+                raise BlockingCallError(
+                    "the connection is shared, and another call that is under way owns it: using it here would mix "
+                    f"into that call's work; {REMEDY}"
+                )
+            waiting = _Waiting(scope, TaskSignal() if where is Place.BRIDGED else ThreadSignal())
+            self._queue.append(waiting)
+        self._settle()
+        try:
+            if isinstance(waiting.signal, TaskSignal):
+                suspend(waiting.signal.wait_for, patience, shield)
+            else:
+                waiting.signal.wait(patience)
+        except BaseException:
+            if not self._withdraw(waiting) and waiting.admitted:
+                self.give()
+            raise
+        if self._closed:
+            raise closed_error()
+        if self._withdraw(waiting):
+            raise TimeoutError
+        return True
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody has the turn or waits for it."""
+        return not self._busy and not self._queue
+
+    def give(self) -> None:
+        """Let the next one have the turn."""
+        with self._lock:
+            if not self._closed:
+                self._busy = False
+                self._admit()
+        self._settle()
+
+    def close(self) -> None:
+        """End all turns: the connection is closed."""
+        with self._lock:
+            self._closed = True
+            self._busy = False
+            if self._owner is not None:
+                self._owner.owned.discard(self)
+            self._owner = None
+            while self._queue:
+                self._queue.popleft().signal.set()
+        self._settle()
+
+    def _may(self, scope: Scope | None) -> bool:
+        return self._owner is None or self._owner is scope or self._owner.ended
+
+    def _begin(self, scope: Scope | None) -> None:
+        self._busy = True
+        self._own(scope)
+
+    def _own(self, scope: Scope | None) -> None:
+        if scope is not None and not scope.ended and self._owner is not scope:
+            self._owner = scope
+            scope.owned.add(self)
+
+    def disown(self, scope: Scope) -> None:
+        """Belong to nobody, because the scope has ended."""
+        # The collector may end a scope in the middle of anything, also of a section under this very lock.
+        self._ended.append(scope)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take note of scopes that ended. Who finds the lock taken may leave: its holder comes by here afterwards."""
+        while self._ended and self._lock.acquire(blocking=False):
+            try:
+                while self._ended:
+                    if self._owner is self._ended.popleft():
+                        self._owner = None
+                self._admit()
+            finally:
+                self._lock.release()
+
+    def _admit(self) -> None:
+        if self._busy:
+            return
+        for waiting in self._queue:
+            if self._may(waiting.scope):
+                self._queue.remove(waiting)
+                waiting.admitted = True
+                self._begin(waiting.scope)
+                waiting.signal.set()
+                return
+
+    def _withdraw(self, waiting: _Waiting) -> bool:
+        """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
+        with self._lock:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+                return True
+            return False
+
+
+class _Waiting:
+    __slots__ = ("admitted", "scope", "signal")
+
+    def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
+        self.scope = scope
+        self.signal = signal
+        self.admitted = False
+
+
+def closed_error() -> ConnectionClosed:
+    """Make the error for using a connection after it was closed."""
+    return ConnectionClosed.because("the connection is closed; take a new one from the pool")

@@ -1,0 +1,163 @@
+"""Run one driver call on a worker.
+
+Owns where a call runs: in a worker thread where the caller is bridged, inline elsewhere, and what is said of one that
+blocks the event loop. Knows neither connections nor statements.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from .bridge import Place, place, suspend
+from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
+from .statistics import Counters
+from .trips import Trip, loop_limiter, travel
+from .turns import REMEDY
+
+T = TypeVar("T")
+
+OnLoopCall = Literal["warn", "raise", "allow"]
+
+_numbers = itertools.count()
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+class Expired(Exception):
+    """Raised by :meth:`Workers.run` when the time is over and there is no outcome; never reaches a user."""
+
+
+class Leaving:
+    """What becomes of a call that runs on after its task was cancelled."""
+
+    __slots__ = ("left", "settle")
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self.settle = settle
+        self.left = False
+        """Whether the call runs on; *settle* is called on its thread when it has come back."""
+
+
+class Workers:
+    """Runs the driver calls of one pool: in a worker thread where the caller is bridged, inline elsewhere.
+
+    :param limit: the most threads at once; who calls holds a connection of the pool, so none is ever waited for
+    :param on_loop_call: what to do where a call would block the event loop's thread
+    """
+
+    def __init__(self, limit: float, counters: Counters, on_loop_call: OnLoopCall = "warn") -> None:
+        if on_loop_call not in ("warn", "raise", "allow"):
+            raise ConfigurationError(f"on_loop_call={on_loop_call!r}; accepted are 'warn', 'raise' and 'allow'")
+        self.counters = counters
+        self._limit = limit
+        self._on_loop_call = on_loop_call
+        # A limiter belongs to one event loop. anyio keeps these variables by name, and longer than the pool may live.
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        self._warned: set[tuple[str, int]] = set()
+
+    def run(
+        self,
+        name: str,
+        function: Callable[[], T],
+        *,
+        shield: bool = False,
+        timeout: float | None = None,
+        stop: Callable[[], None] | None = None,
+        leaving: Leaving | None = None,
+    ) -> T:
+        """Run *function* where it does not block the event loop.
+
+        If the task is cancelled, the cancellation is raised when the function has come back, or at once where it may
+        run on by itself.
+
+        :param name: what is called, for reports
+        :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
+        :param timeout: seconds after which the function is brought back
+        :param stop: brings the function back early; called in a thread of its own
+        :param leaving: lets the function run on instead
+        :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
+            was brought back returns or raises what it has
+        :raises BlockingCallError: if it would block the loop's thread and ``on_loop_call`` is ``"raise"``
+        """
+        where = place()
+        if where is Place.BRIDGED:
+            self.counters.add("hops")
+            try:
+                result: T = suspend(self._hop, function, shield, timeout, stop, leaving)
+            except anyio.get_cancelled_exc_class():
+                self.counters.add("cancelled")
+                raise
+            return result
+        if where is Place.THREAD:
+            return _inline(function, timeout, stop)
+        file, line, caller = _call_site()
+        self._report(name, file, line, caller)
+        started = time.perf_counter()
+        try:
+            return _inline(function, timeout, stop)
+        finally:
+            self.counters.blocked(file, line, caller, name, time.perf_counter() - started)
+
+    async def _hop(
+        self,
+        function: Callable[[], T],
+        shield: bool,
+        timeout: float | None,
+        stop: Callable[[], None] | None,
+        leaving: Leaving | None,
+    ) -> T:
+        trip = Trip(function)
+        with anyio.move_on_after(timeout, shield=shield):
+            try:
+                await travel(trip, loop_limiter(self._limiter, self._limit))
+            except BaseException:
+                if leaving is not None:
+                    leaving.left = trip.leave(leaving.settle)
+                else:
+                    await trip.abandon(stop)
+                raise
+            return trip.outcome()
+        if trip.back:
+            return trip.outcome()
+        raise Expired
+
+    def _report(self, name: str, file: str, line: int, caller: str) -> None:
+        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
+        if self._on_loop_call == "raise":
+            raise BlockingCallError(message)
+        if self._on_loop_call == "warn" and (file, line) not in self._warned:
+            warnings.warn_explicit(message, BlockingCallWarning, file, line)
+            self._warned.add((file, line))
+
+
+def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[], None] | None) -> T:
+    """Run *function* on this very thread, with a timer beside it where its time is limited."""
+    if timeout is None or stop is None:
+        return function()
+    timer = threading.Timer(timeout, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        return function()
+    finally:
+        # No stop may be under way when the connection is used again.
+        timer.cancel()
+        timer.join()
+
+
+def _call_site() -> tuple[str, int, str]:
+    """Find the caller's own line: the innermost one outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
