@@ -1,0 +1,1 @@
+"""Measurements, and tests of what can be counted."""

@@ -1,0 +1,133 @@
+"""Owns what every test may ask for: the event loops, and a real database server."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import DictCursor
+
+from examples.support.mariadb import Endpoint, ServerMissing, server
+
+# What OffloadPool.from_env reads. run.sh sets the first four to share one server; no test may depend on that.
+DATABASE_VARIABLES = (
+    "MYSQL_HOST",
+    "MYSQL_PORT",
+    "MYSQL_USER",
+    "MYSQL_PASSWORD",
+    "MYSQL_DATABASE",
+    "DB_POOL_MIN_SIZE",
+    "DB_POOL_MAX_SIZE",
+)
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    """Skip where *module* is not installed."""
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
+
+
+# anyio 3 needs a trio so old that it replaces the interpreter's traceback machinery.
+OLD_TRIO = pytest.mark.skipif(
+    importlib.metadata.version("anyio").startswith("3.") and sys.version_info[:2] not in {(3, 11), (3, 12)},
+    reason="the trio that works with anyio 3 does not work on this Python",
+)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=needs("uvloop")),
+        pytest.param(("trio", {}), id="trio", marks=[needs("trio"), OLD_TRIO]),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run each asynchronous test on the three event loops that the library supports."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+class MySQL:
+    """The server, seen from outside the library: plain connections that observe and disturb."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.host = endpoint.host
+        self.port = endpoint.port
+        self.user = endpoint.user
+        self.password = endpoint.password
+
+    def settings(self, database: str | None = None) -> dict[str, Any]:
+        """Return the keyword arguments of `pymysql.connect`; *database* is left out when it is None."""
+        return self.endpoint.settings(database)
+
+    def connect(self, **overrides: Any) -> pymysql.connections.Connection[Any]:
+        """Open a plain autocommit connection."""
+        # Loopback needs no TLS, and PyMySQL spends 20 ms per connection on preparing it.
+        return pymysql.connect(**{**self.settings(), "autocommit": True, "ssl_disabled": True, **overrides})
+
+    def fresh_database(self) -> str:
+        """Create an empty database with a name that no other test, process or run uses."""
+        name = f"test_{secrets.token_hex(6)}"
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, and end the connections that a failed test left in it: their locks would block this."""
+        for process in self.process_list(name):
+            self.kill_connection(process["ID"])
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SET lock_wait_timeout = 10")
+            cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
+
+    def process_list(self, database: str | None = None) -> list[dict[str, Any]]:
+        """Return the rows of information_schema.processlist, all or those in *database*, but for its own."""
+        query = "SELECT * FROM information_schema.processlist WHERE id <> CONNECTION_ID()"
+        arguments: tuple[str, ...] = ()
+        if database is not None:
+            query += " AND db = %s"
+            arguments = (database,)
+        with self.connect(cursorclass=DictCursor) as connection, connection.cursor() as cursor:
+            cursor.execute(query, arguments)
+            return list(cursor.fetchall())
+
+    def kill_connection(self, connection_id: int) -> None:
+        """End a connection from the server's side; one that is gone already is fine."""
+        with (
+            self.connect() as connection,
+            connection.cursor() as cursor,
+            suppress(pymysql.err.OperationalError, pymysql.err.InternalError),
+        ):
+            cursor.execute("KILL CONNECTION %s", (connection_id,))
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MySQL]:
+    """Give a real server: the one that MYSQL_HOST names, or a private one for this run."""
+    try:
+        with server() as endpoint:
+            yield MySQL(endpoint)
+    except ServerMissing as error:
+        pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture
+def database(mysql: MySQL) -> Iterator[dict[str, Any]]:
+    """Give the settings of a fresh database, which is dropped afterwards."""
+    name = mysql.fresh_database()
+    yield mysql.settings(name)
+    mysql.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def no_database_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the variables that name the shared server from the code under test."""
+    for variable in DATABASE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)

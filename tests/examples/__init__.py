@@ -1,0 +1,1 @@
+"""Tests of the examples: what a user is shown must work."""

@@ -1,0 +1,250 @@
+"""A kill hits the statement that it is meant for, or nothing."""
+
+# ruff: noqa: ASYNC100  # in bridged code a driver call is an await
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
+
+import anyio
+import pymysql
+import pytest
+
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, kills, offload
+from offload_db.drivers import Identity, PyMySQLDriver
+from tests.conftest import MySQL
+from tests.support import in_thread, outcome, pool_of, settled, until, value
+
+from .checks import checked, running
+from .storms import cancel_near_the_end, the_general_way
+
+pytestmark = pytest.mark.anyio
+
+LONG = "SELECT SLEEP(50)"
+
+
+def way_of_killing(general: bool) -> AbstractContextManager[None]:
+    return the_general_way() if general else contextlib.nullcontext()
+
+
+GENERAL = pytest.mark.parametrize("general", [False, True], ids=["by query id", "general way"])
+
+
+@GENERAL
+async def test_cancelled_close_to_the_natural_end(general: bool, database: dict[str, Any], mysql: MySQL) -> None:
+    """Statements cancelled about when they end: never is the next one on the link, or another's, killed instead."""
+    with way_of_killing(general), pool_of(8, database) as pool:
+        fire = await cancel_near_the_end(pool, 300)
+        assert fire.innocent == 0
+        assert fire.cancelled + fire.natural == 300
+        assert fire.cancelled > 50
+        assert pool.statistics().kills_failed == 0
+        assert pool.statistics().discards == {}
+        await checked(pool, mysql, database["database"])
+
+
+@GENERAL
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_a_kill_that_comes_late_is_absorbed(
+    general: bool, autocommit: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill sent just after the statement has ended on the server hits neither the next one nor the next caller's."""
+    original = PyMySQLDriver.kill
+
+    def late(self: PyMySQLDriver, admin: Any, identity: Identity) -> bool:
+        # The statement has ended on the server by now, and its thread may have come back.
+        until(lambda: not running(mysql, "SLEEP(0.2)"))
+        return original(self, admin, identity)
+
+    monkeypatch.setattr(PyMySQLDriver, "kill", late)
+    with way_of_killing(general), pool_of(1, database, autocommit=autocommit) as pool:
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                with anyio.move_on_after(0.1):
+                    value(connection, "SELECT SLEEP(0.2)")
+                assert value(connection, "SELECT SLEEP(0.05)") == 0
+            with pool.connection() as connection:
+                with anyio.move_on_after(0.1):
+                    value(connection, "SELECT SLEEP(0.2)")
+            with pool.connection() as connection:
+                assert value(connection, "SELECT SLEEP(0.05)") == 0
+
+        await handler()
+        await checked(pool, mysql, database["database"])
+
+
+async def test_a_statement_that_reaches_the_server_late_is_killed(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill that finds nothing yet is tried again: the statement that is still on its way does not survive it."""
+    looked = threading.Event()
+    kill, cursor_execute = PyMySQLDriver.kill, pymysql.cursors.Cursor.execute
+
+    def spy(self: PyMySQLDriver, admin: Any, identity: Identity) -> bool:
+        hit = kill(self, admin, identity)
+        looked.set()
+        return hit
+
+    def held_back(self: Any, query: Any, args: Any = None) -> int:
+        if query == LONG:
+            assert looked.wait(20)
+        return cursor_execute(self, query, args)
+
+    monkeypatch.setattr(PyMySQLDriver, "kill", spy)
+    monkeypatch.setattr(pymysql.cursors.Cursor, "execute", held_back)
+    with pool_of(1, database) as pool:
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, LONG)
+
+        with anyio.move_on_after(0.1):
+            await handler()
+        assert looked.is_set()
+        assert running(mysql, LONG) == []
+        assert pool.statistics().kills == 1
+        await checked(pool, mysql, database["database"])
+
+
+@pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "timeout"])
+async def test_no_kill_possible(
+    cancel: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no connection to kill with can be opened, the link is cut, counted and thrown out; the caller is free."""
+    with pool_of(1, database, statement_timeout=None if cancel else 0.3) as pool:
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, "SELECT SLEEP(1.5)")
+
+        with monkeypatch.context() as patch:
+
+            def refuse(seconds: float) -> Any:
+                raise pymysql.err.OperationalError(1040, "Too many connections")
+
+            patch.setattr(pool._killer, "_connect", refuse)
+            patch.setattr(kills, "PATIENCE", 0.5)
+            if cancel:
+                with anyio.move_on_after(0.3) as scope:
+                    await handler()
+                assert scope.cancel_called
+            else:
+                with pytest.raises(StatementTimeout, match="link was cut") as caught:
+                    await handler()
+                assert caught.value.may_have_run
+        now = pool.statistics()
+        assert (now.kills, now.kills_failed, now.open) == (0, 1, 0)
+        assert sum(now.discards.values()) == 1
+        await checked(pool, mysql, database["database"])
+
+
+async def test_an_update_that_is_killed_has_no_effect(database: dict[str, Any], mysql: MySQL) -> None:
+    """A killed write takes nothing with it: the table is as before, and its locks are free."""
+    name = database["database"]
+    with mysql.connect() as plain, pool_of(1, database) as pool:
+        cursor = plain.cursor()
+        cursor.execute(f"CREATE TABLE {name}.t (id INT PRIMARY KEY, n INT) ENGINE=InnoDB")
+        cursor.execute(f"INSERT INTO {name}.t SELECT seq, 0 FROM {name}.seq_1_to_100")
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute("UPDATE t SET n = n + 1 + IF(id = 90, SLEEP(50), 0)")
+
+        with anyio.move_on_after(0.3):
+            await handler()
+        cursor.execute("SET innodb_lock_wait_timeout = 1")
+        cursor.execute(f"UPDATE {name}.t SET n = n + 10")
+        cursor.execute(f"SELECT DISTINCT n FROM {name}.t")
+        assert cursor.fetchall() == ((10,),)
+        await checked(pool, mysql, name)
+
+
+async def test_a_killed_insert_runs_once(database: dict[str, Any], mysql: MySQL) -> None:
+    """A statement killed from the server's side is not sent again: the caller gets the error."""
+    name = database["database"]
+    with mysql.connect() as plain, pool_of(1, database) as pool:
+        cursor = plain.cursor()
+        cursor.execute(f"CREATE TABLE {name}.t (text VARCHAR(20))")
+
+        def insert() -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute("INSERT INTO t SELECT SLEEP(1)")
+
+        thread = in_thread(insert)
+        await settled(lambda: running(mysql, "SLEEP(1)"))
+        cursor.execute(f"KILL QUERY {running(mysql, 'SLEEP(1)')[0]['ID']}")
+        with pytest.raises(pymysql.err.OperationalError, match="interrupted"):
+            await outcome(thread)
+        cursor.execute(f"SELECT COUNT(*) FROM {name}.t")
+        assert cursor.fetchone() == (0,)
+        assert pool.statistics().discards == {}
+        await checked(pool, mysql, name)
+
+
+@pytest.mark.parametrize("sent", ["execute", "commit"])
+async def test_a_connection_killed_under_a_call(sent: str, database: dict[str, Any], mysql: MySQL) -> None:
+    """A session that is killed raises ConnectionLost once; its link is thrown out, and nothing is repeated."""
+    with pool_of(2, database, autocommit=False) as pool:
+
+        @offload
+        async def handler() -> bool:
+            with pool.connection() as connection:
+                session = value(connection, "SELECT CONNECTION_ID()")
+                mysql.kill_connection(session)
+                with pytest.raises(ConnectionLost, match="not repeated") as caught:
+                    connection.commit() if sent == "commit" else value(connection, "SELECT 1")
+                with pytest.raises(pymysql.err.InterfaceError):
+                    connection.cursor().execute("SELECT 1")
+                return caught.value.may_have_run
+
+        assert await handler() in (True, False)
+        assert pool.statistics().discards == {"lost": 1}
+        await checked(pool, mysql, database["database"])
+
+
+def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL) -> None:
+    """Of many statements that time out at the same time, no more than four are killed at once."""
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    with pool_of(12, database, statement_timeout=0.4) as pool:
+        connect = pool._connector.connect_admin
+
+        def counted(seconds: float) -> Any:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            raw = connect(seconds)
+            close = raw.close
+
+            def closing() -> None:
+                nonlocal inside
+                with lock:
+                    inside -= 1
+                close()
+
+            raw.close = closing
+            return raw
+
+        pool._killer._connect = counted
+        _all_time_out(pool, 12)
+        assert 1 <= most <= 4
+        assert pool.statistics().kills == 12
+
+
+def _all_time_out(pool: OffloadPool, number: int) -> None:
+    def run() -> None:
+        with pool.connection() as connection, pytest.raises(StatementTimeout):
+            value(connection, LONG)
+
+    for thread in [in_thread(run) for _ in range(number)]:
+        thread.result(30)

@@ -1,0 +1,118 @@
+"""Owns the claim that each row of the README's table of faults is shown by tests.
+
+A row that is added, removed or reworded has to be found here with the tests that show it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHOWN_BY = {
+    "its task is cancelled during a statement": [
+        "faults/test_cancellation.py::test_a_cancelled_statement_is_killed",
+        "faults/test_cancellation.py::test_a_statement_in_the_finally_block_of_a_cancelled_scope",
+        "faults/test_kills.py::test_cancelled_close_to_the_natural_end",
+        "faults/test_kills.py::test_no_kill_possible",
+        "faults/test_balancer.py::test_ids_that_collide",
+    ],
+    "its task is cancelled while it waits for a connection": [
+        "faults/test_every_await.py::test_each_suspension_of_a_checkout_that_waits",
+        "test_lanes.py::test_a_cancelled_waiter_loses_no_slot",
+    ],
+    'its task is cancelled in `mode="thread"`': [
+        "test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back"
+    ],
+    "a statement runs past `statement_timeout`": [
+        "faults/test_timeouts.py::test_the_pools_statement_timeout",
+        "faults/test_timeouts.py::test_the_lanes_statement_timeout",
+    ],
+    "all of its database calls together take longer than `@offload(timeout=…)` allows": [
+        "faults/test_timeouts.py::test_one_deadline_over_many_statements",
+        "faults/test_timeouts.py::test_the_deadline_covers_waiting",
+        "faults/test_timeouts.py::test_the_deadline_covers_connecting",
+        "faults/test_timeouts.py::test_the_deadline_covers_fetching",
+    ],
+    "no connection is free": [
+        "test_lanes.py::test_first_come_first_served_across_tasks_and_threads",
+        "test_pool.py::test_waits_though_the_wrapped_pool_would_not",
+    ],
+    "its lane is full": [
+        "test_lanes.py::test_a_full_lane_lets_the_others_pass",
+        "test_lanes.py::test_lane_full_refuses_at_once",
+    ],
+    "it holds a connection, wants one more, and every holder waits": [
+        "test_hang_freedom.py::test_of_holders_that_all_want_a_second_one_is_refused",
+    ],
+    "the link breaks during a statement": [
+        "faults/test_at_most_once.py::test_a_link_killed_during_an_update",
+        "faults/test_at_most_once.py::test_killed_once",
+        "faults/test_network.py::test_a_write_over_a_link_that_breaks",
+    ],
+    "a link broke while it was idle": [
+        "faults/test_network.py::test_cut_while_idle",
+        "faults/test_network.py::test_disconnected_for_idleness",
+        "faults/test_server_death.py::test_restarted_while_idle",
+    ],
+    "the server can't be reached": ["faults/test_server_death.py::test_no_storm_of_connects"],
+    "the server accepts a connection and says nothing": [
+        "faults/test_network.py::test_a_deaf_server",
+        "faults/test_network.py::test_silence_at_any_point_of_the_handshake",
+    ],
+    "the server is killed and comes back": [
+        "faults/test_server_death.py::test_killed_under_twenty_inserting_callers",
+        "faults/test_server_death.py::test_killed_in_a_transaction",
+    ],
+    "the server turns read-only, or leaves its cluster": [
+        "faults/test_server_death.py::test_failover_to_a_writable_node",
+    ],
+    "its client disconnects": [
+        "faults/test_disconnect.py::test_a_handler_that_watches_its_client",
+        "faults/test_disconnect.py::test_a_handler_that_nobody_cancels",
+        "faults/test_disconnect.py::test_a_streaming_body",
+    ],
+    "the process forks": [
+        "faults/test_fork.py::test_a_child_has_connections_of_its_own",
+        "faults/test_fork.py::test_forked_while_a_connection_is_out",
+    ],
+    "it leaves a transaction open and closes the connection": [
+        "test_pool.py::test_an_open_transaction_ends_at_checkin",
+        "faults/test_transactions.py::test_row_locks_never_survive_a_checkin",
+    ],
+    "it forgets to close the connection": [
+        "test_pool.py::test_a_dropped_clean_connection_is_idle_again",
+        "test_pool.py::test_a_connection_dropped_in_a_transaction_is_discarded",
+        "faults/test_leaks.py::test_reported_once_and_again_when_it_comes_back",
+    ],
+    "a converter or a decoder fails in mid-result": ["test_pool.py::test_a_converter_that_fails_in_mid_result"],
+    "the application shuts down with `await pool.aclose()`": [
+        "faults/test_shutdown.py::test_aclose_drains",
+        "faults/test_shutdown.py::test_aclose_kills_the_rest",
+    ],
+}
+
+
+def rows() -> list[str]:
+    """Return the first column of the README's table of faults."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"^## What happens when …\n\n\| when .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None
+    return [line.split("|")[1].strip() for line in table[1].splitlines()]
+
+
+def test_each_row_is_shown() -> None:
+    """The README's table of faults has the rows that tests are named for here, and no other."""
+    assert rows() == list(SHOWN_BY)
+
+
+@pytest.mark.parametrize("test", sorted({test for tests in SHOWN_BY.values() for test in tests}))
+def test_each_test_is_there(test: str) -> None:
+    """A test that the table rests on has not been renamed or removed."""
+    file, name = test.split("::")
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    assert name in {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}

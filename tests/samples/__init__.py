@@ -1,0 +1,1 @@
+"""Backends as users write them, to be built with and without the decorator."""

@@ -1,0 +1,494 @@
+"""Claims about the trip of a bridged call to a worker thread, and the scope of a bridged call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pymysql
+import pytest
+
+from offload_db import (
+    OffloadPool,
+    blocking,
+    bridge,
+    offload,
+    scopes,
+    trips,
+)
+from offload_db.statistics import Counters
+from offload_db.workers import Workers
+from tests.support import PATIENCE, Gate, RecordingCursor, in_thread, pool_of, settled
+
+pytestmark = pytest.mark.anyio
+
+
+class Possession:
+    """Something that belongs to a bridged call."""
+
+    def __init__(self, ended: list[scopes.Scope]) -> None:
+        self.ended = ended
+
+    def disown(self, scope: scopes.Scope) -> None:
+        self.ended.append(scope)
+
+
+@offload
+async def bridged(function: Callable[[], Any]) -> Any:
+    """Call *function* as plain code of a bridged handler."""
+    return function()
+
+
+def only_asyncio(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has this")
+
+
+def statement_thread(pool: OffloadPool) -> int:
+    """Run a statement as legacy code does, and return the thread that sent it."""
+    connection = pool.connection()
+    cursor = connection.cursor(RecordingCursor)
+    try:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
+        thread: int = cursor.threads[0]
+        return thread
+    finally:
+        cursor.close()
+        connection.close()
+
+
+# hop()
+
+
+async def test_hop_returns_and_raises() -> None:
+    """A hop runs the function in another thread and passes on its result or its error, whatever its kind."""
+    limiter = anyio.CapacityLimiter(1)
+    assert await trips.hop(threading.get_ident, limiter) != threading.get_ident()
+    for error in (ValueError("a", 1), KeyboardInterrupt("b"), SystemExit(3)):
+
+        def fail(error: BaseException = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            await trips.hop(fail, limiter)
+        assert caught.value is error
+        assert caught.value.__context__ is None
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_context_variables_flow_into_the_worker() -> None:
+    """A hop sees the task's context variables."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    variable.set("seen")
+    assert await trips.hop(variable.get, anyio.CapacityLimiter(1)) == "seen"
+    assert await bridged(blocking(variable.get)) == "seen"
+
+
+async def test_a_cancelled_scope_waits_for_the_worker() -> None:
+    """A cancellation during a hop is raised when the function has come back, not before."""
+    gate, limiter = Gate(), anyio.CapacityLimiter(1)
+    trail: list[str] = []
+    scope = anyio.CancelScope()
+
+    async def victim() -> None:
+        with scope:
+            try:
+                await trips.hop(gate, limiter)
+                trail.append("returned")
+            finally:
+                trail.append(f"{gate.inside} inside")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(victim)
+        await gate.entered()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert trail == []
+        gate.open()
+    assert trail == ["0 inside"]
+    assert scope.cancel_called
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_a_cancelled_task_waits_for_the_worker(anyio_backend_name: str) -> None:
+    """The native cancel() of asyncio, also again and again while the function winds down, is raised once, after it."""
+    only_asyncio(anyio_backend_name)
+    gate = Gate()
+    trail: list[int] = []
+
+    async def victim() -> None:
+        try:
+            await trips.hop(gate, anyio.CapacityLimiter(1))
+        finally:
+            trail.append(gate.inside)
+            await asyncio.sleep(0)  # nothing is pending any more: a finally block can await
+            trail.append(-1)
+
+    task = asyncio.create_task(victim())
+    await gate.entered()
+    for number in range(5):
+        task.cancel(f"cancel {number}")
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done()
+    gate.open()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    assert trail == [0, -1]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+async def test_asyncio_timeout_around_a_bridged_call(anyio_backend_name: str) -> None:
+    """The timeout of asyncio raises TimeoutError when the function has come back, and leaves no cancellation behind."""
+    only_asyncio(anyio_backend_name)
+    if sys.version_info >= (3, 11):
+        gate, task = Gate(), asyncio.current_task()
+        assert task is not None
+        timeout = asyncio.timeout(None)
+
+        async def expire() -> None:
+            await gate.entered()
+            timeout.reschedule(0)
+            await settled(task.cancelling)
+            gate.open()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(expire)
+            with pytest.raises(TimeoutError):
+                async with timeout:
+                    await bridged(blocking(gate))
+        assert gate.inside == 0
+        assert task.cancelling() == 0
+
+
+async def test_a_scope_leaves_no_cancellation_behind() -> None:
+    """After a cancelled hop the task goes on as if nothing had been cancelled."""
+    gate = Gate()
+    scope = anyio.CancelScope()
+
+    async def canceller() -> None:
+        await gate.entered()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        gate.open()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(canceller)
+        with scope:
+            await bridged(blocking(gate))
+        await anyio.lowlevel.checkpoint()
+        assert await bridged(blocking(threading.get_ident)) != threading.get_ident()
+    if sys.version_info >= (3, 11) and asyncio._get_running_loop() is not None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+async def test_cancelled_before_the_start() -> None:
+    """A function whose turn has not come when the scope is cancelled never runs."""
+    gate, late, limiter = Gate(), Gate(), anyio.CapacityLimiter(1)
+    late.open()
+    scope = anyio.CancelScope()
+
+    async def victim() -> None:
+        with scope:
+            await trips.hop(late, limiter)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(trips.hop, gate, limiter)
+        await gate.entered()
+        group.start_soon(victim)
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        gate.open()
+    assert gate.calls == 1
+    assert late.calls == 0
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await trips.hop(late, limiter)
+    assert late.calls == 0
+
+
+async def test_an_abandoned_trip_never_starts() -> None:
+    """A thread that gets to its function after the cancellation was raised leaves it alone."""
+    gate = Gate()
+    gate.open()
+    trip = trips.Trip(gate)
+    await trip.abandon()
+    await anyio.to_thread.run_sync(trip.run)
+    assert gate.calls == 0
+
+
+async def test_shielded_calls() -> None:
+    """A shielded call runs in a cancelled scope, returns its result, and the cancellation comes afterwards."""
+    workers = Workers(1, Counters())
+    results: list[int] = []
+
+    @offload
+    async def handler() -> None:
+        results.append(workers.run("get_ident", threading.get_ident, shield=True))
+        await anyio.lowlevel.checkpoint()
+        results.append(-1)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await handler()
+    assert len(results) == 1
+    assert results[0] != threading.get_ident()
+
+
+async def test_no_more_threads_than_the_limit_while_winding_down() -> None:
+    """The thread of a cancelled call counts against the limiter until it has come back."""
+    gate, limiter = Gate(), anyio.CapacityLimiter(1)
+    scope = anyio.CancelScope()
+
+    async def victim() -> None:
+        with scope:
+            await trips.hop(gate, limiter)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(victim)
+        await gate.entered()
+        scope.cancel()
+        group.start_soon(trips.hop, gate, limiter)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(lambda: None)
+        gate.open()
+    assert gate.calls == 2
+    assert gate.most_inside == 1
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_no_more_busy_threads_than_connections(database: dict[str, Any]) -> None:
+    """While a cancelled statement winds down its connection is not given to anybody, nor is a further thread busy."""
+    gate = Gate()
+
+    class GatedCursor(RecordingCursor):
+        def execute(self, query: Any, args: Any = None) -> int:
+            gate()
+            return super().execute(query, args)
+
+    with pool_of(1, database) as pool:
+
+        @offload
+        async def handler() -> None:
+            connection = pool.connection()
+            try:
+                connection.cursor(GatedCursor).execute("SELECT 1")
+            finally:
+                connection.close()
+
+        async def victim() -> None:
+            with scope:
+                await handler()
+
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            group.start_soon(victim)
+            await gate.entered()
+            scope.cancel()
+            for _ in range(3):
+                group.start_soon(handler)
+            await anyio.wait_all_tasks_blocked()
+            assert pool.statistics().waiting == 3
+            gate.open()
+        assert gate.calls == 4
+        assert gate.most_inside == 1
+        assert pool.statistics().in_use == 0
+        assert pool.statistics().cancelled == 1
+
+
+async def test_cancelled_connect_holds_nothing(database: dict[str, Any]) -> None:
+    """A handler cancelled while its connection is being opened goes at once; the slot follows when that is done."""
+    gate = Gate()
+
+    def connect(**settings: Any) -> Any:
+        gate()
+        return pymysql.connect(**settings)
+
+    scope = anyio.CancelScope()
+    with pool_of(1, database, creator=connect) as pool:
+
+        @offload
+        async def handler() -> None:
+            pool.connection()
+            raise AssertionError("a cancelled checkout returned")
+
+        async def victim() -> None:
+            with scope:
+                await handler()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(victim)
+            await gate.entered()
+            scope.cancel()
+        assert gate.inside == 1
+        assert pool.statistics().in_use == 1
+        gate.open()
+        await settled(lambda: pool.statistics().in_use == 0)
+        assert await bridged(lambda: statement_thread(pool)) != threading.get_ident()
+        assert gate.calls == 1  # the connection that nobody wanted was kept
+        await anyio.to_thread.run_sync(pool.close)
+
+
+# The scope of a bridged call
+
+
+async def test_scopes() -> None:
+    """Nested calls share the outermost one's scope, children inherit it, and it ends with that call."""
+    seen_scopes: list[scopes.Scope | None] = []
+    ended: list[scopes.Scope] = []
+
+    async def child() -> None:
+        seen_scopes.append(scopes.current_scope())
+
+    @offload
+    async def inner() -> None:
+        seen_scopes.append(scopes.current_scope())
+
+    @offload
+    async def outer() -> None:
+        scope = scopes.current_scope()
+        seen_scopes.append(scope)
+        assert scope is not None
+        scope.owned.add(Possession(ended))
+        await inner()
+        assert ended == []
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+        seen_scopes.append(await anyio.to_thread.run_sync(scopes.current_scope))
+
+    assert scopes.current_scope() is None
+    await outer()
+    assert scopes.current_scope() is None
+    assert len(seen_scopes) == 4
+    assert seen_scopes[0] is not None
+    assert all(scope is seen_scopes[0] for scope in seen_scopes)
+    assert ended == [seen_scopes[0]]
+
+
+async def test_a_child_that_outlives_its_call_has_no_scope() -> None:
+    """What outlives the bridged call, such as a background task, belongs to it no more."""
+    release = anyio.Event()
+    found: list[scopes.Scope | None] = []
+
+    async def child() -> None:
+        await release.wait()
+        found.append(scopes.current_scope())
+
+        @offload
+        async def another() -> None:
+            found.append(scopes.current_scope())
+
+        await another()
+
+    async with anyio.create_task_group() as group:
+
+        @offload
+        async def handler() -> scopes.Scope | None:
+            group.start_soon(child)
+            return scopes.current_scope()
+
+        scope = await handler()
+        release.set()
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1] is not scope
+
+
+async def test_a_scope_ends_when_its_call_fails() -> None:
+    """A scope ends also when the call raises or is cancelled."""
+    ended: list[scopes.Scope] = []
+
+    @offload
+    async def handler(work: Callable[[], Awaitable[None]]) -> None:
+        scope = scopes.current_scope()
+        assert scope is not None
+        scope.owned.add(Possession(ended))
+        await work()
+
+    async def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        await handler(fail)
+    with anyio.move_on_after(0):
+        await handler(anyio.sleep_forever)
+    assert len(ended) == 2
+    assert scopes.current_scope() is None
+
+
+async def test_lanes_of_nested_calls() -> None:
+    """The outermost lane stays; an inner call names one only where there is none yet."""
+    lanes: list[str | None] = []
+
+    @offload(lane="inner")
+    async def inner() -> None:
+        lanes.append(scopes.current_lane())
+
+    @offload(lane="outer")
+    async def outer() -> None:
+        await inner()
+        lanes.append(scopes.current_lane())
+
+    @offload
+    async def without() -> None:
+        await inner()
+        lanes.append(scopes.current_lane())
+
+    await outer()
+    await without()
+    await inner()
+    assert lanes == ["outer", "outer", "inner", None, "inner"]
+    assert scopes.current_lane() is None
+
+
+async def test_callers() -> None:
+    """Tasks are different callers, the same task is always the same one, and none is kept alive by it."""
+    first, second = bridge.caller(), bridge.caller()
+    assert first == second
+    others: list[bridge.Caller] = []
+
+    async def child() -> None:
+        others.append(bridge.caller())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(child)
+    assert others[0] != first
+    thread, again = await anyio.to_thread.run_sync(lambda: (bridge.caller(), bridge.caller()))
+    assert thread == again != first
+    assert await bridged(bridge.caller) == first
+
+
+async def test_signals_from_threads() -> None:
+    """A signal wakes its task from any thread, also when it was set before anybody waited."""
+    for early in (True, False):
+        signal = trips.TaskSignal()
+        if early:
+            assert await anyio.to_thread.run_sync(signal.set)
+            await signal.wait()
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(signal.wait)
+                await anyio.wait_all_tasks_blocked()
+                assert await anyio.to_thread.run_sync(signal.set)
+
+
+def test_a_signal_of_a_closed_loop() -> None:
+    """Who signals a task whose loop is closed learns that nobody is there."""
+
+    async def make() -> trips.TaskSignal:
+        return trips.TaskSignal()
+
+    signal = in_thread(lambda: asyncio.run(make())).result(PATIENCE)
+    assert signal.set() is False

@@ -1,0 +1,113 @@
+"""Owns the claim that handlers which are not decorated yet survive beside decorated ones under load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pymysql
+import pytest
+from dbutils.pooled_db import PooledDB
+
+import offload_db
+from offload_db import lanes
+
+pytestmark = pytest.mark.anyio
+
+
+def make_pool(database: dict[str, Any], size: int) -> offload_db.OffloadPool:
+    dbutils = PooledDB(pymysql, maxconnections=size, blocking=True, autocommit=True, ssl_disabled=True, **database)
+    return offload_db.OffloadPool(dbutils, on_loop_call="allow")
+
+
+def query(pool: offload_db.OffloadPool) -> Any:
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()
+
+
+async def test_after_one_refusal_an_undecorated_handler_finds_a_connection_under_full_load(
+    database: dict[str, Any],
+) -> None:
+    """Decorated handlers that saturate the pool cost the undecorated ones one error, not all their requests."""
+    pool = make_pool(database, size=2)
+    both_hold, go_on, finished = anyio.Event(), anyio.Event(), False
+    holding = 0
+
+    @offload_db.offload
+    async def hold() -> None:
+        nonlocal holding
+        with pool.connection():
+            holding += 1
+            if holding == 2:
+                both_hold.set()
+            await go_on.wait()
+
+    @offload_db.offload
+    async def user() -> None:
+        while not finished:
+            query(pool)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold)
+        group.start_soon(hold)
+        await both_hold.wait()
+        with pytest.raises(offload_db.CheckoutTimeout, match=r"put @offload_db\.offload on the handler"):
+            query(pool)
+        for _ in range(6):
+            group.start_soon(user)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+            # Once its kept connection is there, the loop's thread is never refused again.
+            if pool.statistics().in_use < 2:
+                break
+            await anyio.sleep(0.01)
+        for _ in range(200):
+            assert query(pool) == (1,)
+            await anyio.lowlevel.checkpoint()
+        finished = True
+    pool.close()
+
+
+async def test_the_kept_connection_is_given_to_others_when_nobody_asks_for_it(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal long ago does not make the pool smaller, even where no connection comes back meanwhile."""
+    monkeypatch.setattr(lanes, "KEEP_SECONDS", 0.2)
+    pool = make_pool(database, size=2)
+    both_hold = anyio.Event()
+    holding = 0
+
+    @offload_db.offload
+    async def fill_and_refuse() -> None:
+        done = anyio.Event()
+
+        async def unbridged() -> None:
+            with pytest.raises(offload_db.CheckoutTimeout):
+                query(pool)
+            done.set()
+
+        with pool.connection(), pool.connection():
+            async with anyio.create_task_group() as group:
+                group.start_soon(unbridged)
+                await done.wait()
+
+    @offload_db.offload
+    async def hold() -> None:
+        nonlocal holding
+        with pool.connection():
+            holding += 1
+            if holding == 2:
+                both_hold.set()
+            await both_hold.wait()
+
+    await fill_and_refuse()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold)
+            group.start_soon(hold)
+    assert pool.statistics().checkouts == 4
+    pool.close()

@@ -1,0 +1,1 @@
+"""Source files of users, as type checkers see them; nobody imports them."""
