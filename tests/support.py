@@ -15,6 +15,7 @@ import anyio
 import pymysql
 
 from offload_db import OffloadPool, connect, offload
+from tests.conftest import MySQL
 
 T = TypeVar("T")
 
@@ -269,3 +270,14 @@ def run_with(opener: Callable[..., Any], settings: dict[str, Any], scenario: Cal
     """Run *scenario* with connections of one kind, and close them."""
     with ExitStack() as stack:
         return scenario(partial(opener, stack, settings))
+
+
+def running(mysql: MySQL, settings: dict[str, Any], text: str) -> list[int]:
+    """List the connections in the test's database that run a statement with *text* in it."""
+    rows = mysql.process_list(settings["database"])
+    return [row["ID"] for row in rows if row["COMMAND"] == "Query" and text in (row["INFO"] or "")]
+
+
+def assert_ended(mysql: MySQL, settings: dict[str, Any], text: str) -> None:
+    """Assert that no such statement runs: a server lists one for a moment after its answer."""
+    until(lambda: not running(mysql, settings, text), timeout=5)

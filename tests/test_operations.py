@@ -15,7 +15,7 @@ from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 from offload_db import ConfigurationError, Lane, OffloadPool, PoolClosed, StatementTimeout, offload
 
 from .conftest import MySQL
-from .support import in_thread, outcome, pool_of, settled, together, value
+from .support import assert_ended, in_thread, outcome, pool_of, running, settled, together, value
 
 
 @dataclass
@@ -218,11 +218,6 @@ async def test_bad_input_is_refused(table: dict[str, Any]) -> None:
 # Lanes, timeouts, cancellation
 
 
-def running(mysql: MySQL, settings: dict[str, Any], text: str) -> int:
-    """Count the statements with *text* that run on the test's database."""
-    return sum(text in str(process["INFO"]) for process in mysql.process_list(settings["database"]))
-
-
 @pytest.mark.anyio
 async def test_lane(table: dict[str, Any], mysql: MySQL) -> None:
     """An operation counts against the lane it names, and others pass by one that is full."""
@@ -237,7 +232,7 @@ async def test_lane(table: dict[str, Any], mysql: MySQL) -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(report, "first")
-            await settled(lambda: running(mysql, table, "GET_LOCK") == 1)
+            await settled(lambda: running(mysql, table, "GET_LOCK"))
             group.start_soon(report, "second")
             await settled(lambda: pool.statistics().waiting == 1)
             assert pool.statistics().lanes["reports"].in_use == 1
@@ -267,7 +262,7 @@ async def test_a_timeout_kills_the_statement(name: str, table: dict[str, Any], m
         await pool.fetch_value("SELECT 1")
         with pytest.raises(StatementTimeout, match="killed"):
             await SLOW[name](pool, timeout=0.1)
-        assert running(mysql, table, "SLEEP") == 0
+        assert_ended(mysql, table, "SLEEP")
         assert value(plain, "SELECT SUM(n) FROM t") == 60
         statistics = pool.statistics()
         assert (statistics.timeouts, statistics.kills, statistics.in_use) == (1, 1, 0)
@@ -287,10 +282,10 @@ async def test_a_cancellation_kills_the_statement(name: str, table: dict[str, An
 
         async with anyio.create_task_group() as group:
             group.start_soon(victim)
-            await settled(lambda: running(mysql, table, "SLEEP") == 1)
+            await settled(lambda: running(mysql, table, "SLEEP"))
             group.cancel_scope.cancel()
         assert ended == []
-        assert running(mysql, table, "SLEEP") == 0
+        assert_ended(mysql, table, "SLEEP")
         assert value(plain, "SELECT SUM(n) FROM t") == 60
         statistics = pool.statistics()
         assert (statistics.kills, statistics.in_use, statistics.waiting) == (1, 0, 0)

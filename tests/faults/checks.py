@@ -104,3 +104,8 @@ def running(mysql: MySQL, text: str) -> list[dict[str, Any]]:
         and text in (process["INFO"] or "")
         and (process["DB"] is None or process["DB"] in ours)
     ]
+
+
+def assert_ended(mysql: MySQL, text: str) -> None:
+    """Assert that no statement of our own with *text* in it runs: a server lists one for a moment after its answer."""
+    until(lambda: not running(mysql, text), timeout=5)

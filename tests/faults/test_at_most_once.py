@@ -15,7 +15,7 @@ import pytest
 from offload_db import ConnectionLost, OffloadPool, blocking, offload
 
 from ..conftest import MySQL
-from ..support import in_thread, outcome, pool_of, settled, together, value
+from ..support import assert_ended, in_thread, outcome, pool_of, running, settled, together, value
 
 WAYS = pytest.mark.parametrize("way", ["bridge", "thread", "plain"])
 
@@ -59,12 +59,6 @@ def log(mysql: MySQL, table: dict[str, Any]) -> list[str]:
     with mysql.connect(**table) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT what FROM log ORDER BY id")
         return [row[0] for row in cursor.fetchall()]
-
-
-def running(mysql: MySQL, table: dict[str, Any], text: str) -> list[int]:
-    """Return the ids of the connections that run a statement with *text* in it."""
-    rows = mysql.process_list(table["database"])
-    return [row["ID"] for row in rows if row["COMMAND"] == "Query" and text in (row["INFO"] or "")]
 
 
 def assert_serves(pool: OffloadPool) -> None:
@@ -162,7 +156,7 @@ async def test_killed_once(way: str, mysql: MySQL, table: dict[str, Any]) -> Non
         assert isinstance(error, pymysql.err.OperationalError)
         assert not isinstance(error, ConnectionLost)
         assert error.args[0] == 1317
-        assert not running(mysql, table, "SLEEP(2)")
+        assert_ended(mysql, table, "SLEEP(2)")
         assert log(mysql, table) == []
         assert pool.statistics().statements == 1
         assert_serves(pool)

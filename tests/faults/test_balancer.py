@@ -14,7 +14,7 @@ from offload_db import OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
 from tests.support import pool_of, value
 
-from .checks import adds_up, running, serve
+from .checks import adds_up, assert_ended, serve
 from .proxy import Proxy
 from .storms import Victims, the_general_way
 
@@ -88,7 +88,7 @@ async def test_ids_that_collide(general: bool, servers: tuple[MySQL, MySQL]) -> 
         assert now.kills_failed == 0
         assert proxy.accepted > SIZE + now.kills  # the balancer did lead to the wrong server
         assert sorted(link.identity.session for link in pool._links if link.identity is not None) == ids
-        assert running(servers[0], "SLEEP(50)") == []
+        assert_ended(servers[0], "SLEEP(50)")
         adds_up(pool)
 
 

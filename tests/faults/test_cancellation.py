@@ -17,7 +17,7 @@ from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
 from tests.support import pool_of, settled, value
 
-from .checks import checked, running
+from .checks import assert_ended, checked, running
 from .storms import WAYS, cancel_at_random_points, run_and_cancel
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,7 @@ async def test_a_cancelled_statement_is_killed(
     assert await run_and_cancel(way, handler, 0.2)
     assert time.monotonic() - started < 10
     assert cleaned == [True]
-    assert running(mysql, LONG) == []
+    assert_ended(mysql, LONG)
     now = pool.statistics()
     assert (now.kills, now.kills_failed, now.cancelled, now.open) == (1, 0, 1, 1)
     assert now.discards == {}  # the link is as good as before
@@ -109,7 +109,7 @@ async def test_cancelled_in_an_unbuffered_result(
             cursor.fetchall()
 
     assert await run_and_cancel(way, handler, 0.5)
-    assert running(mysql, "seq_1_to_200000") == []
+    assert_ended(mysql, "seq_1_to_200000")
     await checked(pool, mysql, name)
 
 
@@ -136,7 +136,7 @@ async def test_a_statement_in_the_finally_block_of_a_cancelled_scope(
     with anyio.move_on_after(0.2):
         await handler()
     assert seen == [anyio.get_cancelled_exc_class()]
-    assert running(mysql, LONG) == []
+    assert_ended(mysql, LONG)
     await checked(pool, mysql, name)
 
 
@@ -176,7 +176,7 @@ async def test_cancelled_while_twenty_wait(database: dict[str, Any], name: str, 
             started = time.monotonic()
             group.cancel_scope.cancel()
         assert time.monotonic() - started < 10
-        assert running(mysql, LONG) == []
+        assert_ended(mysql, LONG)
         assert pool.statistics().kills == 5
         await checked(pool, mysql, name)
 
@@ -202,7 +202,7 @@ def test_cancelled_over_and_over(use_uvloop: bool, database: dict[str, Any], mys
                 await asyncio.sleep(0)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert running(mysql, LONG) == []
+            assert_ended(mysql, LONG)
             await checked(pool, mysql, database["database"])
 
     anyio.run(main, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
@@ -228,7 +228,7 @@ async def test_siblings_of_a_failed_task(pool: OffloadPool, name: str, mysql: My
     except BaseException as error:
         errors = getattr(error, "exceptions", (error,))
         assert [type(one) for one in errors] == [LookupError]
-    assert running(mysql, LONG) == []
+    assert_ended(mysql, LONG)
     await checked(pool, mysql, name)
 
 

@@ -14,7 +14,7 @@ from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
 from tests.support import PATIENCE, in_thread, pool_of, until
 
-from .checks import check, running
+from .checks import assert_ended, check, running
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -102,7 +102,7 @@ def test_a_handler_that_watches_its_client(middleware: bool, database: dict[str,
         with serving(Route("/", handler), middleware=[Middleware(PassingOn)] if middleware else None) as port:
             leave_while_it_runs(port, mysql, "SELECT SLEEP(50)")
             until(lambda: outcomes)
-            assert running(mysql, "SELECT SLEEP(50)") == []
+            assert_ended(mysql, "SELECT SLEEP(50)")
         assert outcomes == ["CancelledError"]
         assert pool.statistics().kills == 1
         check(pool, mysql, database["database"])
@@ -172,5 +172,5 @@ def test_a_server_that_shuts_down(database: dict[str, Any], mysql: MySQL) -> Non
         thread.result(PATIENCE)
         client.close()
         assert outcomes == ["CancelledError"]
-        assert running(mysql, "SELECT SLEEP(50)") == []
+        assert_ended(mysql, "SELECT SLEEP(50)")
         check(pool, mysql, database["database"])

@@ -18,7 +18,7 @@ from offload_db.drivers import Identity, PyMySQLDriver
 from tests.conftest import MySQL
 from tests.support import in_thread, outcome, pool_of, settled, until, value
 
-from .checks import checked, running
+from .checks import assert_ended, checked, running
 from .storms import cancel_near_the_end, the_general_way
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +107,7 @@ async def test_a_statement_that_reaches_the_server_late_is_killed(
         with anyio.move_on_after(0.1):
             await handler()
         assert looked.is_set()
-        assert running(mysql, LONG) == []
+        assert_ended(mysql, LONG)
         assert pool.statistics().kills == 1
         await checked(pool, mysql, database["database"])
 

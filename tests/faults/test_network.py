@@ -16,7 +16,7 @@ from offload_db import ConnectionLost, OffloadPool, kills, offload
 from tests.conftest import MySQL
 from tests.support import in_thread, pool_of, until, value
 
-from .checks import check, checked, running, serve
+from .checks import assert_ended, check, checked, serve
 from .proxy import Proxy
 
 FAULTS: dict[str, Callable[[Proxy], None]] = {
@@ -143,7 +143,7 @@ async def test_an_abandoned_unbuffered_result(leave: str, database: dict[str, An
             group.cancel_scope.cancel()
         assert took < 2.5  # reading them all takes longer
         assert max(gaps) < 0.5
-        assert running(mysql, "seq_1_to_3000000") == []
+        assert_ended(mysql, "seq_1_to_3000000")
 
 
 @pytest.mark.parametrize("way", ["bridge", "plain"])

@@ -18,7 +18,7 @@ from offload_db import ConnectionLost, PoolClosed, StatementTimeout, offload
 from tests.conftest import MySQL
 from tests.support import in_thread, outcome, pool_of, settled, until, value
 
-from .checks import adds_up, check, checked, running
+from .checks import adds_up, assert_ended, check, checked, running
 
 LONG = "SELECT SLEEP(50)"
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ async def test_aclose_kills_the_rest(limit: float | None, database: dict[str, An
             started = time.monotonic()
             await pool.aclose(0.2)
             assert time.monotonic() - started < 8
-            assert running(mysql, LONG) == []
+            assert_ended(mysql, LONG)
         await outcome(thread)
         assert len(errors) == 3
         # Nobody's timeout was over.
@@ -201,7 +201,7 @@ def test_one_loop_after_the_other(backends: tuple[str, str], database: dict[str,
             first = [value(connection, "SELECT CONNECTION_ID()")]
         for backend in backends:
             anyio.run(main, backend=backend)
-            assert running(mysql, LONG) == []
+            assert_ended(mysql, LONG)
         check(pool, mysql, database["database"])
 
 

@@ -14,7 +14,7 @@ from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, kil
 from tests.conftest import MySQL
 from tests.support import in_thread, outcome, pool_of, settled, value
 
-from .checks import checked, running
+from .checks import assert_ended, checked
 from .proxy import Proxy
 from .storms import the_general_way
 
@@ -74,7 +74,7 @@ async def test_the_pools_statement_timeout(way: str, general: bool, database: di
         assert error.may_have_run
         assert "0.30 s" in str(error)
         assert "killed" in str(error)
-        assert running(mysql, LONG) == []
+        assert_ended(mysql, LONG)
         now = pool.statistics()
         assert (now.timeouts, now.kills, now.kills_failed, now.cancelled) == (1, 1, 0, 0)
         assert now.discards == {}
@@ -89,7 +89,7 @@ async def test_the_lanes_statement_timeout(way: str, database: dict[str, Any], m
         with pytest.raises(StatementTimeout, match=r"0\.20 s"):
             await handler_of(way, lambda: run(pool, LONG, "quick"))()
         await handler_of(way, lambda: run(pool, "SELECT SLEEP(0.3)"))()
-        assert running(mysql, LONG) == []
+        assert_ended(mysql, LONG)
         await checked(pool, mysql, database["database"])
 
 
@@ -156,7 +156,7 @@ async def test_the_deadline_covers_fetching(way: str, database: dict[str, Any], 
     with pool_of(1, database) as pool:
         with pytest.raises(StatementTimeout, match=r"fetch was killed: .* executing, .* fetching"):
             await handler_of(way, body, timeout=1.0)()
-        assert running(mysql, "seq_1_to_200000") == []
+        assert_ended(mysql, "seq_1_to_200000")
         await checked(pool, mysql, database["database"])
 
 
@@ -304,5 +304,5 @@ async def test_many_timeouts_at_once(database: dict[str, Any], mysql: MySQL) -> 
             with pytest.raises(StatementTimeout):
                 await outcome(thread)
         assert pool.statistics().kills == pool.statistics().timeouts == 8
-        assert running(mysql, LONG) == []
+        assert_ended(mysql, LONG)
         await checked(pool, mysql, database["database"])
