@@ -206,8 +206,11 @@ def test_one_loop_after_the_other(backends: tuple[str, str], database: dict[str,
 
 
 PROGRAM = """
-import asyncio, os, sys, threading, time
+import asyncio, os, signal, sys, threading, time
 import anyio, pymysql, offload_db
+
+# A shell starts what it puts into the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pool = offload_db.OffloadPool.create(pymysql, min_size=0, max_size=4, autocommit=True, ssl_disabled=True, **{settings})
 
@@ -268,24 +271,23 @@ def test_the_interpreter_exits(how: str, database: dict[str, Any], mysql: MySQL)
     if "trio" in how:
         pytest.importorskip("trio")
     program = textwrap.dedent(PROGRAM).format(settings=repr(database), end=end or "pass", run=run)
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", program],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "running\n", child.communicate()
-        started = time.monotonic()
-        if how == "a signal":
-            child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=20)
-        assert time.monotonic() - started < 10
-    finally:
-        child.kill()
-        child.wait()
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "running\n", child.communicate()
+            started = time.monotonic()
+            if how == "a signal":
+                child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=20)
+            assert time.monotonic() - started < 10
+        finally:
+            child.kill()
     assert child.returncode in codes, errors
     for noise in ("Exception ignored", "Fatal", "never awaited", "Task was destroyed", "OperationalError"):
         assert noise not in errors, errors
