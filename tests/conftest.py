@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import secrets
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -38,6 +39,15 @@ OLD_TRIO = pytest.mark.skipif(
     importlib.metadata.version("anyio").startswith("3.") and sys.version_info[:2] not in {(3, 11), (3, 12)},
     reason="the trio that works with anyio 3 does not work on this Python",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tracebacks_as_they_were() -> None:
+    """Take back what an old trio does on import: its way to format a traceback fails on Python's exception groups."""
+    with suppress(ImportError):
+        from trio._core import _multierror  # type: ignore[attr-defined,unused-ignore]  # of trio before 0.22
+
+        traceback.TracebackException.format = _multierror.traceback_exception_original_format  # type: ignore[method-assign]
 
 
 @pytest.fixture(
