@@ -20,6 +20,8 @@ from typing import Any
 import pymysql
 from pymysql.constants import CR, ER, SERVER_STATUS
 
+from . import fast
+
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
 _CLIENT_CODES = range(2000, 3000)
 
@@ -28,6 +30,9 @@ _FAREWELLS = frozenset({1053, 1927, 4031})
 
 # No such thread, no such query: what was to be killed is gone.
 _NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+
+# Where PyMySQL's connection is written, and the faster one that goes before it.
+_WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__})
 
 _IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
 
@@ -307,7 +312,7 @@ class PyMySQLDriver(Driver):
         trail = error.__traceback__
         while trail is not None:
             where = trail.tb_frame.f_code
-            names.append(where.co_name if where.co_filename == pymysql.connections.__file__ else "")
+            names.append(where.co_name if where.co_filename in _WIRE_FILES else "")
             trail = trail.tb_next
         if self._wire_methods.isdisjoint(names):
             return True

@@ -24,6 +24,7 @@ from .bridge import Place, place
 from .connector import Connector, take_idle
 from .drivers import driver_of
 from .errors import BlockingCallError, CheckoutTimeout
+from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot
 from .leaks import Checkout, LeakWatch
@@ -68,6 +69,7 @@ class Keeper:
     :param pool: what makes the connections; those that it holds idle are taken over
     :param common: the settings of the whole pool
     :param lanes: its lanes
+    :param fast: let PyMySQL's connections read results faster
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Keeper:
         max_age: float | None,
         on_loop_call: OnLoopCall,
         leak_warning: float | None,
+        fast: bool,
     ) -> None:
         size = common.limit
         self._new_lanes = partial(Lanes, common, lanes)
@@ -88,7 +91,7 @@ class Keeper:
         self._min_size = 0
         self._counters = Counters()
         self._workers = Workers(size, self._counters, on_loop_call)
-        self._connector = Connector(pool)
+        self._connector = Connector(pool, fast=fast)
         self._killer = Killer(self._connector.connect_admin, self._counters)
         self._leaks = None if leak_warning is None else LeakWatch(leak_warning)
         # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
@@ -98,6 +101,8 @@ class Keeper:
         self._closed = False
         for raw in take_idle(pool):
             if len(self._links) < size:
+                if fast:
+                    hasten(raw)
                 # One of them may have died at rest; then there is one less.
                 with suppress(Exception):
                     self._idle.append(self._link(raw))

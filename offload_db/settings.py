@@ -32,6 +32,12 @@ def check_seconds(where: str, name: str, value: object) -> None:
         raise ConfigurationError(f"{where}: {name}={value!r}; accepted are seconds above 0, and None")
 
 
+def check_flag(where: str, name: str, value: object) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are True and False")
+
+
 def kind_of(value: object) -> str:
     """Name what was given without showing what may be in it."""
     name = getattr(value, "__name__", None)

@@ -14,6 +14,7 @@ import pymysql
 from .connection import OffloadConnection
 from .connector import DEFAULT_CONNECT_TIMEOUT
 from .drivers import driver_of
+from .fast import faster
 from .kills import Killer
 from .statements import Link
 from .statistics import Counters
@@ -93,7 +94,7 @@ def _open(kwargs: dict[str, Any]) -> Link:
 def _connect(**kwargs: Any) -> Any:
     # pymysql.connect may be wrapped, for tracing; a program may also have put our connect in its place.
     current: Any = pymysql.connect
-    return (pymysql.connections.Connection if current is connect else current)(**kwargs)
+    return faster(pymysql.connections.Connection if current is connect else current)(**kwargs)
 
 
 connect.__signature__ = inspect.signature(pymysql.connections.Connection)  # type: ignore[attr-defined]  # for help()

@@ -1,0 +1,310 @@
+"""PyMySQL's connection, with a faster way to read results.
+
+Owns how the bytes of a result become Python values: column definitions are kept by their raw bytes instead of parsed
+for each query, rows are decoded by the bufferful, and between bufferfuls other threads get the interpreter. Everything
+else, every packet out of the ordinary included, is left to PyMySQL.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+from pymysql import converters
+from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CR
+
+logger = logging.getLogger("offload_db")
+
+# Versions whose internals are as this file expects them.
+KNOWN = ((1, 1), (1, 2))
+# Bytes that one read from the socket may bring. PyMySQL reads 8 KiB at a time.
+BUFFER = 1 << 16
+# Results whose column definitions are kept, for the whole process: about 25 KB each with 23 columns.
+KEPT = 512
+# Rows after which other threads get their turn, and the seconds that they have to take it. Without, a waiting event
+# loop gets it only after the interpreter's switch interval, 5 ms, and behind every other worker.
+TURN_ROWS = 500
+TURN_SECONDS = 2e-5
+
+_HEADER = 4
+_EOF, _ERROR, _NULL, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFFFFFF
+
+Decode = Callable[[bytes], Any]
+
+# The published types show nothing of PyMySQL's inside.
+_Connection: Any = Connection
+_Result: Any = MySQLResult
+
+
+class FastConnection(_Connection):  # type: ignore[misc]
+    """A PyMySQL connection that behaves the same and spends less time on results."""
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect, as PyMySQL does."""
+        super().connect(sock)
+        _widen(self)
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        # Without settings it verifies nothing, and all connections can share the one context. To make one PyMySQL
+        # reads the system's certificates: 20 ms that no other thread can use.
+        if isinstance(sslp, dict) and not sslp:
+            return _bare_context(super()._create_ssl_ctx)
+        return super()._create_ssl_ctx(sslp)
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:
+        self._result = None
+        result = FastResult(self)
+        if unbuffered:
+            try:
+                result.init_unbuffered_query()
+            except BaseException:
+                result.unbuffered_active, result.connection = False, None
+                raise
+        else:
+            result.read()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        return result.affected_rows
+
+
+class FastResult(_Result):  # type: ignore[misc]
+    """A result that reads its rows from whole bufferfuls."""
+
+    connection: Any
+    affected_rows: Any
+    _decoders: tuple[Decode, ...] | None = None
+
+    def _get_descriptions(self) -> None:
+        connection = self.connection
+        raw = _packets(connection, self.field_count)
+        key = (raw, connection.encoding, connection.use_unicode)
+        columns = _known.get(key) if raw else None
+        if columns is None or columns.source != connection.decoders:
+            super()._get_descriptions()
+            columns = _Columns(self, connection)
+            if raw:
+                if len(_known) >= KEPT:
+                    _known.clear()
+                _known[key] = columns
+        else:
+            connection._rfile.read(len(raw))
+            connection._next_seq_id = (connection._next_seq_id + self.field_count) % 256
+            end = connection._read_packet()
+            assert end.is_eof_packet(), "Protocol error, expecting EOF"
+            self.fields, self.description = list(columns.fields), columns.description
+            self.converters = list(columns.converters)
+        self._decoders = columns.decoders
+
+    def _read_rowdata_packet(self) -> None:
+        connection = self.connection
+        rows: list[tuple[Any, ...]] = []
+        paused = 0
+        while True:
+            _whole_rows(connection, self._decoders, rows)
+            if len(rows) - paused >= TURN_ROWS:
+                paused = len(rows)
+                if threading.active_count() > 1:
+                    time.sleep(TURN_SECONDS)
+            # One that is not whole, or no row.
+            packet = connection._read_packet()
+            if self._check_packet_is_eof(packet):
+                break
+            rows.append(self._read_row_from_packet(packet))
+        self.connection = None
+        self.affected_rows = len(rows)
+        self.rows = tuple(rows)
+
+
+def is_known() -> bool:
+    """Tell whether PyMySQL's internals are as this file expects them; says so once, in the log, if they are not."""
+    return not _strange()
+
+
+@functools.cache
+def _strange() -> bool:
+    missing = [
+        f"{owner.__name__}.{name}"
+        for owner, names in _RELIED_ON.items()
+        for name in names
+        if not callable(getattr(owner, name, None))
+    ]
+    if pymysql.VERSION[:2] in KNOWN and not missing:
+        return False
+    logger.info(
+        "PyMySQL %s is not one that offload_db knows from within (%s): results are read at PyMySQL's own speed",
+        pymysql.__version__,
+        ", ".join(missing) or "version",
+    )
+    return True
+
+
+_RELIED_ON: dict[type, tuple[str, ...]] = {
+    Connection: ("_create_ssl_ctx", "_force_close", "_read_packet", "_read_query_result", "connect"),
+    MySQLResult: ("_check_packet_is_eof", "_get_descriptions", "_read_row_from_packet", "_read_rowdata_packet"),
+}
+
+
+def connect(**kwargs: Any) -> FastConnection:
+    """Connect, as :func:`pymysql.connect` does."""
+    return FastConnection(**kwargs)
+
+
+connect.dbapi = pymysql  # type: ignore[attr-defined]  # where DBUtils looks for the driver's errors
+
+
+def faster(creator: Any) -> Any:
+    """Return what makes faster connections where *creator* is PyMySQL's own way to make them, else *creator* itself."""
+    own = creator is pymysql or creator is Connection
+    return connect if own and pymysql.connect is Connection and is_known() else creator
+
+
+def hasten(raw: Any) -> None:
+    """Make a faster connection of one that PyMySQL has made and that is at rest."""
+    if type(raw) is Connection and raw.open and is_known():
+        raw.__class__ = FastConnection
+        _widen(raw)
+
+
+def _widen(connection: Any) -> None:
+    """Let each read from the socket bring more; nothing may be in the reader's buffer."""
+    if connection._sock is not None:
+        connection._rfile = connection._sock.makefile("rb", BUFFER)
+
+
+class _Columns:
+    """The columns of a result: what PyMySQL makes of their definitions, and how to decode their values."""
+
+    __slots__ = ("converters", "decoders", "description", "fields", "source")
+
+    def __init__(self, result: Any, connection: Any) -> None:
+        self.fields = list(result.fields)
+        self.description = result.description
+        self.converters = list(result.converters)
+        self.source = dict(connection.decoders)
+        self.decoders = tuple(_decoder(encoding, convert) for encoding, convert in self.converters)
+
+
+_known: dict[tuple[bytes, str, bool], _Columns] = {}
+
+
+@functools.cache
+def _bare_context(create: Callable[[dict[str, Any]], ssl.SSLContext]) -> ssl.SSLContext:
+    return create({})
+
+
+def _datetime(value: bytes) -> Any:
+    text = value.decode("ascii")
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return converters.convert_datetime(text)  # zero dates, and on Python 3.10 short fractions
+
+
+def _date(value: bytes) -> Any:
+    text = value.decode("ascii")
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return converters.convert_date(text)
+
+
+# What takes the bytes as they are and gives what the converter gives for their text.
+_SHORT_CUTS: dict[Any, Decode] = {
+    int: int,
+    float: float,
+    converters.convert_datetime: _datetime,
+    converters.convert_date: _date,
+}
+
+
+def _decoder(encoding: str | None, convert: Any) -> Decode:
+    """Make one function of the two steps in which PyMySQL decodes a value."""
+    if encoding is None:
+        return convert or bytes
+    if encoding in ("utf8", "ascii", "utf-8") and convert in _SHORT_CUTS:
+        return _SHORT_CUTS[convert]
+    if encoding == "utf8":
+        decode: Decode = bytes.decode
+    else:
+        decode = functools.partial(str, encoding=encoding)
+    if convert is None:
+        return decode
+    return lambda value: convert(decode(value))
+
+
+def _peek(connection: Any) -> bytes:
+    """Return what is in the reader's buffer; if it is empty, wait for the server to fill it."""
+    try:
+        return connection._rfile.peek()  # type: ignore[no-any-return]
+    except OSError as error:
+        connection._force_close()
+        raise pymysql.err.OperationalError(
+            CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
+        ) from None
+
+
+def _packets(connection: Any, number: int) -> bytes:
+    """Return the bytes of the next packets, unread; nothing if they are not all there or not as usual."""
+    buffered = _peek(connection)
+    position, sequence = 0, connection._next_seq_id
+    for _ in range(number):
+        header = buffered[position : position + _HEADER + 1]
+        if len(header) <= _HEADER or header[3] != sequence or header[_HEADER] == _ERROR:
+            return b""
+        sequence = (sequence + 1) % 256
+        position += _HEADER + int.from_bytes(header[:3], "little")
+    return buffered[:position] if position <= len(buffered) else b""
+
+
+def _whole_rows(connection: Any, decoders: Any, rows: list[tuple[Any, ...]]) -> None:
+    """Decode the rows that are whole in the reader's buffer, and take them out of it."""
+    buffered = _peek(connection)
+    available = len(buffered)
+    sequence = connection._next_seq_id
+    start = 0
+    try:
+        while True:
+            position = start + _HEADER
+            if position >= available:
+                return
+            length = buffered[start] | buffered[start + 1] << 8 | buffered[start + 2] << 16
+            end = position + length
+            kind = buffered[position]
+            if (
+                end > available
+                or buffered[start + 3] != sequence
+                or kind == _ERROR
+                or (kind == _EOF and length < 9)
+                or length == _WHOLE
+            ):
+                return
+            row: list[Any] = []
+            for decode in decoders:
+                size = buffered[position]
+                position += 1
+                if size == _NULL:
+                    row.append(None)
+                    continue
+                if size > _NULL:
+                    width = (2, 3, 8)[size - _NULL - 1]
+                    size = int.from_bytes(buffered[position : position + width], "little")
+                    position += width
+                row.append(decode(buffered[position : position + size]))
+                position += size
+            if position != end:
+                return  # a row with fewer columns than announced: PyMySQL knows what to make of it
+            rows.append(tuple(row))
+            start = end
+            sequence = (sequence + 1) % 256
+    finally:
+        connection._rfile.read(start)
+        connection._next_seq_id = sequence
