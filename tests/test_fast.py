@@ -149,7 +149,9 @@ def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.Mon
     monkeypatch.setattr(fast, "_known", {})
     for number in range(40):
         assert_same(twins, f"SELECT {number} AS c{number}")
+        assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
         assert len(fast._known) <= 5
+        assert all(len(alike) <= fast.ALIKE for alike in fast._known.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:
