@@ -187,14 +187,12 @@ async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     not run.
     """
     # anyio would give the limiter's token back while the thread of a cancelled task still runs.
-    await limiter.acquire()
-    try:
-        await travel(trip, _unlimited())
-    except BaseException:
-        await trip.abandon()
-        raise
-    finally:
-        limiter.release()
+    async with _Token(limiter):
+        try:
+            await travel(trip, _unlimited())
+        except BaseException:
+            await trip.abandon()
+            raise
 
 
 async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
@@ -205,8 +203,6 @@ async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
 
 
 _no_limit: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_no_limit")
-# Not the same one: a task cannot take a token of a limiter twice.
-_holders: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_holders")
 
 
 def _unlimited() -> anyio.CapacityLimiter:
@@ -220,7 +216,7 @@ def holder_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> an
     """
     scope = current_scope()
     if scope is not None and scope.owned:
-        return loop_limiter(_holders, math.inf)
+        return _unlimited()
     return loop_limiter(variable, tokens)
 
 
@@ -234,10 +230,42 @@ def loop_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> anyi
         return limiter
 
 
+class _Token:
+    """One token of a limiter, which costs no round of the event loop when it is free.
+
+    anyio's limiter gives way to other tasks whenever it is taken, and finds out which task takes it.
+    """
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        await self.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release_on_behalf_of(self)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Take the token; trio names a borrower of its own."""
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except Exception as error:
+            if type(error).__name__ != "WouldBlock":  # anyio 3 lets trio's own pass
+                raise
+            await self._limiter.acquire_on_behalf_of(borrower)
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give the token back."""
+        self._limiter.release_on_behalf_of(borrower)
+
+
 async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     """Send *trip* through a worker thread.
 
     Nothing of the function's own is raised here: an error means that the task was cancelled or that no thread could
     be started, and then the caller has to abandon the trip or to leave it.
     """
-    await anyio.to_thread.run_sync(trip.run, limiter=limiter, **{_ABANDON: True})
+    token: Any = _Token(limiter)
+    await anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})

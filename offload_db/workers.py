@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -117,7 +118,10 @@ class Workers:
         leaving: Leaving | None,
     ) -> T:
         trip = Trip(function)
-        with anyio.move_on_after(timeout, shield=shield):
+        scope: AbstractContextManager[object] = nullcontext()
+        if shield or timeout is not None:
+            scope = anyio.move_on_after(timeout, shield=shield)
+        with scope:
             try:
                 await travel(trip, loop_limiter(self._limiter, self._limit))
             except BaseException:
