@@ -28,7 +28,7 @@ from .workers import OnLoopCall
 if TYPE_CHECKING:  # the surfaces stand below this file, see OffloadPool._surface
     from .connection import OffloadConnection
 
-DEFAULT_SIZE = 20
+DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, 5
 # Seconds that callers have to give back their connections when aclose() has broken off what they waited for.
 BREAK_OFF_TIMEOUT = 1.0
 
@@ -132,7 +132,7 @@ class OffloadPool(Operations):
         cls,
         creator: Any = pymysql,
         *,
-        min_size: int = 5,
+        min_size: int | None = None,
         max_size: int = 20,
         setsession: list[str] | None = None,
         maxusage: int | None = None,
@@ -141,7 +141,8 @@ class OffloadPool(Operations):
         """Make a pool from connection settings.
 
         :param creator: the driver module, or a function that connects
-        :param min_size: connections that ``async with pool:`` opens ahead of need; not more than *max_size*
+        :param min_size: connections that ``async with pool:`` opens ahead of need, not more than *max_size*; None
+            takes 5, or *max_size* where that is less
         :param max_size: the most connections at once
         :param setsession: statements that prepare each new connection
         :param maxusage: statements after which a connection is replaced; None sets no limit
@@ -149,6 +150,8 @@ class OffloadPool(Operations):
         :raises ConfigurationError: if a setting is bad
         """
         check_count("OffloadPool.create", "max_size", max_size, minimum=1)
+        if min_size is None:
+            min_size = min(DEFAULT_MIN_SIZE, max_size)
         check_count("OffloadPool.create", "min_size", min_size, minimum=0)
         if min_size > max_size:
             raise ConfigurationError(

@@ -630,3 +630,11 @@ async def test_a_converter_that_fails_in_mid_result(unbuffered: bool, mysql: MyS
         assert after != before
         assert sum(pool.statistics().discards.values()) == 1
         assert pool.statistics().in_use == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("max_size", "opened"), [(2, 2), (8, 5)])
+async def test_a_pool_without_min_size(max_size: int, opened: int, database: dict[str, Any]) -> None:
+    """Five connections are opened ahead of need, or as many as there may be."""
+    async with OffloadPool.create(max_size=max_size, **QUICK, **database) as pool:
+        assert pool.statistics().open == opened
