@@ -1,0 +1,1 @@
+"""Measures offload_db beside its peers, all in one run."""
