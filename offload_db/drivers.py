@@ -245,6 +245,9 @@ class PyMySQLDriver(Driver):
         if not result.unbuffered_active or _reads_its_own_way(cursor.__class__):
             return 0
         connection = result.connection
+        ahead = getattr(result, "ahead", None)
+        if ahead:
+            return len(ahead)
         sock: socket.socket = connection._sock
         before = sock.gettimeout()
         sock.settimeout(0.0)

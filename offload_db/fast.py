@@ -13,6 +13,7 @@ import logging
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,14 @@ class FastResult(_Result):  # type: ignore[misc]
 
     connection: Any
     affected_rows: Any
-    _decoders: tuple[Decode, ...] | None = None
+    rows: Any
+    _decoders: tuple[Decode, ...] = ()
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.ahead: deque[tuple[Any, ...]] = deque()
+        """Rows of an unbuffered result that were decoded with others and not fetched yet."""
+        self._in_a_row = 0
 
     def _get_descriptions(self) -> None:
         connection, number = self.connection, self.field_count
@@ -109,13 +117,8 @@ class FastResult(_Result):  # type: ignore[misc]
     def _read_rowdata_packet(self) -> None:
         connection = self.connection
         rows: list[tuple[Any, ...]] = []
-        paused = 0
         while True:
-            _whole_rows(connection, self._decoders, rows)
-            if len(rows) - paused >= TURN_ROWS:
-                paused = len(rows)
-                if threading.active_count() > 1:
-                    time.sleep(TURN_SECONDS)
+            self._read_whole_rows(rows)
             # One that is not whole, or no row.
             packet = connection._read_packet()
             if self._check_packet_is_eof(packet):
@@ -124,6 +127,31 @@ class FastResult(_Result):  # type: ignore[misc]
         self.connection = None
         self.affected_rows = len(rows)
         self.rows = tuple(rows)
+
+    def _read_rowdata_packet_unbuffered(self) -> Any:
+        if not self.unbuffered_active:
+            return None
+        if not self.ahead:
+            rows: list[tuple[Any, ...]] = []
+            try:
+                self._read_whole_rows(rows)
+            except Exception:
+                if not rows:  # those before the one that cannot be read are given out first
+                    raise
+            self.ahead.extend(rows)
+        if not self.ahead:
+            return super()._read_rowdata_packet_unbuffered()
+        self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
+        return self.rows[0]
+
+    def _read_whole_rows(self, rows: list[tuple[Any, ...]]) -> None:
+        before = len(rows)
+        _whole_rows(self.connection, self._decoders, rows)
+        self._in_a_row += len(rows) - before
+        if self._in_a_row >= TURN_ROWS:
+            self._in_a_row = 0
+            if threading.active_count() > 1:
+                time.sleep(TURN_SECONDS)
 
 
 def is_known() -> bool:
@@ -258,7 +286,7 @@ def _packets(buffered: bytes, number: int, sequence: int) -> bytes:
     return buffered[:position] if position <= len(buffered) else b""
 
 
-def _whole_rows(connection: Any, decoders: Any, rows: list[tuple[Any, ...]]) -> None:
+def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[Any, ...]]) -> None:
     """Decode the rows that are whole in the reader's buffer, and take them out of it."""
     buffered = _peek(connection)
     available = len(buffered)
