@@ -36,9 +36,11 @@ class Place(enum.Enum):
 
 def place() -> Place:
     """Tell where the caller is."""
-    if not _on_loop_thread():
-        return Place.THREAD
-    return Place.BRIDGED if greenback.has_portal() else Place.LOOP
+    task = current_task()
+    if task is None:
+        return Place.LOOP if _on_loop_thread() else Place.THREAD
+    # Asked about a task that it knows, greenback need not find out which loop runs.
+    return Place.BRIDGED if greenback.has_portal(task) else Place.LOOP  # type: ignore[arg-type]  # of either loop
 
 
 def _on_loop_thread() -> bool:
@@ -58,8 +60,9 @@ def _in_trio() -> bool:
 
 def current_task() -> object | None:
     """Return the task that runs on this thread, None in a callback of the loop and where no loop runs."""
-    if asyncio._get_running_loop() is not None:
-        return asyncio.current_task()
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        return asyncio.current_task(loop)
     if not _in_trio():
         return None
     try:
