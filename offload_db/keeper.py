@@ -33,10 +33,6 @@ from .statements import Link
 from .statistics import Counters
 from .workers import Expired, Leaving, OnLoopCall, Workers
 
-# Seconds of rest after which a link is looked at for a sign of death. The look gives the interpreter away to the workers,
-# which under load costs the event loop 50 µs; a server that closes the link within so short a time may as well do so
-# right after the look.
-LOOK_AFTER = 0.001
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
 
@@ -191,10 +187,9 @@ class Keeper:
             except IndexError:
                 return None
             reason = self._outlived(link)
-            rest = now - link.rested
-            if reason is None and rest > LOOK_AFTER and not link.driver.alive_at_rest(link.raw):
+            if reason is None and not link.driver.alive_at_rest(link.raw):
                 reason = link.fault = "dead_idle"
-            if reason is None and rest > PING_AFTER:
+            if reason is None and now - link.rested > PING_AFTER:
                 # Between here and the server something may have forgotten the link without a word.
                 try:
                     answers = self._workers.run("ping", partial(link.answers, PING_TIMEOUT))
