@@ -271,6 +271,7 @@ def _dress(wrapper: Any, function: Any, plain: Any, *, own_file: bool) -> Any:
         code = code.replace(co_filename=target.co_filename, co_firstlineno=target.co_firstlineno)
     dressed = types.FunctionType(code, namespace, wrapper.__name__, wrapper.__defaults__, wrapper.__closure__)
     functools.update_wrapper(dressed, function)
+    dressed.__offloaded__ = True  # type: ignore[attr-defined]  # for those who list what is not decorated
     return dressed
 
 

@@ -26,6 +26,11 @@ class Deadline:
         """Seconds until it is over, 0.0 at least."""
         return max(0.0, self.expires - time.monotonic())
 
+    def restart(self) -> None:
+        """Begin the time anew."""
+        self.expires = time.monotonic() + self.seconds
+        self._spent.clear()
+
     def spend(self, part: str, seconds: float) -> None:
         """Note that *part* of the work took *seconds*."""
         self._spent[part] = self._spent.get(part, 0.0) + seconds
@@ -48,6 +53,10 @@ class Scope:
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
+        self.release()
+
+    def release(self) -> None:
+        """Give up what belongs to the scope so far; what it uses next belongs to it anew."""
         while self.owned:
             self.owned.pop().disown(self)
 
@@ -56,7 +65,7 @@ class Owned(Protocol):
     """What can belong to a bridged call."""
 
     def disown(self, scope: Scope) -> None:
-        """Belong to nobody, because the scope has ended; may be called by a finaliser."""
+        """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
 
 
 _scope: ContextVar[Scope | None] = ContextVar("offload_db_scope", default=None)
@@ -81,6 +90,19 @@ def current_lane() -> str | None:
 def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
     return None if current_scope() is None else _deadline.get()
+
+
+def pause_call() -> None:
+    """Let go of what belongs to the bridged call, and begin its time anew, because it waits for its client.
+
+    A call that may last for hours, such as a WebSocket or a stream of events, would keep a shared connection as long.
+    """
+    scope = current_scope()
+    if scope is not None:
+        scope.release()
+    deadline = current_deadline()
+    if deadline is not None:
+        deadline.restart()
 
 
 class scoped:  # noqa: N801  # used like the context managers of contextlib, and faster than they are

@@ -120,7 +120,7 @@ class Turn:
             scope.owned.add(self)
 
     def disown(self, scope: Scope) -> None:
-        """Belong to nobody, because the scope has ended."""
+        """Belong to nobody, because the scope has ended or lets go."""
         # The collector may end a scope in the middle of anything, also of a section under this very lock.
         self._ended.append(scope)
         self._settle()

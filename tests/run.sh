@@ -34,7 +34,7 @@ OLDEST=(fastapi==0.104.1 starlette==0.27.0 anyio==3.7.1 PyMySQL==1.1.0 SQLAlchem
 OLDEST_OURS=(DBUtils==3.1.0 greenback==1.2.0 prometheus-client==0.17.0 libcst==1.1.0)
 # anyio 3 works with no newer trio, and starlette 0.27 with no newer httpx.
 OLDEST_TOOLS=('trio<0.22' 'httpx<0.28')
-TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography)
+TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
 EXTRAS=audit,fastapi,sqlalchemy,prometheus,examples,test
 
 # Each job is a process group of its own: what it started ends with it, and Ctrl-C reaches only this script.

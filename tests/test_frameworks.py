@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import socket
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,6 +26,7 @@ from offload_db.bridge import Place, place
 from tests.conftest import MySQL, needs
 from tests.samples import annotated
 from tests.samples.backend import Decorator, add_socket, build
+from tests.serving import served
 from tests.support import PATIENCE, in_thread, pool_of, until, value
 
 # FastAPI 0.104 says to the newest pydantic what that finds pointless.
@@ -351,24 +349,6 @@ def test_starlette() -> None:
 
 
 # A real server
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """Run *app* under uvicorn in a thread, and give its address."""
-    import uvicorn
-
-    with warnings.catch_warnings(), socket.socket() as listener:
-        warnings.simplefilter("ignore", DeprecationWarning)
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", loop="asyncio"))
-        done = in_thread(lambda: server.run(sockets=[listener]))
-        until(lambda: server.started or done.done())
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            done.result(PATIENCE)
 
 
 @needs("uvicorn")
