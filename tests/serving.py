@@ -62,10 +62,14 @@ class Socket:
             data = self._socket.recv(65536)
             self._protocol.receive_data(data or None)
 
-    def ask(self, text: str) -> str:
-        """Send a text, and wait for the one that answers it."""
+    def say(self, text: str) -> None:
+        """Send a text."""
         from wsproto.events import Message
 
         self._send(Message(data=text))
+
+    def ask(self, text: str) -> str:
+        """Send a text, and wait for the one that answers it."""
+        self.say(text)
         answer: str = self.event().data
         return answer

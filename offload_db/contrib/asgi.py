@@ -182,8 +182,8 @@ def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: 
     async def open_pools(app: Any) -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
             for pool in pools:
-                await stack.enter_async_context(pool)
                 stack.push_async_callback(pool.aclose, drain_timeout)
+                await pool.__aenter__()
             yield None if inner is None else await stack.enter_async_context(inner(app))
 
     return open_pools

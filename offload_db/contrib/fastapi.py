@@ -251,8 +251,8 @@ def _route_gaps(route: Any, path: str, covered: bool) -> Iterator[Gap]:
     names = _names(endpoint)
     if _uses_decorated(endpoint, names):
         return
-    streams = _STREAMS & names or inspect.isasyncgenfunction(inspect.unwrap(_called(endpoint)))
-    if streams and not isinstance(original, OffloadRoute) and not _decorated(endpoint):
+    generates = inspect.isasyncgenfunction(inspect.unwrap(_called(endpoint))) and not _decorated(endpoint)
+    if (generates or _STREAMS & names) and not isinstance(original, OffloadRoute):
         yield Gap("streaming", where, "the async generator of a streamed body needs @offload_db.offload")
     if _TASKS & names:
         yield Gap("task", where, "a function that runs in a task of its own needs @offload_db.offload")
