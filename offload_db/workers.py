@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 OnLoopCall = Literal["warn", "raise", "allow"]
 
+on_loop_observers: list[Callable[[str], None]] = []
+"""Told the name of each call that would block the event loop, before it is made and whatever is done about it."""
+
 _numbers = itertools.count()
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -136,6 +139,8 @@ class Workers:
         raise Expired
 
     def _report(self, name: str, file: str, line: int, caller: str) -> None:
+        for observer in on_loop_observers:
+            observer(name)
         message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
         if self._on_loop_call == "raise":
             raise BlockingCallError(message)

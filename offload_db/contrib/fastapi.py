@@ -134,13 +134,22 @@ def lifespan(
 
     @asynccontextmanager
     async def inside(app: FastAPI) -> AsyncIterator[Any]:
-        gaps = find_gaps(app) if log_gaps else []
-        if gaps:
-            logger.warning("the event loop may still be blocked by:\n%s", "\n".join(f"  {gap}" for gap in gaps))
+        if log_gaps:
+            _log_gaps(app)
         async with (_events if inner is None else inner)(app) as state:
             yield state
 
     return asgi.lifespan(*pools, inner=inside, drain_timeout=drain_timeout)
+
+
+def _log_gaps(app: FastAPI) -> None:
+    try:
+        gaps = find_gaps(app)
+    except Exception:  # routes of a kind that nobody thought of must not keep an application from starting
+        logger.exception("what is not covered could not be listed")
+        return
+    if gaps:
+        logger.warning("the event loop may still be blocked by:\n%s", "\n".join(f"  {gap}" for gap in gaps))
 
 
 @asynccontextmanager

@@ -1,0 +1,113 @@
+"""For pytest: a test during which a driver call blocks an event loop fails, with file and line.
+
+Owns how such calls are seen: those over the library's connections, and those of PyMySQL's own, bridged or not. The
+fixture ``no_blocking_db`` and the marker of the same name come from ``pytest_offload_db``, the plugin that pytest finds
+by itself where the library is installed; where it is not, ``-p offload_db.contrib.pytest_plugin`` gives them.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pymysql
+
+from pytest_offload_db import (
+    no_blocking_db,
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
+
+from ..bridge import Place, place
+from ..workers import on_loop_observers
+
+# pytest finds the hooks here, too; the same hooks twice do no harm.
+__all__ = [
+    "BlockedPlace",
+    "Watch",
+    "no_blocking_db",
+    "pytest_configure",
+    "pytest_runtest_call",
+    "pytest_runtest_setup",
+    "pytest_runtest_teardown",
+]
+
+_REMEDY = "put @offload_db.offload on the async def that leads there"
+_OWN = str(Path(__file__).parents[1])
+_DRIVERS = (_OWN, str(Path(pymysql.__file__).parent))
+# What is not the code under test. Where packages are installed below the standard library, they are of it.
+_LIBRARIES = tuple({*_DRIVERS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))})
+# Where PyMySQL waits for the server.
+_WAITS = ("connect", "_read_packet")
+
+
+class BlockedPlace(NamedTuple):
+    """A line of the source whose driver call blocked an event loop."""
+
+    file: str
+    line: int
+    function: str
+    call: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.call}() in {self.function}"
+
+
+class Watch:
+    """Notes driver calls on the threads of event loops, from :meth:`begin` to :meth:`end`."""
+
+    def __init__(self) -> None:
+        self.places: list[BlockedPlace] = []
+        self._reported = 0
+        self._originals: dict[str, Callable[..., Any]] = {}
+
+    def begin(self) -> None:
+        """Begin to watch."""
+        on_loop_observers.append(self._note)
+        for name in _WAITS:
+            self._originals[name] = original = getattr(pymysql.connections.Connection, name)
+            setattr(pymysql.connections.Connection, name, self._watched(original))
+
+    def end(self) -> None:
+        """Watch no longer."""
+        on_loop_observers.remove(self._note)
+        for name, original in self._originals.items():
+            setattr(pymysql.connections.Connection, name, original)
+
+    def report(self) -> str:
+        """Describe what was noted since the last report; empty if there is nothing."""
+        new = self.places[self._reported :]
+        self._reported = len(self.places)
+        lines = "".join(f"\n  {place}" for place in new)
+        return f"driver calls blocked the event loop; {_REMEDY}:{lines}" if new else ""
+
+    def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if place() is not Place.THREAD:
+                self._note(None)
+            return original(*args, **kwargs)
+
+        return watched
+
+    def _note(self, call: str | None) -> None:
+        """Note the line of the code under test that the call comes from.
+
+        :param call: what is called; None takes the name of the driver's function
+        """
+        frame: Any = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_DRIVERS):
+            if call is None or frame.f_code.co_filename.startswith(_DRIVERS[1]):
+                call = frame.f_code.co_name.replace("__init__", "connect")
+            frame = frame.f_back
+        own = frame
+        while own is not None and own.f_code.co_filename.startswith(_LIBRARIES):
+            own = own.f_back
+        frame = own or frame
+        found = BlockedPlace(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, str(call))
+        if found[:2] not in [place[:2] for place in self.places]:
+            self.places.append(found)
