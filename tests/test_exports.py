@@ -42,21 +42,29 @@ PUBLIC = {
 }
 EXTRAS = (
     "MySQLdb",
+    "aiohttp",
     "celery",
     "fastapi",
     "flask",
     "httpx",
+    "hypercorn",
     "libcst",
     "mysql",
+    "opentelemetry",
     "pandas",
     "prometheus_client",
     "pydantic",
     "pytest",
+    "pytest_offload_db",
+    "quart",
+    "sanic",
     "sqlalchemy",
     "starlette",
+    "tornado",
     "trio",
     "uvicorn",
     "uvloop",
+    "wsproto",
 )
 
 SOURCE = Path(offload_db.__file__).read_text(encoding="utf-8")
