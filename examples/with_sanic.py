@@ -8,6 +8,7 @@ Run it with ``python -m examples.with_sanic`` in the directory of the clone.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from sanic import Request, Sanic, text
@@ -38,10 +39,11 @@ async def serve(pool: offload_db.OffloadPool) -> None:
     async def after(request: Request) -> HTTPResponse:
         return text(query(pool))
 
-    http: Any = await app.create_server("127.0.0.1", 0, return_asyncio_server=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()
+    http: Any = await app.create_server(sock=listener, return_asyncio_server=True)
     await http.startup()
     await http.start_serving()
-    host, port = http.server.sockets[0].getsockname()
     await measure(pool, f"http://{host}:{port}")
     await http.close()
 

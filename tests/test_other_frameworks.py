@@ -104,10 +104,11 @@ def sanic_app(paths: Mapping[str, Work], decorate: Callable[[Any], Any]) -> Any:
 @asynccontextmanager
 async def sanic_server(paths: Mapping[str, Work]) -> AsyncIterator[str]:
     app = sanic_app(paths, offload)
-    server: Any = await app.create_server("127.0.0.1", 0, return_asyncio_server=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()
+    server: Any = await app.create_server(sock=listener, return_asyncio_server=True)
     await server.startup()
     await server.start_serving()
-    host, port = server.server.sockets[0].getsockname()
     yield f"http://{host}:{port}"
     await server.close()
 
