@@ -48,17 +48,18 @@ class Scope:
     def __init__(self) -> None:
         self.ended = False
         self.owned: set[Owned] = set()
-        """What belongs to the call: its connections."""
+        """What belongs to the call, or did so last: its connections."""
 
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
-        self.release()
-
-    def release(self) -> None:
-        """Give up what belongs to the scope so far; what it uses next belongs to it anew."""
         while self.owned:
             self.owned.pop().disown(self)
+
+    def release(self) -> None:
+        """Let others use what belongs to the scope, until it uses that again; what it holds it still holds."""
+        for owned in list(self.owned):
+            owned.disown(self)
 
 
 class Owned(Protocol):

@@ -26,13 +26,14 @@ class Turn:
     :param owner: the bridged call that the connection belongs to from the start
     """
 
-    __slots__ = ("_busy", "_closed", "_ended", "_lock", "_owner", "_queue")
+    __slots__ = ("_busy", "_closed", "_ended", "_listed", "_lock", "_owner", "_queue")
 
     def __init__(self, owner: Scope | None = None) -> None:
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
         self._owner: Scope | None = None
+        self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._own(owner)
         self._ended: deque[Scope] = deque()
         self._queue: deque[_Waiting] = deque()
@@ -100,8 +101,7 @@ class Turn:
         with self._lock:
             self._closed = True
             self._busy = False
-            if self._owner is not None:
-                self._owner.owned.discard(self)
+            self._list(None)
             self._owner = None
             while self._queue:
                 self._queue.popleft().signal.set()
@@ -117,6 +117,13 @@ class Turn:
     def _own(self, scope: Scope | None) -> None:
         if scope is not None and not scope.ended and self._owner is not scope:
             self._owner = scope
+            self._list(scope)
+
+    def _list(self, scope: Scope | None) -> None:
+        if self._listed is not None:
+            self._listed.owned.discard(self)
+        self._listed = scope
+        if scope is not None:
             scope.owned.add(self)
 
     def disown(self, scope: Scope) -> None:

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from offload_db import ConfigurationError, LaneFull, OffloadPool, StatementTimeout, connect, offload
 from offload_db.bridge import Place, place
 from offload_db.contrib.asgi import OffloadMiddleware, lifespan
+from offload_db.scopes import current_scope
 from tests.conftest import MySQL, needs
 from tests.serving import Socket, served
 from tests.support import PATIENCE, QUICK, assert_ended, in_thread, pool_of, running, settled, until, value
@@ -347,6 +348,21 @@ async def test_no_503_after_the_beginning(cover: Callable[..., Any], database: d
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    "order", [[OffloadMiddleware, Noting], [Noting, OffloadMiddleware], [OffloadMiddleware, Noting, OffloadMiddleware]]
+)
+async def test_503_beside_a_base_http_middleware(order: list[Any], database: dict[str, Any]) -> None:
+    """The answer passes other middlewares like any other, in every order."""
+    with pool_of(1, database, max_waiting=0, on_loop_call="allow") as pool, in_thread(pool.connection).result(PATIENCE):
+        app = overloaded_app(pool)
+        for middleware in order:
+            app.add_middleware(middleware)
+        async with client_of(app) as client:
+            answer = await client.get("/")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.anyio
 async def test_other_timeouts_are_no_overload(database: dict[str, Any]) -> None:
     """A statement that ran out of time is an error of the application, not a reason to come again."""
     app = FastAPI()
@@ -570,6 +586,34 @@ async def test_a_stream_lets_go_of_a_shared_connection(database: dict[str, Any])
             go_on.set()
     assert answers == ["12"]
     await anyio.to_thread.run_sync(connection.close)
+
+
+@pytest.mark.anyio
+async def test_what_a_web_socket_holds(pool: OffloadPool) -> None:
+    """A WebSocket that lets go of its connections still counts as their holder: it needs no thread of the others."""
+    trail: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        call = current_scope()
+        assert call is not None
+        held = pool.connection()
+        for _ in range(2):
+            await receive()
+            trail.append(len(call.owned))
+            with pool.connection() as other:
+                trail.append(len(call.owned))
+                await receive()
+                assert value(other, "SELECT 1") == 1
+                await receive()
+            trail.append(len(call.owned))
+        held.close()
+        trail.append(len(call.owned))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.receive", "text": ""}
+
+    await OffloadMiddleware(app)({"type": "websocket", "path": "/"}, receive, None)  # type: ignore[arg-type]  # unused
+    assert trail == [1, 2, 1] * 2 + [0]
 
 
 # Start and stop

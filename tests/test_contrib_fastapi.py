@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import subprocess
 import sys
@@ -27,8 +28,10 @@ from offload_db import ConfigurationError, Lane, LaneFull, OffloadPool, connect,
 from offload_db.bridge import place
 from offload_db.contrib.asgi import OffloadMiddleware
 from offload_db.contrib.fastapi import Gap, OffloadRoute, add_exception_handlers, find_gaps, lifespan
+from tests.conftest import MySQL, needs
 from tests.samples.backend import build
-from tests.support import PATIENCE, QUICK, in_thread, pool_of, value
+from tests.serving import served
+from tests.support import PATIENCE, QUICK, assert_ended, in_thread, pool_of, running, until, value
 from tests.test_frameworks import answers
 
 # FastAPI 0.104 says to the newest pydantic what that finds pointless, and newer ones what they think of on_event.
@@ -230,6 +233,67 @@ async def test_a_stream_lets_go_of_a_shared_connection(database: dict[str, Any])
             go_on.set()
     assert found == ["12"]
     await anyio.to_thread.run_sync(connection.close)
+
+
+@needs("uvicorn")
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=needs("uvloop"))])
+def test_a_client_that_leaves_a_stream(loop: str, mysql: MySQL, database: dict[str, Any]) -> None:
+    """When the client of a streamed body is gone its statement is killed, and it gives its connection back."""
+    trail: list[str] = []
+    app = FastAPI()
+    app.router.route_class = OffloadRoute
+    with pool_of(2, database, on_loop_call="raise") as pool:
+
+        @app.get("/")
+        async def handler() -> StreamingResponse:
+            async def body() -> AsyncIterator[str]:
+                yield "begun"
+                try:
+                    with pool.connection() as connection:
+                        value(connection, "SELECT SLEEP(30), 'gone client'")
+                finally:
+                    trail.append("end")
+
+            return StreamingResponse(body())
+
+        with served(app, loop=loop) as address:
+            client = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE)
+            client.request("GET", "/")
+            answer = client.getresponse()
+            until(lambda: running(mysql, database, "gone client"))
+            answer.close()
+            client.close()
+            until(lambda: trail == ["end"])
+        assert_ended(mysql, database, "gone client")
+        assert pool.statistics().kills == 1
+        assert pool.statistics().in_use == 0
+        assert pool.blocking_calls() == []
+
+
+@pytest.mark.anyio
+async def test_generator_routes(pool: OffloadPool) -> None:
+    """Where FastAPI streams what a handler yields, the route class covers lines, and a decorator events as well."""
+    sse = pytest.importorskip("fastapi.sse")
+    app = FastAPI()
+    app.router.route_class = OffloadRoute
+
+    @app.get("/lines")
+    async def lines() -> AsyncIterator[int]:
+        yield one(pool)
+
+    @app.get("/events", response_class=sse.EventSourceResponse)
+    @offload
+    async def events() -> AsyncIterator[int]:
+        yield one(pool)
+
+    @app.get("/forgotten", response_class=sse.EventSourceResponse)
+    async def forgotten() -> AsyncIterator[int]:
+        yield 1
+
+    async with client_of(app) as client:
+        assert (await client.get("/lines")).text == "1\n"
+        assert "data: 1\n" in (await client.get("/events")).text
+    assert kinds(find_gaps(app)) == [("streaming", "/forgotten")]
 
 
 # 503

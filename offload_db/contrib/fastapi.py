@@ -261,7 +261,9 @@ def _route_gaps(route: Any, path: str, covered: bool) -> Iterator[Gap]:
     if _uses_decorated(endpoint, names):
         return
     generates = inspect.isasyncgenfunction(inspect.unwrap(_called(endpoint))) and not _decorated(endpoint)
-    if (generates or _STREAMS & names) and not isinstance(original, OffloadRoute):
+    # FastAPI runs the generator of server-sent events in a task of its own, out of the route's reach.
+    reached = isinstance(original, OffloadRoute) and not getattr(route, "is_sse_stream", False)
+    if (generates or _STREAMS & names) and not reached:
         yield Gap("streaming", where, "the async generator of a streamed body needs @offload_db.offload")
     if _TASKS & names:
         yield Gap("task", where, "a function that runs in a task of its own needs @offload_db.offload")
