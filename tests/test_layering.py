@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,28 @@ def test_contrib_stands_on_the_public_names() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("offload_db")):
                 assert not [alias.name for alias in node.names if alias.name.startswith("_")], path
+
+
+# What a file there imports besides Python's own library and the package; others import what they are named after.
+FRAMEWORKS = {
+    "__init__": set[str](),
+    "asgi": {"greenback"},
+    "fastapi": {"fastapi", "starlette"},
+    "prometheus": {"prometheus_client"},
+    "pytest_plugin": {"pymysql", "pytest_offload_db"},
+}
+
+
+@pytest.mark.parametrize("path", subpackage("contrib"), ids=lambda path: str(path.stem))
+def test_contrib_imports_its_framework_alone(path: Path) -> None:
+    """Each file for a framework can be imported where none of the others is installed."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").split(".")[0])
+    assert found - set(sys.stdlib_module_names) <= FRAMEWORKS.get(path.stem, {path.stem, "pymysql"})
 
 
 def test_the_static_audit_stands_alone() -> None:
