@@ -48,12 +48,18 @@ def bridged(app: ASGIApp, *, lane: str | None = None, timeout: float | None = No
 
     @offload(lane=lane, timeout=timeout)
     async def bridged_app(scope: Scope, receive: Receive, send: Send) -> None:
+        streams = False
+
         async def pausing_receive() -> Message:
             pause_call()
             return await receive()
 
         async def pausing_send(message: Message) -> None:
-            if message["type"] == "websocket.send" or message.get("more_body"):
+            nonlocal streams
+            if message["type"] == "http.response.start":
+                # A body of known length may come in pieces, too, and is no reason to let go before the request's end.
+                streams = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            elif message["type"] == "websocket.send" or (streams and message.get("more_body")):
                 pause_call()
             await send(message)
 
