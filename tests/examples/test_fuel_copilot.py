@@ -186,9 +186,11 @@ class Backend:
             self.answers[upto] = self.ask(upto)
         return self.answers[upto]
 
-    def ask(self, upto: int, **environment: str) -> Answers:
-        target = self.directory / "-".join([str(upto), *environment])
+    def ask(self, upto: int, addition: str = "", **environment: str) -> Answers:
+        target = self.directory / "-".join([str(upto), *(["addition"] if addition else []), *environment])
         steps.apply(upto, target)
+        with (target / "main.py").open("a", encoding="utf-8") as file:
+            file.write(addition)
         database = self.mysql.fresh_database()
         try:
             settings = self.mysql.settings(database)
@@ -249,6 +251,15 @@ class TestAnswers:
         blocking = [set(backend.after(upto).blocking_functions) for upto in STEPS[1:]]
         assert "get_sensors_cache" in blocking[0]
         assert blocking[0] > blocking[1] > blocking[2] > blocking[3] == set()
+
+    def test_the_middleware_instead_of_decorators(self, backend: Backend) -> None:
+        """One line frees all of the wrapped backend but for the tasks that a handler starts, and changes no answer."""
+        line = "\nfrom offload_db.contrib.asgi import OffloadMiddleware\napp.add_middleware(OffloadMiddleware)\n"
+        before, after = backend.after(0), backend.ask(1, line)
+        assert after.in_turn == before.in_turn
+        assert after.at_once == before.at_once
+        assert after.in_use == 1
+        assert set(after.blocking_functions) == {"count_open_codes", "count_moving"}
 
     def test_delay(self, backend: Backend) -> None:
         """FUEL_QUERY_DELAY slows each SELECT once, however many rows it returns, and changes no answer."""
