@@ -55,7 +55,6 @@ EXTRAS = (
     "prometheus_client",
     "pydantic",
     "pytest",
-    "pytest_offload_db",
     "quart",
     "sanic",
     "sqlalchemy",

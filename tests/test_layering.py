@@ -140,7 +140,7 @@ FRAMEWORKS = {
     "asgi": {"greenback"},
     "fastapi": {"fastapi", "starlette"},
     "prometheus": {"prometheus_client"},
-    "pytest_plugin": {"pymysql", "pytest_offload_db"},
+    "pytest_plugin": {"pymysql", "pytest"},
 }
 
 

@@ -1,42 +1,25 @@
 """For pytest: a test during which a driver call blocks an event loop fails, with file and line.
 
-Owns how such calls are seen: those over the library's connections, and those of PyMySQL's own, bridged or not. The
-fixture ``no_blocking_db`` and the marker of the same name come from ``pytest_offload_db``, the plugin that pytest finds
-by itself where the library is installed; where it is not, ``-p offload_db.contrib.pytest_plugin`` gives them.
+Owns the fixture ``no_blocking_db``, the marker of the same name, and how such calls are seen: those over the library's
+connections, and those of PyMySQL's own, bridged or not. pytest finds the plugin by itself where the library is
+installed; where it is not, ``-p offload_db.contrib.pytest_plugin`` names it.
 """
 
 from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pymysql
-
-from pytest_offload_db import (
-    no_blocking_db,
-    pytest_configure,
-    pytest_runtest_call,
-    pytest_runtest_setup,
-    pytest_runtest_teardown,
-)
+import pytest
 
 from ..bridge import Place, place
 from ..workers import on_loop_observers
 
-# pytest finds the hooks here, too; the same hooks twice do no harm.
-__all__ = [
-    "BlockedPlace",
-    "Watch",
-    "no_blocking_db",
-    "pytest_configure",
-    "pytest_runtest_call",
-    "pytest_runtest_setup",
-    "pytest_runtest_teardown",
-]
-
+_NAME = "no_blocking_db"
 _REMEDY = "put @offload_db.offload on the async def that leads there"
 _OWN = str(Path(__file__).parents[1])
 _DRIVERS = (_OWN, str(Path(pymysql.__file__).parent))
@@ -111,3 +94,56 @@ class Watch:
         found = BlockedPlace(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, str(call))
         if found[:2] not in [place[:2] for place in self.places]:
             self.places.append(found)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", f"{_NAME}: fail the test if a driver call blocks an event loop during it")
+
+
+@pytest.fixture
+def no_blocking_db(request: pytest.FixtureRequest) -> list[BlockedPlace]:
+    """Fail the test if a driver call blocks an event loop during it; gives the list of the places so far."""
+    watch: Any = vars(request.node)[_NAME]
+    places: list[BlockedPlace] = watch.places
+    return places
+
+
+def _asks(item: pytest.Item) -> bool:
+    return _NAME in getattr(item, "fixturenames", ()) or item.get_closest_marker(_NAME) is not None
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, None]:
+    """Begin to watch, before any fixture of the test is made."""
+    if _asks(item) and _NAME not in vars(item):
+        watch = vars(item)[_NAME] = Watch()
+        watch.begin()
+    yield
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
+    """Fail the test for what has blocked so far."""
+    outcome = yield
+    _judge(item, "call", outcome)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, None]:
+    """Fail the end of the test for what has blocked in it, and watch no longer."""
+    outcome = yield
+    if _NAME in vars(item):
+        vars(item)[_NAME].end()
+    _judge(item, "teardown", outcome)
+    vars(item).pop(_NAME, None)
+
+
+def _judge(item: pytest.Item, phase: str, outcome: Any) -> None:
+    report = vars(item)[_NAME].report() if _NAME in vars(item) else ""
+    if not report:
+        return
+    if outcome.excinfo is None:
+        outcome.force_exception(pytest.fail.Exception(report, pytrace=False))
+    else:
+        item.add_report_section(phase, _NAME, report)
