@@ -7,8 +7,9 @@ whatever speaks ASGI has the request's scope in the frame that serves it.
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
@@ -57,33 +58,45 @@ request_scope: ContextVar[Mapping[str, Any] | None] = ContextVar("offload_db_req
 def call_path() -> CallPath:
     """Return the lines that lead to the caller, from the innermost of the user's up to the ``async def``."""
     lines: list[SourceLine] = []
-    first: FrameType = sys._getframe(1)
-    frame: FrameType | None = first
-    while frame is not None and len(lines) < _LONGEST:
+    first = last = sys._getframe(1)
+    frames = _frames(first)
+    for frame in frames:
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module in _FRAMEWORKS:
+        last = frame
+        if module in _FRAMEWORKS or len(lines) == _LONGEST:
             break
+        first = frame
         if module not in _LIBRARIES:
             lines.append(_line(frame))
             if frame.f_code.co_flags & _ASYNCHRONOUS:
                 break
-        first, frame = frame, frame.f_back
-    return CallPath(tuple(lines) or (_line(first),), _endpoint(frame))
+    return CallPath(tuple(lines) or (_line(first),), _endpoint(itertools.chain((last,), frames)))
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Give the frames from this one outwards; a bridged call has a stack of its own, on top of another."""
+    greenlets = sys.modules.get("greenlet")
+    greenlet = None if greenlets is None else greenlets.getcurrent()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+        while frame is None and greenlet is not None:
+            greenlet = greenlet.parent
+            frame = None if greenlet is None else greenlet.gr_frame
 
 
 def _line(frame: FrameType) -> SourceLine:
     return SourceLine(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
-def _endpoint(frame: FrameType | None) -> Endpoint | None:
-    while frame is not None:
+def _endpoint(frames: Iterable[FrameType]) -> Endpoint | None:
+    for frame in frames:
         code = frame.f_code
         # To look at the variables of a frame can keep them alive for longer: only at those of ASGI applications.
         if code.co_flags & inspect.CO_COROUTINE and "receive" in code.co_varnames[:3]:
             scope = frame.f_locals.get("scope")
             if isinstance(scope, Mapping) and "type" in scope:
                 return endpoint_of(scope)
-        frame = frame.f_back
     inherited = request_scope.get()
     return None if inherited is None else endpoint_of(inherited)
 

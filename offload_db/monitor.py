@@ -253,7 +253,8 @@ def observe_pymysql() -> Iterator[Observation]:
 def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _observers or place() is Place.THREAD or getattr(_inside, "call", False) or _is_ours():
+        where = place()
+        if not _observers or where is Place.THREAD or getattr(_inside, "call", False) or _is_ours():
             return original(self, *args, **kwargs)
         _inside.call = True
         started = time.perf_counter()
@@ -264,7 +265,8 @@ def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             _inside.call = False
             if name not in _MAYBE_LOCAL or seconds > _LOCAL_SECONDS:
                 text = args[0] if name == "query" and args else None
-                _observation.calls.add(call_path(), name, digest(text), seconds)
+                path = call_path()._replace(decorated=where is Place.BRIDGED)
+                _observation.calls.add(path, name, digest(text), seconds)
 
     timed._offload_db_original = original  # type: ignore[attr-defined]  # for observe_pymysql to put back
     return timed
@@ -296,7 +298,9 @@ def snapshot() -> dict[str, Any]:
 
     ``blocking_calls`` has for each way that led to a blocking call its ``file``, ``line``, ``function``, ``call``,
     ``statement``, ``endpoint`` (``method`` and ``path``, or null), ``stack`` (from the ``async def`` down to the
-    call), ``source``, ``count``, ``seconds`` and ``max_seconds``. ``loop_lag`` is null where nothing watched.
+    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed),
+    ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
+    ``loop_lag`` is null where nothing watched.
     """
     pools = every_pool()
     sources = [("pool", pool._counters.blocked) for pool in pools]
@@ -323,6 +327,7 @@ def _shown(source: str, blocked: BlockedPath) -> dict[str, Any]:
         "endpoint": None if endpoint is None else endpoint._asdict(),
         "stack": [_line(line) for line in reversed(blocked.path.lines)],
         "source": source,
+        "decorated": blocked.path.decorated,
         "count": blocked.count,
         "seconds": blocked.seconds,
         "max_seconds": blocked.max_seconds,

@@ -20,6 +20,9 @@ _SHOWN = 20
 _SITES_SHOWN = 3
 _LONGEST_STATEMENT = 90
 
+# What tells one place from another.
+_SITE = ("file", "line", "function", "call", "statement", "source", "decorated")
+
 Json = dict[str, Any]
 
 
@@ -82,9 +85,9 @@ def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]])
 
     :param audit: the audit's JSON object; None if there is none
     :param runtimes: the objects of one or more processes
-    :return: an object with ``migrate_next`` (by function and route, the costliest first), ``not_in_audit`` (those of
-        them that the audit does not know), ``migrated_but_blocking``, ``not_seen`` (the audit's findings that cost
-        nothing so far), ``loop_lag`` of each process, and ``summary``
+    :return: an object with ``migrate_next`` (by function and route, the costliest first, each with its ``remedy`` and
+        its ``sites``), ``not_in_audit`` (those of them that the audit does not know), ``migrated_but_blocking``,
+        ``not_seen`` (the audit's findings that cost nothing so far), ``loop_lag`` of each process, and ``summary``
     """
     findings: list[Json] = [] if audit is None else list(audit["findings"])
     units: dict[tuple[Any, ...], Json] = {}
@@ -110,13 +113,14 @@ def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]])
         _add(unit, call)
         unit["rules"] = sorted({*unit["rules"], *(str(findings[number].get("rule")) for number in known)})
         unit["migrated"] = unit["migrated"] or any(findings[number].get("migrated") for number in known)
-        place = (call["file"], call["line"], call["call"], call["statement"])
-        shown = {name: call[name] for name in ("file", "line", "function", "call", "statement", "source")}
+        place = tuple(call[name] for name in _SITE)
+        shown = {name: call[name] for name in _SITE}
         _add(unit["sites"].setdefault(place, {**shown, "count": 0, "seconds": 0.0, "max_seconds": 0.0}), call)
     lost = sum(unit["seconds"] for unit in units.values())
     for unit in units.values():
         unit["share"] = unit["seconds"] / lost if lost else 0.0
         unit["sites"] = _costliest(unit["sites"].values())
+        unit["remedy"] = _remedy(unit["sites"][0])
     ordered = _costliest(units.values())
     not_seen = [
         finding for number, finding in enumerate(findings) if number not in seen and not finding.get("migrated")
@@ -147,6 +151,14 @@ def _add(total: Json, call: Mapping[str, Any]) -> None:
 
 def _costliest(totals: Iterable[Json]) -> list[Json]:
     return sorted(totals, key=lambda total: (-total["seconds"], total["file"], total["line"]))
+
+
+def _remedy(costliest: Mapping[str, Any]) -> str:
+    if costliest["source"] != "pymysql":
+        return "put @offload_db.offload on it"
+    if costliest["decorated"]:
+        return "it is decorated, but the connection is not ours: use offload_db.connect, or mode='thread'"
+    return "wrap its pool, or open its connection with offload_db.connect, and put @offload_db.offload on it"
 
 
 def _known(call: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -212,7 +224,7 @@ def as_text(joined: Json) -> str:
 def _unit(number: int, unit: Json, *, audited: bool) -> list[str]:
     known = (", ".join(unit["rules"]) or "not in the audit") if audited else ""
     cost = f"{unit['seconds']:7.2f} {unit['share']:7.1%} {unit['count']:7d} {_ms(unit['max_seconds']):>11}"
-    lines = [f"{number:3d} {cost}  {_what(unit)}{f'  [{known}]' if known else ''}"]
+    lines = [f"{number:3d} {cost}  {_what(unit)}{f'  [{known}]' if known else ''}", f"{'':41}{unit['remedy']}"]
     for site in unit["sites"][:_SITES_SHOWN]:
         statement = site["statement"] or ""
         if len(statement) > _LONGEST_STATEMENT:

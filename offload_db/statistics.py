@@ -68,6 +68,8 @@ class CallPath(NamedTuple):
     """From the line that made the call up to the one in the ``async def`` that led there; at least one."""
     endpoint: Endpoint | None
     """The route that was being served, where that can be seen."""
+    decorated: bool = False
+    """Whether an ``@offload`` function made it, over a connection that is not the library's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class BlockedCalls:
         with self._lock:
             # Statements that are put together with ever new names must not fill the memory.
             if key not in self._totals and len(self._totals) >= MOST_PATHS:
-                key = (CallPath(path.lines[:1], None), call, None)
+                key = (CallPath(path.lines[:1], None, path.decorated), call, None)
                 if key not in self._totals and len(self._totals) >= 2 * MOST_PATHS:
                     key = (CallPath((_ELSEWHERE,), None), "(further calls)", None)
             count, total, longest = self._totals.get(key, (0, 0.0, 0.0))

@@ -7,6 +7,7 @@ blocks the event loop. Knows neither connections nor statements.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 import warnings
@@ -62,7 +63,7 @@ class Workers:
         self._on_loop_call = on_loop_call
         # A limiter belongs to one event loop. anyio keeps these variables by name, and longer than the pool may live.
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar(f"offload_db_workers_{next(_numbers)}")
-        self._warned: dict[tuple[str, int], object] = {}
+        self._warned: set[tuple[str, int]] = set()
 
     def run(
         self,
@@ -142,13 +143,28 @@ class Workers:
             raise BlockingCallError(message)
         if self._on_loop_call != "warn":
             return
-        me = object()
-        if self._warned.setdefault((file, line), me) is me:  # two loops may come here at once
+        with _warning:  # loops of several threads may come here at once
+            first = (file, line) not in self._warned
+            self._warned.add((file, line))
+        if first:
             try:
                 warnings.warn_explicit(message, BlockingCallWarning, file, line)
             except BaseException:
-                del self._warned[file, line]  # warnings are errors: the next call is none the better for this one
+                self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
                 raise
+
+
+# Taken for a few instructions only.
+_warning = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _warning
+    _warning = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[], None] | None) -> T:

@@ -179,7 +179,14 @@ def test_routes_of_scopes(scope: dict[str, Any], expected: str | None) -> None:
     assert (None if found is None else str(found)) == expected
 
 
-def backend(pool: OffloadPool) -> FastAPI:
+def raw_query(settings: dict[str, Any]) -> None:
+    """Ask over a connection that the library knows nothing of."""
+    connection = pymysql.connect(**{**QUICK, **settings})
+    helper(connection, "SELECT 1")
+    connection.close()
+
+
+def backend(pool: OffloadPool, settings: dict[str, Any]) -> FastAPI:
     """Make an application with one blocking query in each kind of place."""
 
     def ask() -> None:
@@ -206,6 +213,11 @@ def backend(pool: OffloadPool) -> FastAPI:
 
         async with anyio.create_task_group() as group:
             group.start_soon(child)
+
+    @router.get("/raw")
+    @offload
+    async def raw() -> None:
+        raw_query(settings)
 
     @router.get("/free")
     @offload
@@ -239,8 +251,8 @@ def test_routes_of_fastapi(loop: str, database: dict[str, Any]) -> None:
     options: dict[str, Any] = {"backend": "trio" if loop == "trio" else "asyncio"}
     if loop == "uvloop":
         options["backend_options"] = {"use_uvloop": True}
-    with pool_of(1, database, on_loop_call="allow") as pool:
-        app = backend(pool)
+    with pool_of(1, database, on_loop_call="allow") as pool, monitor.observe_pymysql() as observation:
+        app = backend(pool, database)
         app.add_middleware(monitor.RequestScope)
         with TestClient(app, **options) as client:
             for number in range(2):
@@ -248,6 +260,7 @@ def test_routes_of_fastapi(loop: str, database: dict[str, Any]) -> None:
             client.post("/v1/api/trucks", headers={"x-check": "1"})
             client.get("/v1/api/children")
             client.get("/v1/api/free")
+            client.get("/v1/api/raw")
             with client.websocket_connect("/live/T7"):
                 pass
         [place] = seen(pool)
@@ -258,10 +271,11 @@ def test_routes_of_fastapi(loop: str, database: dict[str, Any]) -> None:
             Endpoint("WEBSOCKET", "/live/{truck_id}"),
         )
         assert place.count == 6
+        assert {call.endpoints for call in observation.blocking_calls()} == {(Endpoint("GET", "/v1/api/raw"),)}
         handlers = {
             (call["stack"][0]["function"], str(call["endpoint"] and call["endpoint"]["path"]))
             for call in calls_of(monitor.snapshot())
-            if call["call"] == "execute"
+            if call["source"] == "pool" and call["call"] == "execute"
         }
         assert handlers == {
             ("sensors", "/v1/api/truck/{truck_id}/sensors"),
@@ -474,7 +488,7 @@ async def test_dumps(tmp_path: Path, database: dict[str, Any]) -> None:
     assert written["format"] == snapshot["format"] == 1
     assert calls_of(written) == calls_of(snapshot)
     assert set(calls_of(written)[0]) == {
-        *("file", "line", "function", "call", "statement", "endpoint", "stack", "source"),
+        *("file", "line", "function", "call", "statement", "endpoint", "stack", "source", "decorated"),
         *("count", "seconds", "max_seconds"),
     }
     assert SECRET not in text
