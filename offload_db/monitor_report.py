@@ -162,7 +162,7 @@ def _remedy(costliest: Mapping[str, Any]) -> str:
 
 
 def _known(call: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the numbers of the findings that a call bears out best: by line, else by function, then by route."""
+    """Return the numbers of the findings that a call bears out best: by handler, line and route."""
     scores = [_score(call, finding) for finding in findings]
     best = max(scores, default=0)
     return [number for number, score in enumerate(scores) if score == best] if best else []
@@ -171,14 +171,13 @@ def _known(call: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> li
 def _score(call: Mapping[str, Any], finding: Mapping[str, Any]) -> int:
     function = str(finding.get("function") or "").rpartition(".")[2]
     lines = [line for line in call["stack"] if _same_file(str(finding.get("file")), line["file"])]
-    by_line: bool = any(finding.get("line") == line["line"] for line in lines)
-    by_function = any(function == line["function"] for line in lines)
-    if not (by_line or by_function):
+    # A helper's line is every handler's that calls it: the line alone says nothing.
+    if not any(function == line["function"] for line in lines):
         return 0
-    # A helper's line is every handler's that calls it.
     by_handler: bool = function == call["stack"][0]["function"]
+    by_line: bool = any(finding.get("line") == line["line"] for line in lines)
     by_route: bool = bool(call["endpoint"]) and finding.get("endpoint") == call["endpoint"]
-    return 8 * by_handler + 4 * by_line + 2 * by_function + by_route
+    return 1 + 2 * by_route + 4 * by_line + 8 * by_handler
 
 
 def _same_file(audited: str, run: str) -> bool:
