@@ -97,16 +97,24 @@ class Watch:
         self.interval = interval
         self._dump_to = dump_to
         self._samples = _Samples()
+        self._due = math.inf
         self._group: anyio.abc.TaskGroup | None = None
 
     def lag(self) -> LoopLag:
-        """Return how late the loop has been so far."""
-        return self._samples.shown(self.interval)
+        """Return how late the loop has been so far, also if it stands still just now; any thread may ask."""
+        return self._so_far().shown(self.interval)
+
+    def _so_far(self) -> _Samples:
+        samples = _Samples()
+        samples.merge(self._samples)
+        self._catch_up(samples)
+        return samples
 
     async def __aenter__(self) -> Watch:
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
+        self._due = time.monotonic() + self.interval
         group.start_soon(self._sample)
         _watches.append(self)
         return self
@@ -116,6 +124,8 @@ class Watch:
     ) -> None:
         group, self._group = self._group, None
         if group is not None:
+            self._catch_up(self._samples)
+            self._due = math.inf
             group.cancel_scope.cancel()
             await group.__aexit__(None, None, None)  # the body's error is not the group's, which would wrap it
         if self._dump_to is not None:
@@ -123,16 +133,19 @@ class Watch:
                 await anyio.to_thread.run_sync(dump, self._dump_to)
 
     async def _sample(self) -> None:
-        samples, interval = self._samples, self.interval
-        due = time.monotonic() + interval
         while True:
-            await anyio.sleep(due - time.monotonic())
-            now = time.monotonic()
-            due = max(due, now - _MOST_MISSED * interval)
-            # Whoever had come while the loop stood still would have waited, too: each sample that was missed counts.
-            while due <= now:
-                samples.add(now - due)
-                due += interval
+            await anyio.sleep(max(0.0, self._due - time.monotonic()))
+            self._due = self._catch_up(self._samples)
+
+    def _catch_up(self, samples: _Samples) -> float:
+        """Add each sample that is due; return when the next one is."""
+        now, interval = time.monotonic(), self.interval
+        due = max(self._due, now - _MOST_MISSED * interval)
+        # Whoever had come while the loop stood still would have waited, too: each sample that was missed counts.
+        while due <= now:
+            samples.add(now - due)
+            due += interval
+        return due
 
 
 _watches: deque[Watch] = deque(maxlen=8)
@@ -141,8 +154,8 @@ _watches: deque[Watch] = deque(maxlen=8)
 def watch(*, interval: float = 0.05, dump_to: str | os.PathLike[str] | None = None) -> Watch:
     """Sample how late the running event loop is, for as long as the ``async with`` block lasts.
 
-    Put it into the application's lifespan. It works on asyncio, uvloop and trio and costs about 20 µs per sample.
-    Leaving the block and being cancelled end it alike.
+    Put it into the application's lifespan. It works on asyncio, uvloop and trio. Leaving the block and being cancelled
+    end it alike.
 
     :param interval: seconds between two samples
     :param dump_to: where to write what was seen at the end of the block, as :func:`dump` does
@@ -307,7 +320,7 @@ def snapshot() -> dict[str, Any]:
     sources += [("connect", unpooled_counters().blocked), ("pymysql", _observation.calls)]
     lag = _Samples()
     for each in list(_watches):
-        lag.merge(each._samples)
+        lag.merge(each._so_far())
     interval = min((each.interval for each in list(_watches)), default=0.0)
     return {
         "format": FORMAT,
