@@ -44,6 +44,8 @@ FORMAT = 1
 
 # Bounds that are 5 % apart from 0.1 ms to 1000 s, so that a percentile is as exact as that.
 _BOUNDS = [0.0001 * 1.05**step for step in range(331)]
+# uvloop rounds to whole milliseconds, and would turn and turn without sleeping until the rest of one is over.
+_SHORTEST_SLEEP = 0.001
 # Samples that a process makes up for at most after it was stopped as a whole.
 _MOST_MISSED = 10_000
 
@@ -134,7 +136,7 @@ class Watch:
 
     async def _sample(self) -> None:
         while True:
-            await anyio.sleep(max(0.0, self._due - time.monotonic()))
+            await anyio.sleep(max(_SHORTEST_SLEEP, self._due - time.monotonic()))
             self._due = self._catch_up(self._samples)
 
     def _catch_up(self, samples: _Samples) -> float:

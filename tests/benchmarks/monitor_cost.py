@@ -15,14 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pymysql
 
 from examples.support.mariadb import Endpoint, server
 from offload_db import OffloadPool, blocking, monitor, offload
 
 ROUNDS, CALLS = 15, 500
-# So short that the sampler works much more than it ever should.
-INTERVAL, SECONDS = 0.001, 1.0
+# Shorter than it ever should be, so that the cost can be seen.
+BUSY_INTERVAL, TURNS = 0.001, 20_000
+IDLE_INTERVAL, SECONDS = 0.05, 5.0
 
 
 def query(connection: Any) -> None:
@@ -32,20 +34,30 @@ def query(connection: Any) -> None:
         cursor.fetchone()
 
 
+async def turns() -> float:
+    """Return the seconds of CPU that many turns of a busy loop take."""
+    began = time.process_time()
+    for _ in range(TURNS):
+        await anyio.lowlevel.checkpoint()
+    return time.process_time() - began
+
+
 async def sampler() -> None:
-    """Compare the CPU of an idle loop with and without a sampler."""
-    per_sample = []
-    for _ in range(5):
-        began = time.process_time()
-        await anyio.sleep(SECONDS)
-        idle = time.process_time() - began
-        async with monitor.watch(interval=INTERVAL) as watch:
+    """Compare the CPU of a busy loop, and of an idle one, with and without a sampler."""
+    busy, idle = [], []
+    for _ in range(ROUNDS):
+        without = await turns()
+        async with monitor.watch(interval=BUSY_INTERVAL) as watch:
+            busy.append((await turns() - without) / watch.lag().samples)
+    for _ in range(2):
+        async with monitor.watch(interval=IDLE_INTERVAL) as watch:
             began = time.process_time()
             await anyio.sleep(SECONDS)
-            busy = time.process_time() - began
-            per_sample.append((busy - idle) / watch.lag().samples)
-    cost = statistics.median(per_sample)
-    print(f"the lag sampler: {cost * 1e6:.1f} µs of CPU per sample, {cost / 0.05:.3%} of one core at the default 50 ms")
+            idle.append((time.process_time() - began) / watch.lag().samples)
+    for state, each in (("a busy", busy), ("an idle", idle)):
+        cost = statistics.median(each)
+        share = cost / IDLE_INTERVAL
+        print(f"the lag sampler on {state} loop: {cost * 1e6:.0f} µs of CPU per sample, {share:.2%} of a core at 50 ms")
 
 
 def timed(function: Callable[[Any], None], connection: Any) -> float:
