@@ -61,6 +61,9 @@ def call_path() -> CallPath:
     first = last = sys._getframe(1)
     frames = _frames(first)
     for frame in frames:
+        if frame.f_code.co_name == "__del__":
+            # Who happens to run while something is collected has nothing to do with it.
+            return CallPath((_line(frame),), None)
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         last = frame
         if module in _FRAMEWORKS or len(lines) == _LONGEST:
@@ -86,7 +89,8 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _line(frame: FrameType) -> SourceLine:
-    return SourceLine(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    # A frame that is just being left has no line any more.
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name)
 
 
 def _endpoint(frames: Iterable[FrameType]) -> Endpoint | None:

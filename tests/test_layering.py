@@ -25,7 +25,9 @@ ORDER = (
     "connection",
     "aio",
     "queries",
+    "monitor_report",
     "monitor",
+    "doctor",
     "contrib",
     "__main__",
 )

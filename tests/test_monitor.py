@@ -332,6 +332,19 @@ async def test_raw_connections_are_observed(database: dict[str, Any]) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_finaliser_is_nobodys(database: dict[str, Any]) -> None:
+    """What a dropped connection of DBUtils does when it is collected is not put down to whoever runs just then."""
+    with monitor.observe_pymysql() as observation:
+        dbutils = PooledDB(pymysql, maxconnections=1, **{**QUICK, **database})
+        dropped = dbutils.connection()
+        del dropped
+        gc.collect()
+        dbutils.close()
+    [call] = [call for call in observation.blocking_calls() if call.call == "rollback"]
+    assert (call.function, Path(call.file).name, call.endpoints) == ("__del__", "pooled_db.py", ())
+
+
+@pytest.mark.anyio
 async def test_unbuffered_rows_are_observed(database: dict[str, Any]) -> None:
     """A row of an unbuffered cursor that has to be waited for counts; the name of its call says so."""
     with monitor.observe_pymysql() as observation:
