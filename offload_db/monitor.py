@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import sys
@@ -38,6 +39,8 @@ from .monitor_report import as_json, as_text, join, read_audit
 from .settings import check_seconds
 from .statistics import BlockedCalls, BlockedPath, BlockingCall, SourceLine
 from .unpooled import unpooled_counters
+
+logger = logging.getLogger("offload_db")
 
 # The version of the format of snapshot().
 FORMAT = 1
@@ -132,7 +135,10 @@ class Watch:
             await group.__aexit__(None, None, None)  # the body's error is not the group's, which would wrap it
         if self._dump_to is not None:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(dump, self._dump_to)
+                try:
+                    await anyio.to_thread.run_sync(dump, self._dump_to)
+                except OSError as failure:  # the application's own end matters more
+                    logger.warning("what was seen at run time could not be written: %s", failure)
 
     async def _sample(self) -> None:
         while True:
@@ -160,7 +166,7 @@ def watch(*, interval: float = 0.05, dump_to: str | os.PathLike[str] | None = No
     end it alike.
 
     :param interval: seconds between two samples
-    :param dump_to: where to write what was seen at the end of the block, as :func:`dump` does
+    :param dump_to: where to write what was seen at the end of the block, as :func:`dump` does; a failure is logged
     :raises ConfigurationError: if the interval is no duration
     """
     check_seconds("monitor.watch", "interval", interval)
@@ -230,6 +236,7 @@ _MAYBE_LOCAL = frozenset({"autocommit", "read_next"})
 _LOCAL_SECONDS = 0.00003
 
 _observing = threading.Lock()
+_replaced: dict[tuple[type, str], tuple[Any, Any]] = {}
 _observers = 0
 _observation = Observation()
 _inside = threading.local()
@@ -250,7 +257,9 @@ def observe_pymysql() -> Iterator[Observation]:
         if not _observers:
             _observation = Observation()
             for owner, name in _OBSERVED:
-                setattr(owner, name, _timed(name, getattr(owner, name)))
+                original = getattr(owner, name)
+                _replaced[owner, name] = (original, _timed(name, original))
+                setattr(owner, name, _replaced[owner, name][1])
         _observers += 1
     try:
         yield _observation
@@ -258,11 +267,10 @@ def observe_pymysql() -> Iterator[Observation]:
         with _observing:
             _observers -= 1
             if not _observers:
-                for owner, name in _OBSERVED:
-                    current: Any = vars(owner).get(name)
+                for (owner, name), (original, ours) in _replaced.items():
                     # Somebody may have put another method above ours meanwhile; ours does nothing then.
-                    if hasattr(current, "_offload_db_original"):
-                        setattr(owner, name, current._offload_db_original)
+                    if vars(owner).get(name) is ours:
+                        setattr(owner, name, original)
 
 
 def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -283,7 +291,6 @@ def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
                 path = call_path()._replace(decorated=where is Place.BRIDGED)
                 _observation.calls.add(path, name, digest(text), seconds)
 
-    timed._offload_db_original = original  # type: ignore[attr-defined]  # for observe_pymysql to put back
     return timed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import threading
@@ -423,6 +424,7 @@ def test_a_later_patch_stays(monkeypatch: pytest.MonkeyPatch, database: dict[str
     with monitor.observe_pymysql():
         below = pymysql.connections.Connection.query
 
+        @functools.wraps(below)  # takes over all attributes
         def traced(self: Any, sql: Any, *args: Any) -> Any:
             calls.append("traced")
             return below(self, sql, *args)
@@ -521,6 +523,15 @@ async def test_dumps(tmp_path: Path, database: dict[str, Any]) -> None:
     assert SECRET not in text
     with pytest.raises(FileNotFoundError):
         await anyio.to_thread.run_sync(monitor.dump, tmp_path / "missing" / "runtime.json")
+
+
+@pytest.mark.anyio
+async def test_a_dump_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A dump that can't be written at the end of a watch is logged, and stops no application from ending."""
+    async with monitor.watch(dump_to=tmp_path / "missing" / "runtime.json"):
+        pass
+    [record] = caplog.records
+    assert "could not be written" in record.getMessage()
 
 
 @pytest.mark.filterwarnings("ignore::offload_db.BlockingCallWarning")
