@@ -180,7 +180,9 @@ class OffloadConnection:
         if name not in _RECONNECTS:
             link.check()
         # Only a query is worth killing; a commit that is under way had better come to its end.
-        return link.call(name, partial(_method, link, name, args, kwargs), killable=name == "query")
+        query = name == "query"
+        text = args[0] if query and args else None
+        return link.call(name, partial(_method, link, name, args, kwargs), killable=query, text=text)
 
 
 def _execute(raw: Any, statement: str) -> None:

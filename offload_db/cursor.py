@@ -213,10 +213,14 @@ class OffloadCursor:
     def _run(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         link = self._alive()
         method = partial(getattr(self._raw, name), *args, **kwargs)
-        return self._call(name, partial(_after_rest, link, method), statement=name in _STATEMENTS)
+        statement = name in _STATEMENTS
+        if statement:
+            self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
+        return self._call(name, partial(_after_rest, link, method), statement=statement)
 
     def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False) -> Any:
-        return self._alive().call(name, partial(self._ahead.hold, function), statement=statement)
+        ahead = self._ahead
+        return self._alive().call(name, partial(ahead.hold, function), statement=statement, text=ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one trip."""
@@ -252,13 +256,15 @@ class _Ahead:
     Workers get hold of this instead of the cursor: one that is dropped shall be collected there and then.
     """
 
-    __slots__ = ("_driver", "_late", "_raw", "rows")
+    __slots__ = ("_driver", "_late", "_raw", "rows", "text")
 
     def __init__(self, raw: Any, driver: Driver) -> None:
         self._raw = raw
         self._driver = driver
         self._late: Exception | None = None
         self.rows: deque[Any] = deque()
+        self.text: object = None
+        """The statement whose rows these are, for reports."""
 
     def hold(self, function: Callable[[], Any]) -> Any:
         """Make a call, on a worker, and see whether the cursor has another result then."""

@@ -323,6 +323,11 @@ class Keeper:
 _pools: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
+def every_pool() -> list[Keeper]:
+    """List the pools of this process that somebody still holds."""
+    return list(_pools)
+
+
 def _after_fork() -> None:
     for pool in list(_pools):
         pool._after_fork()

@@ -230,7 +230,7 @@ class OffloadPool(Operations):
 
     def blocking_calls(self) -> list[BlockingCall]:
         """List the places in the source that blocked the event loop, the costliest first."""
-        return self._counters.blocking_calls()
+        return self._counters.blocked.places()
 
     async def __aenter__(self) -> OffloadPool:
         """Open ``min_size`` connections ahead of need."""

@@ -44,9 +44,12 @@ def kind_of(value: object) -> str:
     return name if isinstance(name, str) else f"<{type(value).__module__}.{type(value).__qualname__} object>"
 
 
-def read_environment(environ: Mapping[str, str]) -> tuple[int, int, dict[str, Any]]:
+def read_environment(
+    environ: Mapping[str, str], where: str = "OffloadPool.from_env"
+) -> tuple[int, int, dict[str, Any]]:
     """Read the pool's sizes, and what PyMySQL's ``connect`` takes, from environment variables.
 
+    :param where: who asks, for errors
     :return: the smallest and the largest number of connections, and the connection settings
     :raises ConfigurationError: naming every variable that is missing or wrong
     """
@@ -62,7 +65,7 @@ def read_environment(environ: Mapping[str, str]) -> tuple[int, int, dict[str, An
     if smallest > largest and not any("DB_POOL" in problem for problem in problems):
         problems.append(f"DB_POOL_MIN_SIZE={smallest} is more than DB_POOL_MAX_SIZE={largest}")
     if problems:
-        raise ConfigurationError(f"OffloadPool.from_env: {'; '.join(problems)}")
+        raise ConfigurationError(f"{where}: {'; '.join(problems)}")
     settings = {
         "host": environ["MYSQL_HOST"],
         "port": port,

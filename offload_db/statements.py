@@ -106,6 +106,7 @@ class Link:
         killable: bool = True,
         shield: bool = False,
         timeout: float | None = None,
+        text: object = None,
     ) -> T:
         """Make a driver call that may wait for the server, when it is the caller's turn.
 
@@ -116,6 +117,7 @@ class Link:
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
         :param timeout: seconds it may take; the checkout's and the bridged call's limits hold besides
+        :param text: the statement that it executes, for reports
         :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
         :raises StatementTimeout: if the time is over
         """
@@ -126,7 +128,7 @@ class Link:
             raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
         try:
             return self._call_now(
-                name, function, statement=statement, killable=killable, shield=shield, timeout=timeout
+                name, function, statement=statement, killable=killable, shield=shield, timeout=timeout, text=text
             )
         finally:
             if taken:
@@ -141,6 +143,7 @@ class Link:
         killable: bool,
         shield: bool,
         timeout: float | None,
+        text: object,
     ) -> T:
         deadline = current_deadline()
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
@@ -158,6 +161,7 @@ class Link:
                     shield=shield,
                     timeout=limit,
                     stop=partial(self._stop_late, call),
+                    text=text,
                 )
                 if not (call.late and call.stopped):
                     return result

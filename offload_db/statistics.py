@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram buckets, in seconds; one further bucket holds everything above."""
@@ -41,6 +42,36 @@ class LaneStatistics:
     waiting: int
 
 
+class SourceLine(NamedTuple):
+    """A line of the source, and the function that it is in."""
+
+    file: str
+    line: int
+    function: str
+
+
+class Endpoint(NamedTuple):
+    """A route of the application."""
+
+    method: str
+    path: str
+    """With the names of its parameters, such as ``"/truck/{truck_id}"``."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class CallPath(NamedTuple):
+    """How a call came about."""
+
+    lines: tuple[SourceLine, ...]
+    """From the line that made the call up to the one in the ``async def`` that led there; at least one."""
+    endpoint: Endpoint | None
+    """The route that was being served, where that can be seen."""
+    decorated: bool = False
+    """Whether an ``@offload`` function made it, over a connection that is not the library's."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockingCall:
     """A place in the source whose driver calls blocked the event loop's thread."""
@@ -53,6 +84,24 @@ class BlockingCall:
     count: int
     seconds: float
     """How long the loop stood still for it, in all."""
+    max_seconds: float = 0.0
+    """How long the longest of them took."""
+    statement: str | None = None
+    """What was executed, with ``?`` in place of the values in its text; None for calls that execute nothing."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """The routes that it was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedPath:
+    """Calls of one kind that came about in the same way, and blocked the event loop's thread."""
+
+    path: CallPath
+    call: str
+    statement: str | None
+    count: int
+    seconds: float
+    max_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +162,62 @@ class _Distribution:
         return Histogram(total, self._sum, self._max, tuple(cumulative))
 
 
+MOST_PATHS = 1000
+"""How many different paths, statements and routes of blocking calls are told apart."""
+_ELSEWHERE = SourceLine("(further places)", 0, "(further places)")
+
+
+class BlockedCalls:
+    """Counts the calls that block the event loop's thread, in bounded memory; any thread may add."""
+
+    def __init__(self) -> None:
+        # Taken for a few instructions only, never while anything else is waited for.
+        self._lock = threading.Lock()
+        self._totals: dict[tuple[CallPath, str, str | None], tuple[int, float, float]] = {}
+
+    def add(self, path: CallPath, call: str, statement: str | None, seconds: float) -> None:
+        """Count a call that kept the thread for *seconds*."""
+        key = (path, call, statement)
+        with self._lock:
+            # Statements that are put together with ever new names must not fill the memory.
+            if key not in self._totals and len(self._totals) >= MOST_PATHS:
+                key = (CallPath(path.lines[:1], None, path.decorated), call, None)
+                if key not in self._totals and len(self._totals) >= 2 * MOST_PATHS:
+                    key = (CallPath((_ELSEWHERE,), None), "(further calls)", None)
+            count, total, longest = self._totals.get(key, (0, 0.0, 0.0))
+            self._totals[key] = (count + 1, total + seconds, max(longest, seconds))
+
+    @property
+    def count(self) -> int:
+        """How many calls there were."""
+        with self._lock:
+            return sum(count for count, _, _ in self._totals.values())
+
+    def paths(self) -> list[BlockedPath]:
+        """List what was counted in full detail."""
+        with self._lock:
+            return [BlockedPath(*key, *value) for key, value in self._totals.items()]
+
+    def places(self) -> list[BlockingCall]:
+        """List what was counted by the line that made the call and its statement, the costliest first."""
+        found: dict[tuple[SourceLine, str, str | None], list[BlockedPath]] = {}
+        for blocked in self.paths():
+            found.setdefault((blocked.path.lines[0], blocked.call, blocked.statement), []).append(blocked)
+        calls = [
+            BlockingCall(
+                *line,
+                call,
+                sum(blocked.count for blocked in group),
+                sum(blocked.seconds for blocked in group),
+                max(blocked.max_seconds for blocked in group),
+                statement,
+                tuple(sorted({blocked.path.endpoint for blocked in group if blocked.path.endpoint is not None})),
+            )
+            for (line, call, statement), group in found.items()
+        ]
+        return sorted(calls, key=lambda call: call.seconds, reverse=True)
+
+
 class Counters:
     """What a pool counts; any thread may add."""
 
@@ -124,7 +229,7 @@ class Counters:
         )
         self._discards: dict[str, int] = {}
         self._finalised: deque[str | None] = deque()
-        self._sites: dict[tuple[str, int, str, str], tuple[int, float]] = {}
+        self.blocked = BlockedCalls()
         self._queue_wait = _Distribution()
         self._statement_time = _Distribution()
 
@@ -132,6 +237,10 @@ class Counters:
         """Add one to the counter *name*."""
         with self._lock:
             self._counts[name] += 1
+
+    def value(self, name: str) -> int:
+        """Return the counter *name*."""
+        return self._counts[name]
 
     def after_fork(self) -> None:
         """Begin anew in a child process: a thread of the parent may have held the lock."""
@@ -159,19 +268,6 @@ class Counters:
             self._counts["statements"] += 1
             self._statement_time.add(seconds)
 
-    def blocked(self, file: str, line: int, function: str, call: str, seconds: float) -> None:
-        """Count a call that kept the event loop's thread for *seconds*."""
-        key = (file, line, function, call)
-        with self._lock:
-            count, total = self._sites.get(key, (0, 0.0))
-            self._sites[key] = (count + 1, total + seconds)
-
-    def blocking_calls(self) -> list[BlockingCall]:
-        """List the places that blocked the event loop's thread, the costliest first."""
-        with self._lock:
-            calls = [BlockingCall(*key, *value) for key, value in self._sites.items()]
-        return sorted(calls, key=lambda call: call.seconds, reverse=True)
-
     def snapshot(
         self, *, size: int, links: int, idle: int, in_use: int, waiting: int, lanes: Mapping[str, LaneStatistics]
     ) -> PoolStatistics:
@@ -182,6 +278,7 @@ class Counters:
                 self.add("checkins")
             else:
                 self.discarded(reason)
+        blocking_calls = self.blocked.count
         with self._lock:
             return PoolStatistics(
                 size=size,
@@ -190,7 +287,7 @@ class Counters:
                 in_use=in_use,
                 waiting=waiting,
                 discards=MappingProxyType(dict(self._discards)),
-                blocking_calls=sum(count for count, _ in self._sites.values()),
+                blocking_calls=blocking_calls,
                 queue_wait=self._queue_wait.snapshot(),
                 statement_time=self._statement_time.snapshot(),
                 lanes=MappingProxyType(dict(lanes)),

@@ -53,6 +53,11 @@ class _Unpooled:
 _unpooled = Workers(math.inf, Counters())
 
 
+def unpooled_counters() -> Counters:
+    """Return what the connections that belong to no pool have counted."""
+    return _unpooled.counters
+
+
 def connect(**kwargs: Any) -> OffloadConnection:
     """Open a connection that belongs to no pool; it behaves like PyMySQL's and suspends bridged tasks.
 

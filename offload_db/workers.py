@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
 from .bridge import Place, place, suspend
+from .callsites import call_path
+from .digests import digest
 from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
-from .statistics import Counters
+from .statistics import Counters, SourceLine
 from .trips import Trip, loop_limiter, travel
 from .turns import REMEDY
 
@@ -34,7 +34,6 @@ on_loop_observers: list[Callable[[str], None]] = []
 """Told the name of each call that would block the event loop, before it is made and whatever is done about it."""
 
 _numbers = itertools.count()
-_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class Expired(Exception):
@@ -78,6 +77,7 @@ class Workers:
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
         leaving: Leaving | None = None,
+        text: object = None,
     ) -> T:
         """Run *function* where it does not block the event loop.
 
@@ -89,6 +89,7 @@ class Workers:
         :param timeout: seconds after which the function is brought back
         :param stop: brings the function back early; called in a thread of its own
         :param leaving: lets the function run on instead
+        :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
             was brought back returns or raises what it has
         :raises BlockingCallError: if it would block the loop's thread and ``on_loop_call`` is ``"raise"``
@@ -104,13 +105,13 @@ class Workers:
             return result
         if where is Place.THREAD:
             return _inline(function, timeout, stop)
-        file, line, caller = _call_site()
-        self._report(name, file, line, caller)
+        path = call_path()
+        self._report(name, path.lines[0])
         started = time.perf_counter()
         try:
             return _inline(function, timeout, stop)
         finally:
-            self.counters.blocked(file, line, caller, name, time.perf_counter() - started)
+            self.counters.blocked.add(path, name, digest(text), time.perf_counter() - started)
 
     async def _hop(
         self,
@@ -138,15 +139,37 @@ class Workers:
             return trip.outcome()
         raise Expired
 
-    def _report(self, name: str, file: str, line: int, caller: str) -> None:
+    def _report(self, name: str, site: SourceLine) -> None:
         for observer in on_loop_observers:
             observer(name)
+        file, line, caller = site
         message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
         if self._on_loop_call == "raise":
             raise BlockingCallError(message)
-        if self._on_loop_call == "warn" and (file, line) not in self._warned:
-            warnings.warn_explicit(message, BlockingCallWarning, file, line)
+        if self._on_loop_call != "warn":
+            return
+        with _warning:  # loops of several threads may come here at once
+            first = (file, line) not in self._warned
             self._warned.add((file, line))
+        if first:
+            try:
+                warnings.warn_explicit(message, BlockingCallWarning, file, line)
+            except BaseException:
+                self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
+                raise
+
+
+# Taken for a few instructions only.
+_warning = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _warning
+    _warning = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[], None] | None) -> T:
@@ -162,11 +185,3 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
         # No stop may be under way when the connection is used again.
         timer.cancel()
         timer.join()
-
-
-def _call_site() -> tuple[str, int, str]:
-    """Find the caller's own line: the innermost one outside of this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name

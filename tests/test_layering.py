@@ -26,7 +26,9 @@ ORDER = (
     "connection",
     "aio",
     "queries",
+    "monitor_report",
     "monitor",
+    "doctor",
     "contrib",
     "__main__",
 )

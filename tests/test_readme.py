@@ -107,6 +107,7 @@ def workshop(
     for variable, value in mysql.endpoint.environment(database["database"]).items():
         monkeypatch.setenv(variable, value)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where a fence may leave files
 
     def execute(fence: Fence, stage: str) -> ModuleType:
         named = [other for other in fences(fence.document) if NAME.match(other.source(AFTER))]

@@ -13,10 +13,12 @@ import pymysql
 import pytest
 
 from offload_db import CheckoutTimeout, Histogram, Lane, PoolStatistics, offload
-from offload_db.statistics import BOUNDS, Counters
+from offload_db.statistics import BOUNDS, CallPath, Counters, SourceLine
 
 from .conftest import MySQL
 from .support import PATIENCE, in_thread, outcome, pool_of, settled, value
+
+HERE = CallPath((SourceLine("file", 1, "function"),), None)
 
 FIELDS = [
     "size",
@@ -85,7 +87,7 @@ def test_counters_of_many_threads() -> None:
             counters.discarded("lost")
             counters.finalised(None if number % 2 else "dropped_in_transaction")
             counters.checked_out(0.0)
-            counters.blocked("file", 1, "function", "execute", 0.001)
+            counters.blocked.add(HERE, "execute", None, 0.001)
             if number % 50 == 0:
                 counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={})
 
@@ -94,7 +96,7 @@ def test_counters_of_many_threads() -> None:
     shown = counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={})
     assert (shown.hops, shown.checkouts, shown.checkins, shown.blocking_calls) == (10_000, 10_000, 5_000, 10_000)
     assert shown.discards == {"lost": 10_000, "dropped_in_transaction": 5_000}
-    assert counters.blocking_calls()[0].count == 10_000
+    assert counters.blocked.places()[0].count == 10_000
 
 
 @pytest.mark.anyio

@@ -59,6 +59,19 @@ POINTS = {
             r"after : ten requests in \d+ ms, 0 calls blocked the event loop",
         ),
     ),
+    "what_next": (
+        r"(?s)Migrate next.* 1 .*dashboard, examples/what_next\.py:\d+.* 2 .*status, ",
+        r"what_next\.py:\d+ query: SELECT SLEEP\(\?\)",
+        r"before: the loop was late by \d+ ms",
+        r"after : the loop was late by \d+ ms",
+        r"calls that still block: 0",
+    ),
+    "ask_the_doctor": (
+        r"PROBLEM max_connections: 4 workers × 20 connections = 80, and the server allows 10",  # noqa: RUF001  # a product
+        r"PROBLEM wait_timeout: the server ends connections that are idle for 5 s",
+        r"fine    kill: a statement was killed \d+ ms after its timeout",
+        r"exit code: 1",
+    ),
     "blocking_anything": (
         r"'mail to user 0 sent from a worker thread' and nine more",
         r"'mail to me sent from a main thread'",
