@@ -33,6 +33,9 @@ ORDER = (
     "__main__",
 )
 
+# The same for the files of the awaitable surface among themselves.
+AIO_ORDER = ("pending", "cursors", "transactions", "connection", "streams", "surface", "__init__")
+
 
 def own_imports(source: str, *, depth: int = 1, at_run_time: bool = True) -> set[str]:
     """Return the modules of the package, by their first name, that a source file imports.
@@ -63,9 +66,16 @@ def own_imports(source: str, *, depth: int = 1, at_run_time: bool = True) -> set
     return found
 
 
+def subpackage(name: str) -> list[Path]:
+    return sorted((PACKAGE / name).rglob("*.py"))
+
+
 def graph() -> dict[str, set[str]]:
-    """Return the imports of each file of the package itself."""
-    return {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in PACKAGE.glob("*.py")}
+    """Return the imports of each file of the package itself, the awaitable surface taken as one."""
+    imports = {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in PACKAGE.glob("*.py")}
+    files = subpackage("aio")
+    imports["aio"] = set().union(*(own_imports(path.read_text(encoding="utf-8"), depth=2) for path in files))
+    return imports
 
 
 def reachable(module: str, imports: dict[str, set[str]]) -> set[str]:
@@ -97,6 +107,14 @@ def test_the_order_names_what_there_is() -> None:
     assert set(ORDER[:9]) <= set(graph())
 
 
+def test_the_awaitable_surface_has_an_order_of_its_own() -> None:
+    """Each file of it imports from those before it alone."""
+    found = {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in subpackage("aio")}
+    assert set(found) == set(AIO_ORDER)
+    for place, name in enumerate(AIO_ORDER):
+        assert found[name] <= set(AIO_ORDER[:place]), name
+
+
 @pytest.mark.parametrize("module", ["errors", "statistics"])
 def test_foundations(module: str) -> None:
     """Errors and counters stand on nothing."""
@@ -121,10 +139,6 @@ def test_the_bridge_knows_no_database(module: str) -> None:
         )
     }
     assert not names & {"pymysql", "dbutils"}
-
-
-def subpackage(name: str) -> list[Path]:
-    return sorted((PACKAGE / name).rglob("*.py"))
 
 
 def test_contrib_stands_on_the_public_names() -> None:

@@ -55,7 +55,7 @@ async def test_all_rows_in_order(chunk_size: int, mysql: MySQL) -> None:
 async def test_a_chunk_is_one_fetch(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows are fetched in as many trips as there are chunks, and one that finds the end."""
     sizes: list[int] = []
-    from offload_db.aio import _Chunks
+    from offload_db.aio.streams import _Chunks
 
     read = _Chunks._read
 

@@ -1,0 +1,163 @@
+"""The awaitable surface: connections in the shape that aiomysql users know.
+
+Owns no behaviour of its own: each awaitable method runs its synchronous sibling of ``connection.py`` under a bridge.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Generator
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from ..bridge import Place, bridged, place
+from ..connection import OffloadConnection
+from ..trips import Trip
+from .cursors import AsyncCursor
+from .pending import Pending
+from .transactions import transaction
+
+
+class AsyncConnection:
+    """An awaitable connection; the methods are PyMySQL's, the attributes are plain properties.
+
+    :meth:`close` breaks the link off, as aiomysql's does; a pool takes a connection back with
+    :meth:`OffloadPool.release`, or at the end of ``async with pool.acquire()``.
+    """
+
+    def __init__(self, connection: OffloadConnection) -> None:
+        self._connection = connection
+        self._depth = 0
+
+    def __repr__(self) -> str:
+        return f"<AsyncConnection {'closed' if self.closed else 'open'}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection cannot be used any more."""
+        return not self._connection.open
+
+    def cursor(self, *cursors: Any) -> Pending[AsyncCursor]:
+        """Make a cursor: ``async with conn.cursor() as cur``, or ``cur = await conn.cursor()``.
+
+        :param cursors: a PyMySQL cursor class; without one it is the connection's own
+        """
+        return Pending(lambda: AsyncCursor(self, self._connection.cursor(*cursors)))
+
+    async def begin(self) -> None:
+        """Begin a transaction."""
+        await bridged(self._connection.begin)
+
+    async def commit(self) -> None:
+        """Commit the transaction.
+
+        :raises ConnectionLost: if the link broke; it says whether the commit may have happened
+        """
+        await bridged(self._connection.commit)
+
+    async def rollback(self) -> None:
+        """Roll the transaction back."""
+        await bridged(self._connection.rollback)
+
+    async def autocommit(self, value: bool) -> None:
+        """Set the session's autocommit mode, until the connection is given back."""
+        await bridged(partial(self._connection.autocommit, value))
+
+    async def ping(self, reconnect: bool = False) -> None:
+        """Ask the server for a sign of life."""
+        await bridged(partial(self._connection.ping, reconnect))
+
+    async def select_db(self, db: str) -> None:
+        """Select another database, until the connection is given back."""
+        await bridged(partial(self._connection.select_db, db))
+
+    async def set_charset(self, charset: str) -> None:
+        """Speak another character set; the connection is thrown out when it is given back."""
+        await bridged(partial(self._connection._call, "set_character_set", charset))
+
+    async def show_warnings(self) -> Any:
+        """Return the warnings of the last statement."""
+        return await bridged(self._connection.show_warnings)
+
+    async def query(self, sql: str, unbuffered: bool = False) -> int:
+        """Send a statement without a cursor."""
+        return int(await bridged(partial(self._connection.query, sql, unbuffered)))
+
+    async def kill(self, thread_id: int) -> None:
+        """End another connection of the server."""
+        await bridged(partial(self._connection.kill, thread_id))
+
+    def transaction(
+        self, isolation_level: str | None = None, *, read_only: bool = False
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Run the block in a transaction; inside one it is a savepoint.
+
+        It is committed on success, and rolled back on any exception and on cancellation.
+
+        :param isolation_level: see :meth:`OffloadPool.transaction`
+        :param read_only: let the server refuse writes
+        """
+        return transaction(self, isolation_level, read_only)
+
+    def close(self) -> None:
+        """Break the link off at once; a pool throws it out then."""
+        self._connection._break_off()
+
+    async def ensure_closed(self) -> None:
+        """Close the connection, saying goodbye to the server."""
+        await bridged(self._end)
+
+    async def __aenter__(self) -> AsyncConnection:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        await self._give_up()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def _give_up(self) -> None:
+        await bridged(self._connection.close)
+
+    def _end(self) -> None:
+        link = self._connection._link
+        if link is None:
+            return
+        try:
+            link.call("close", partial(link.driver.close, link.raw), killable=False)
+        finally:
+            self.close()
+            self._connection.close()
+
+    def _release(self) -> Awaitable[None]:
+        if place() is Place.THREAD:
+            self._connection.close()
+            return _Released(None)
+        if self._connection._returns_at_once:
+            self._connection.close()
+            return _Released(None)
+        # It is under way even if nobody awaits it, and a task cannot be relied on to be there.
+        trip = Trip(partial(copy_context().run, self._connection.close))
+        threading.Thread(target=trip.run, name="offload_db release").start()
+        return _Released(trip)
+
+
+class _Released:
+    """What ``release()`` returns: awaiting it waits until the connection is back."""
+
+    __slots__ = ("_trip",)
+
+    def __init__(self, trip: Trip[None] | None) -> None:
+        self._trip = trip
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        if self._trip is not None:
+            await self._trip.join()

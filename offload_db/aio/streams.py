@@ -1,0 +1,143 @@
+"""Streams: the rows of an unbuffered result, a chunk for each trip to a worker.
+
+Owns reading ahead, and how a stream ends that is left early. Everything about the connection is the pool's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pymysql.cursors import Cursor, DictCursorMixin, SSCursor, SSDictCursor
+
+from ..bridge import Place, place
+from ..cursor import OffloadCursor
+from ..pool import OffloadPool
+from ..trips import Trip
+
+if TYPE_CHECKING:
+    from .connection import AsyncConnection
+
+
+async def stream(
+    pool: OffloadPool, sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
+) -> AsyncGenerator[Any, None]:
+    """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
+    async with pool.acquire(lane) as connection:
+        make, unbuffered = _unbuffered(connection, cursor)
+        async with connection.cursor(unbuffered) as rows:
+            await rows.execute(sql, args)
+            chunks = _Chunks(rows._cursor, chunk_size, make)
+            try:
+                async for chunk in chunks:
+                    for row in chunk:
+                        yield row
+            finally:
+                await chunks.stop()
+
+
+def _unbuffered(connection: AsyncConnection, cursor: Any) -> tuple[Callable[..., Any] | None, Any]:
+    """Choose the row factory and the unbuffered cursor class for what the user asked for."""
+    if cursor is not None and not (isinstance(cursor, type) and issubclass(cursor, Cursor)):
+        return cursor, SSDictCursor
+    wanted = cursor or connection.cursorclass
+    if issubclass(wanted, SSCursor):
+        return None, wanted
+    return None, SSDictCursor if issubclass(wanted, DictCursorMixin) else SSCursor
+
+
+class _Chunks:
+    """Reads the chunks of an unbuffered result, one ahead of the consumer."""
+
+    def __init__(self, cursor: OffloadCursor, size: int, make: Callable[..., Any] | None) -> None:
+        self._cursor = cursor
+        self._size = size
+        self._make = make
+        self._next: Trip[list[Any]] | None = None
+        # Errors whose rows before them were given out first: of the link, and of the row factory.
+        self._late: Exception | None = None
+        self._refused: Exception | None = None
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        if place() is Place.THREAD:
+            chunk = self._read()
+            if not chunk:
+                raise StopAsyncIteration
+            return chunk
+        trip = self._next or self._start()
+        self._next = None
+        try:
+            chunk = await trip.join()
+        except BaseException:
+            if not trip.back:
+                self._next = trip
+            raise
+        if not chunk:
+            raise StopAsyncIteration
+        if len(chunk) == self._size:
+            self._next = self._start()
+        return chunk
+
+    async def stop(self) -> None:
+        """Bring back the reader that is under way."""
+        trip, self._next = self._next, None
+        if trip is not None:
+            await trip.abandon(partial(self._interrupt, trip))
+
+    def _interrupt(self, trip: Trip[list[Any]]) -> None:
+        while not trip.back:  # it may be on its way to the wire still
+            self._cursor._link.interrupt()
+            time.sleep(0.001)
+
+    def _start(self) -> Trip[list[Any]]:
+        trip = Trip(partial(copy_context().run, self._read))
+        threading.Thread(target=trip.run, name="offload_db stream", daemon=True).start()
+        return trip
+
+    def _read(self) -> list[Any]:
+        """Read a chunk, on a thread; rows before an error come first, and the error comes with the next chunk."""
+        cursor, make = self._cursor, self._make
+        late, self._late = self._late, None
+        refused, self._refused = self._refused, None
+        try:
+            if refused is not None:
+                raise refused
+            if late is not None:
+                cursor._call("fetch", partial(_fail, late))  # the link is to know of it
+        finally:
+            del late, refused
+        rows = cursor._fetch(self._some) if cursor._streams() else cursor.fetchmany(self._size)
+        if make is None:
+            return list(rows)
+        made: list[Any] = []
+        try:
+            for row in rows:
+                made.append(make(**row))  # noqa: PERF401  # what was made before an error is given out
+        except Exception as error:
+            if not made:
+                raise
+            self._refused = error
+        return made
+
+    def _some(self) -> list[Any]:
+        raw = self._cursor._raw
+        rows: list[Any] = []
+        try:
+            while len(rows) < self._size and (row := raw.fetchone()) is not None:
+                rows.append(row)
+        except Exception as error:
+            if not rows:
+                raise
+            self._late = error
+        return rows
+
+
+def _fail(error: Exception) -> None:
+    raise error

@@ -1,0 +1,96 @@
+"""Transactions: begin, commit, roll back, and savepoints inside one.
+
+Owns which transaction a task is in. What is sent is the synchronous connection's to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pymysql.cursors import Cursor
+
+from ..bridge import Caller, bridged, caller
+from ..connection import OffloadConnection
+from ..errors import ConfigurationError
+from ..pool import OffloadPool
+
+if TYPE_CHECKING:  # connection.py offers transactions, and stands below this file
+    from .connection import AsyncConnection
+
+ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
+_current: ContextVar[tuple[OffloadPool, Caller, AsyncConnection] | None] = ContextVar(
+    "offload_db_transaction", default=None
+)
+
+
+def outer_transaction(pool: OffloadPool) -> AsyncConnection | None:
+    """Return the connection whose transaction on *pool* the calling task is in."""
+    current = _current.get()
+    if current is None or current[0] is not pool or current[1] != caller() or not current[2]._depth:
+        return None
+    return current[2]
+
+
+@asynccontextmanager
+async def transaction(
+    connection: AsyncConnection, isolation_level: str | None, read_only: bool
+) -> AsyncGenerator[AsyncConnection, None]:
+    """Run the block in a transaction of the connection; see :meth:`AsyncConnection.transaction`."""
+    inner = connection._depth > 0
+    if isolation_level is not None and isolation_level.upper() not in ISOLATION_LEVELS:
+        raise ConfigurationError(
+            f"transaction: isolation_level={isolation_level!r}; accepted are {', '.join(ISOLATION_LEVELS)} and None"
+        )
+    if inner and (isolation_level is not None or read_only):
+        raise ConfigurationError(
+            "transaction: a transaction inside another is a savepoint, which has no isolation_level or read_only"
+        )
+    savepoint = f"offload_db_{connection._depth}" if inner else None
+    if savepoint is not None:
+        begin = [f"SAVEPOINT {savepoint}"]
+    else:
+        begin = [f"SET TRANSACTION ISOLATION LEVEL {isolation_level.upper()}"] if isolation_level else []
+        begin.append(f"START TRANSACTION READ {'ONLY' if read_only else 'WRITE'}")
+    sync = connection._connection
+    await bridged(partial(_send, sync, begin))
+    connection._depth += 1
+    try:
+        yield connection
+    except BaseException:
+        connection._depth -= 1
+        await bridged(partial(sync._undo, savepoint))
+        raise
+    connection._depth -= 1
+    end = sync.commit if savepoint is None else partial(_send, sync, [f"RELEASE SAVEPOINT {savepoint}"])
+    await bridged(end)
+
+
+def _send(connection: OffloadConnection, statements: list[str]) -> None:
+    with connection.cursor(Cursor) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@asynccontextmanager
+async def pool_transaction(
+    pool: OffloadPool, lane: str | None, isolation_level: str | None, read_only: bool
+) -> AsyncGenerator[AsyncConnection, None]:
+    """Check out a connection for a transaction; inside one of the same task and pool, make a savepoint of it."""
+    outer = outer_transaction(pool)
+    if outer is not None:
+        async with transaction(outer, isolation_level, read_only):
+            yield outer
+        return
+    async with pool.acquire(lane) as connection:
+        token = _current.set((pool, caller(), connection))
+        try:
+            async with transaction(connection, isolation_level, read_only):
+                yield connection
+        finally:
+            with suppress(ValueError):  # left by another context than it was entered in
+                _current.reset(token)
