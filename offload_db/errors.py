@@ -80,7 +80,7 @@ class ConnectionLost(_CodedError, OperationalError):
     """Whether the server may have executed the statement: True unless it certainly was not sent."""
 
 
-class PoolClosed(_CodedError, OperationalError):
+class PoolClosed(_CodedError, OperationalError, RuntimeError):
     """Raised when the pool is closed or draining."""
 
     code: ClassVar[int] = CR.CR_SERVER_GONE_ERROR

@@ -161,8 +161,7 @@ class Operations(Keeper):
 
         Otherwise like :meth:`fetch_all`; no row is made, so a callable as *cursor* is not called.
         """
-        kind = cursor if isinstance(cursor, type) and issubclass(cursor, Cursor) else Cursor
-        row = await self._operate(sql, lane, timeout, partial(_read, _first, sql, args, kind))
+        row = await self._operate(sql, lane, timeout, partial(_read, _first, sql, args, row_shape(cursor)[1] or Cursor))
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -313,10 +312,8 @@ class _Refused:
 
 def _read(pick: Callable[[Any], Any], sql: str, args: Args, cursor: Any, link: Link) -> Any:
     """Execute and fetch, on a worker."""
-    make = None
-    if cursor is not None and not (isinstance(cursor, type) and issubclass(cursor, Cursor)):
-        make, cursor = cursor, DictCursor
-    with link.raw.cursor(cursor) as raw:
+    make, kind = row_shape(cursor)
+    with link.raw.cursor(DictCursor if make else kind) as raw:
         raw.execute(sql, _parameters(args))
         result = pick(raw)
     if make is not None and result is not None:
@@ -326,6 +323,14 @@ def _read(pick: Callable[[Any], Any], sql: str, args: Args, cursor: Any, link: L
             return _Refused(error)  # and what the statement began is rolled back
     _end_transaction(link)
     return result
+
+
+def row_shape(cursor: Any) -> tuple[Callable[..., Any] | None, type[Cursor] | None]:
+    """Tell a callable that makes rows from a cursor class, PyMySQL's or awaitable; at most one of both is there."""
+    kind = getattr(cursor, "_driver_class", cursor)
+    if kind is None or (isinstance(kind, type) and issubclass(kind, Cursor)):
+        return None, kind
+    return cursor, None
 
 
 def _parameters(args: Args) -> Any:

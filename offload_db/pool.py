@@ -32,7 +32,7 @@ DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, 5
 # Seconds that callers have to give back their connections when aclose() has broken off what they waited for.
 BREAK_OFF_TIMEOUT = 1.0
 
-_OPTIONS = (
+OPTIONS = (
     "lanes",
     "checkout_timeout",
     "max_waiting",
@@ -163,7 +163,7 @@ class OffloadPool(Operations):
             raise ConfigurationError(
                 f"OffloadPool.create: creator={kind_of(creator)}; accepted are driver modules and connecting functions"
             )
-        chosen = {name: options.pop(name) for name in _OPTIONS if name in options}
+        chosen = {name: options.pop(name) for name in OPTIONS if name in options}
         try:
             dbutils = PooledDB(
                 creator, maxconnections=max_size, blocking=True, maxusage=maxusage, setsession=setsession, **options

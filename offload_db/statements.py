@@ -248,6 +248,11 @@ class Link:
         if call is not None:
             self._killer.stop(call)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is being made."""
+        return self._call is not None
+
     def give_up(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
         self.fault = self.fault or "closed"

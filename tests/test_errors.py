@@ -19,7 +19,7 @@ BASES: dict[type[Exception], tuple[type[BaseException], ...]] = {
     errors.LaneFull: (OperationalError, TooManyConnectionsError),
     errors.StatementTimeout: (OperationalError, TimeoutError),
     errors.ConnectionLost: (OperationalError,),
-    errors.PoolClosed: (OperationalError,),
+    errors.PoolClosed: (OperationalError, RuntimeError),
     errors.ConnectionClosed: (InterfaceError, InvalidConnectionError),
     errors.BridgeError: (RuntimeError,),
     errors.BlockingCallError: (RuntimeError,),

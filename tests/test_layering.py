@@ -34,7 +34,17 @@ ORDER = (
 )
 
 # The same for the files of the awaitable surface among themselves.
-AIO_ORDER = ("pending", "cursors", "transactions", "connection", "streams", "surface", "__init__")
+AIO_ORDER = (
+    "pending",
+    "cursors",
+    "settings",
+    "transactions",
+    "connection",
+    "streams",
+    "surface",
+    "pool",
+    "__init__",
+)
 
 
 def own_imports(source: str, *, depth: int = 1, at_run_time: bool = True) -> set[str]:

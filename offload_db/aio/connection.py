@@ -11,14 +11,22 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
+
+import pymysql
+from pymysql import cursors as drivers
+from pymysql.constants import SERVER_STATUS
 
 from ..bridge import Place, bridged, place
 from ..connection import OffloadConnection
 from ..trips import Trip
-from .cursors import AsyncCursor
+from ..unpooled import connect as connect_unpooled
+from .cursors import AsyncCursor, DictCursor, SSDictCursor, awaitable_class, cursor_class, driver_class
 from .pending import Pending
+from .settings import connection_settings
 from .transactions import transaction
+
+C = TypeVar("C", bound=AsyncCursor)
 
 
 class AsyncConnection:
@@ -28,9 +36,11 @@ class AsyncConnection:
     :meth:`OffloadPool.release`, or at the end of ``async with pool.acquire()``.
     """
 
-    def __init__(self, connection: OffloadConnection) -> None:
+    def __init__(self, connection: OffloadConnection, *, echo: bool = False) -> None:
         self._connection = connection
         self._depth = 0
+        self.echo = echo
+        """Whether statements are logged, without their parameters."""
 
     def __repr__(self) -> str:
         return f"<AsyncConnection {'closed' if self.closed else 'open'}>"
@@ -40,12 +50,40 @@ class AsyncConnection:
         """Whether the connection cannot be used any more."""
         return not self._connection.open
 
-    def cursor(self, *cursors: Any) -> Pending[AsyncCursor]:
+    @property
+    def user(self) -> str:
+        """As whom the connection is logged in."""
+        user = self._connection.user
+        return user.decode() if isinstance(user, bytes) else str(user)
+
+    @overload
+    def cursor(self) -> Pending[AsyncCursor]: ...
+    @overload
+    def cursor(self, cursor: type[C], /) -> Pending[C]: ...
+    @overload
+    def cursor(self, cursor: type[drivers.SSDictCursor], /) -> Pending[SSDictCursor]: ...
+    @overload
+    def cursor(self, cursor: type[drivers.DictCursor], /) -> Pending[DictCursor]: ...
+    @overload
+    def cursor(self, *cursors: Any) -> Pending[AsyncCursor]: ...
+    def cursor(self, *cursors: Any) -> Pending[Any]:
         """Make a cursor: ``async with conn.cursor() as cur``, or ``cur = await conn.cursor()``.
 
-        :param cursors: a PyMySQL cursor class; without one it is the connection's own
+        :param cursors: a cursor class, of :mod:`offload_db.aio` or PyMySQL's; without one it is the connection's own,
+            and several are put together
+        :raises TypeError: if that is no cursor class
         """
-        return Pending(lambda: AsyncCursor(self, self._connection.cursor(*cursors)))
+        return Pending(partial(self._make_cursor, cursor_class(cursors)))
+
+    def escape(self, obj: Any) -> str:
+        """Return the value as it would stand in a statement."""
+        return str(self._connection.escape(obj))
+
+    literal = escape
+
+    def get_transaction_status(self) -> bool:
+        """Tell whether the server has said that a transaction is open."""
+        return bool(self._connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     async def begin(self) -> None:
         """Begin a transaction."""
@@ -66,9 +104,12 @@ class AsyncConnection:
         """Set the session's autocommit mode, until the connection is given back."""
         await bridged(partial(self._connection.autocommit, value))
 
-    async def ping(self, reconnect: bool = False) -> None:
-        """Ask the server for a sign of life."""
-        await bridged(partial(self._connection.ping, reconnect))
+    async def ping(self, reconnect: bool = True) -> None:
+        """Ask the server for a sign of life.
+
+        :param reconnect: connect anew if there is none; never done inside :meth:`transaction`, half of which is gone
+        """
+        await bridged(partial(self._ping, reconnect and not self._depth))
 
     async def select_db(self, db: str) -> None:
         """Select another database, until the connection is given back."""
@@ -124,6 +165,22 @@ class AsyncConnection:
     async def _give_up(self) -> None:
         await bridged(self._connection.close)
 
+    def _make_cursor(self, kind: Any) -> AsyncCursor:
+        wanted = driver_class(kind)
+        cursor = self._connection.cursor(*([] if wanted is None else [wanted]))
+        made = kind if isinstance(kind, type) and issubclass(kind, AsyncCursor) else awaitable_class(type(cursor._raw))
+        return made(self, cursor)
+
+    def _ping(self, reconnect: bool) -> None:
+        try:
+            if self._connection.open or not reconnect:
+                self._connection.ping(False)
+                return
+        except pymysql.MySQLError:
+            if not reconnect:
+                raise
+        self._connection.connect()
+
     def _end(self) -> None:
         link = self._connection._link
         if link is None:
@@ -161,3 +218,29 @@ class _Released:
     async def _wait(self) -> None:
         if self._trip is not None:
             await self._trip.join()
+
+
+Connection = AsyncConnection
+"""The name that aiomysql's users know."""
+
+
+def connect(
+    host: str = "localhost",
+    user: str | None = None,
+    password: str = "",
+    db: str | None = None,
+    port: int = 3306,
+    *,
+    echo: bool = False,
+    **settings: Any,
+) -> Pending[AsyncConnection]:
+    """Open a connection that belongs to no pool; awaited, or entered with ``async with``, which closes it.
+
+    The keywords are :func:`aiomysql.connect`'s, see :func:`create_pool`. If the task is cancelled, no connection is
+    left open.
+
+    :raises pymysql.err.OperationalError: if the server can't be reached
+    """
+    given = {"host": host, "user": user, "password": password, "db": db, "port": port, **settings}
+    wanted = connection_settings("connect", given)
+    return Pending(lambda: AsyncConnection(connect_unpooled(**wanted), echo=echo))

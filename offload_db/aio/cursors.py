@@ -5,10 +5,13 @@ Owns no behaviour of its own: each awaitable method runs its synchronous sibling
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pymysql import cursors as drivers
 
 from ..bridge import bridged
 from ..cursor import OffloadCursor
@@ -16,12 +19,23 @@ from ..cursor import OffloadCursor
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection
 
+Row = TypeVar("Row")
+
+logger = logging.getLogger("offload_db")
+
+# What a subclass may set, and what aiomysql's subclasses may set besides, which nothing would ask for here.
+_SETTINGS = ("dict_type", "max_stmt_length")
+_HOOKS = ("_conv_row", "_do_get_result", "_query", "_show_warnings")
+
 
 class AsyncCursor:
     """An awaitable cursor; the methods are PyMySQL's, the attributes are plain properties.
 
     Cancelling the task kills the statement that runs; the cursor and its connection can be used afterwards.
     """
+
+    _driver_class: ClassVar[Any] = None
+    """The driver's class of such cursors, None where it is the connection's own."""
 
     def __init__(self, connection: AsyncConnection, cursor: OffloadCursor) -> None:
         self._connection = connection
@@ -39,6 +53,11 @@ class AsyncCursor:
     def closed(self) -> bool:
         """Whether the cursor was closed."""
         return self._cursor.connection is None
+
+    @property
+    def echo(self) -> bool:
+        """Whether statements are logged, without their parameters."""
+        return self._connection.echo
 
     @property
     def rowcount(self) -> int:
@@ -79,14 +98,21 @@ class AsyncCursor:
         :raises StatementTimeout: if it ran past its timeout; it was killed
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
+        self._log(query)
         return int(await bridged(partial(self._cursor.execute, query, args)))
 
-    async def executemany(self, query: str, args: Sequence[Any]) -> int:
-        """Execute a statement for each item of *args*, in one trip, and return the number of rows."""
-        return int(await bridged(partial(self._cursor.executemany, query, args)) or 0)
+    async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
+        """Execute a statement for each item of *args*, in one trip.
+
+        :return: the number of rows; None if there is no item
+        """
+        self._log(query)
+        affected: int | None = await bridged(partial(self._cursor.executemany, query, args))
+        return affected
 
     async def callproc(self, procname: str, args: Sequence[Any] = ()) -> Any:
         """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`."""
+        self._log(f"CALL {procname}")
         return await bridged(partial(self._cursor.callproc, procname, args))
 
     async def nextset(self) -> bool | None:
@@ -142,3 +168,85 @@ class AsyncCursor:
 
     async def _give_up(self) -> None:
         await self.close()
+
+    def _log(self, statement: str) -> None:
+        if self.echo:
+            logger.info("%s", statement)
+
+
+class _RowCursor(AsyncCursor, Generic[Row]):
+    """A cursor whose rows have a shape that is known."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_driver_class" in vars(cls):
+            return
+        if hooks := [name for name in _HOOKS if name in vars(cls)]:
+            raise TypeError(
+                f"{cls.__qualname__}.{hooks[0]} would never be called: rows are made by PyMySQL's cursors; set"
+                f" dict_type, convert the rows that are fetched, or override it in a subclass of PyMySQL's cursor"
+            )
+        bases = dict.fromkeys(base._driver_class for base in cls.__bases__ if issubclass(base, _RowCursor))
+        chosen = {name: vars(cls)[name] for name in _SETTINGS if name in vars(cls)}
+        cls._driver_class = type(cls.__name__, tuple(bases), {**chosen, "awaitable": cls})
+
+    if TYPE_CHECKING:
+
+        async def fetchone(self) -> Row | None: ...
+        async def fetchmany(self, size: int | None = None) -> Sequence[Row]: ...
+        async def fetchall(self) -> Sequence[Row]: ...
+        async def __anext__(self) -> Row: ...
+
+
+class Cursor(_RowCursor[tuple[Any, ...]]):
+    """A cursor whose rows are tuples."""
+
+    _driver_class: ClassVar[Any] = drivers.Cursor
+
+
+class SSCursor(Cursor):
+    """An unbuffered cursor whose rows are tuples."""
+
+    _driver_class = drivers.SSCursor
+
+
+class DictCursor(_RowCursor[dict[str, Any]]):
+    """A cursor whose rows are dictionaries; a subclass may set another *dict_type*."""
+
+    _driver_class: ClassVar[Any] = drivers.DictCursor
+
+
+class SSDictCursor(DictCursor):
+    """An unbuffered cursor whose rows are dictionaries; a subclass may set another *dict_type*."""
+
+    _driver_class = drivers.SSDictCursor
+
+
+def cursor_class(wanted: tuple[Any, ...]) -> Any:
+    """Return the one class that was asked for, or one that is all of them; None if none was.
+
+    :raises TypeError: if one of them is no class of cursors
+    """
+    for kind in wanted:
+        if kind is not None and not (isinstance(kind, type) and hasattr(kind, "execute")):
+            raise TypeError(f"cursor({kind!r}): accepted are cursor classes, of offload_db.aio or of PyMySQL")
+    if len(wanted) < 2:
+        return wanted[0] if wanted else None
+    name = "".join(kind.__name__ for kind in wanted).replace("Cursor", "") + "Cursor"
+    return type(name, wanted, {})
+
+
+def driver_class(kind: Any) -> Any:
+    """Return the driver's class of a class of cursors."""
+    return getattr(kind, "_driver_class", kind)
+
+
+def awaitable_class(kind: type) -> type[AsyncCursor]:
+    """Return the class of awaitable cursors that is made for a driver's class of cursors."""
+    made: type[AsyncCursor] | None = getattr(kind, "awaitable", None)
+    if made is not None:
+        return made
+    for found in (SSDictCursor, DictCursor, SSCursor, Cursor):
+        if issubclass(kind, found._driver_class):
+            return found
+    return AsyncCursor

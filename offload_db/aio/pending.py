@@ -5,9 +5,9 @@ Owns the object that such a call returns. What it makes, and how that is given u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..bridge import bridged
 
@@ -21,17 +21,34 @@ class _Resource(Protocol):
         """Give it up."""
 
 
-class Pending(Generic[R]):
-    """A call that can be awaited for its result, or entered with ``async with``, which gives the result up again."""
+class Pending(Coroutine[Any, Any, R]):
+    """A call that can be awaited for its result, or entered with ``async with``, which gives the result up again.
 
-    __slots__ = ("_made", "_make")
+    It is a coroutine to ``asyncio.create_task`` and the like; nothing happens before it is awaited.
+    """
+
+    __slots__ = ("_coroutine", "_made", "_make")
 
     def __init__(self, make: Callable[[], R]) -> None:
         self._make = make
         self._made: R | None = None
+        self._coroutine: Coroutine[Any, Any, R] | None = None
 
     def __await__(self) -> Generator[Any, Any, R]:
         return bridged(self._make).__await__()
+
+    def send(self, value: Any) -> Any:
+        """Run on; for event loops."""
+        return self._begun().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where it waits; for event loops."""
+        return self._begun().throw(*error)
+
+    def close(self) -> None:
+        """End it where it waits; for event loops."""
+        if self._coroutine is not None:
+            self._coroutine.close()
 
     async def __aenter__(self) -> R:
         self._made = made = await self
@@ -43,3 +60,8 @@ class Pending(Generic[R]):
         made, self._made = self._made, None
         if made is not None:
             await made._give_up()
+
+    def _begun(self) -> Coroutine[Any, Any, R]:
+        if self._coroutine is None:
+            self._coroutine = bridged(self._make)
+        return self._coroutine

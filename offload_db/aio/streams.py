@@ -12,10 +12,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pymysql.cursors import Cursor, DictCursorMixin, SSCursor, SSDictCursor
+from pymysql.cursors import DictCursorMixin, SSCursor, SSDictCursor
 
 from ..bridge import Place, place
 from ..cursor import OffloadCursor
+from ..operations import row_shape
 from ..pool import OffloadPool
 from ..trips import Trip
 
@@ -42,9 +43,10 @@ async def stream(
 
 def _unbuffered(connection: AsyncConnection, cursor: Any) -> tuple[Callable[..., Any] | None, Any]:
     """Choose the row factory and the unbuffered cursor class for what the user asked for."""
-    if cursor is not None and not (isinstance(cursor, type) and issubclass(cursor, Cursor)):
-        return cursor, SSDictCursor
-    wanted = cursor or connection.cursorclass
+    make, kind = row_shape(cursor)
+    if make is not None:
+        return make, SSDictCursor
+    wanted = kind or connection.cursorclass
     if issubclass(wanted, SSCursor):
         return None, wanted
     return None, SSDictCursor if issubclass(wanted, DictCursorMixin) else SSCursor
