@@ -248,7 +248,7 @@ class Operations(Keeper):
             the pool's cursor class
         """
         check_count("OffloadPool.stream", "chunk_size", chunk_size, minimum=1)
-        return self._awaitable.stream(self, sql, _parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
+        return self._awaitable.stream(self, sql, parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
 
     async def run_transaction(
         self,
@@ -314,7 +314,7 @@ def _read(pick: Callable[[Any], Any], sql: str, args: Args, cursor: Any, link: L
     """Execute and fetch, on a worker."""
     make, kind = row_shape(cursor)
     with link.raw.cursor(DictCursor if make else kind) as raw:
-        raw.execute(sql, _parameters(args))
+        raw.execute(sql, parameters(args))
         result = pick(raw)
     if make is not None and result is not None:
         try:
@@ -333,7 +333,7 @@ def row_shape(cursor: Any) -> tuple[Callable[..., Any] | None, type[Cursor] | No
     return cursor, None
 
 
-def _parameters(args: Args) -> Any:
+def parameters(args: Args) -> Any:
     """Wrap a single value: PyMySQL takes it as it is, but will not for ever."""
     return args if args is None or isinstance(args, (tuple, list, dict)) else (args,)
 
@@ -348,7 +348,7 @@ def _first(raw: Any) -> Any:
 
 def _write(pick: Callable[[Any], int], sql: str, args: Args, link: Link) -> int:
     with link.raw.cursor() as raw:
-        raw.execute(sql, _parameters(args))
+        raw.execute(sql, parameters(args))
         result = pick(raw)
     _end_transaction(link)
     return result

@@ -53,8 +53,12 @@ class AsyncConnection:
     @property
     def user(self) -> str:
         """As whom the connection is logged in."""
-        user = self._connection.user
-        return user.decode() if isinstance(user, bytes) else str(user)
+        return str(_text(self._connection.user))
+
+    @property
+    def db(self) -> str | None:
+        """The database that the connection was opened with."""
+        return _text(self._connection.db)
 
     @overload
     def cursor(self) -> Pending[AsyncCursor]: ...
@@ -202,6 +206,10 @@ class AsyncConnection:
         trip = Trip(partial(copy_context().run, self._connection.close))
         threading.Thread(target=trip.run, name="offload_db release").start()
         return _Released(trip)
+
+
+def _text(name: str | bytes | None) -> str | None:
+    return name.decode() if isinstance(name, bytes) else name  # PyMySQL keeps what it has encoded
 
 
 class _Released:

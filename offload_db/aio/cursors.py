@@ -15,6 +15,7 @@ from pymysql import cursors as drivers
 
 from ..bridge import bridged
 from ..cursor import OffloadCursor
+from ..operations import parameters
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection
@@ -99,7 +100,7 @@ class AsyncCursor:
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
         self._log(query)
-        return int(await bridged(partial(self._cursor.execute, query, args)))
+        return int(await bridged(partial(self._cursor.execute, query, parameters(args))))
 
     async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
         """Execute a statement for each item of *args*, in one trip.
@@ -126,7 +127,8 @@ class AsyncCursor:
 
     async def fetchmany(self, size: int | None = None) -> Any:
         """Fetch the next *size* rows, by default ``arraysize``."""
-        return await bridged(partial(self._cursor.fetchmany, size))
+        rows = await bridged(partial(self._cursor.fetchmany, size))
+        return rows if self.description else []
 
     async def fetchall(self) -> Any:
         """Fetch all rows that are left."""

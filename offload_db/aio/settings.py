@@ -38,6 +38,8 @@ def connection_settings(where: str, given: dict[str, Any]) -> dict[str, Any]:
     for name in ("connect_timeout", "conv", "program_name", "use_unicode"):
         if not settings.get(name, True):
             del settings[name]  # None has no meaning to PyMySQL, or another one
+    if settings.get("sql_mode"):
+        settings["sql_mode"] = settings["sql_mode"].strip("'\"")  # aiomysql leaves quoting to its users
     if "conv" in settings:
         settings["conv"] = {**pymysql.converters.encoders, **settings["conv"]}
     if "cursorclass" in settings:
