@@ -218,14 +218,7 @@ class PyMySQLDriver(Driver):
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        if sock is None:
-            return False
-        try:
-            poll = select.poll()
-        except AttributeError:  # Windows
-            return not select.select([sock], [], [], 0)[0]
-        poll.register(sock, select.POLLIN)
-        return not poll.poll(0)
+        return sock is not None and not _readable(sock, 0)
 
     def unread(self, raw: Any) -> bool:
         result = raw._result
@@ -244,19 +237,10 @@ class PyMySQLDriver(Driver):
         result = cursor._result
         if not result.unbuffered_active or _reads_its_own_way(cursor.__class__):
             return 0
-        connection = result.connection
         ahead = getattr(result, "ahead", None)
         if ahead:
             return len(ahead)
-        sock: socket.socket = connection._sock
-        before = sock.gettimeout()
-        sock.settimeout(0.0)
-        try:
-            buffered: bytes = connection._rfile.peek()
-        except OSError:  # of TLS: part of a record has arrived
-            return 0
-        finally:
-            sock.settimeout(before)
+        buffered = _buffered(result.connection)
         # The end of the result and an error stay where they are, for whoever asks for what comes after the last row.
         rows = start = 0
         while start + 4 < len(buffered):
@@ -399,7 +383,7 @@ class PyMySQLDriver(Driver):
         while self.unfinished(cursor):
             result, connection = cursor._result, cursor.connection
             while result.unbuffered_active:
-                if rows >= _DRAIN_ROWS or time.monotonic() > deadline:
+                if rows >= _DRAIN_ROWS or not _arrives(connection, deadline - time.monotonic()):
                     self._part(cursor, connection)
                     break
                 _skip_row(result, connection)
@@ -440,6 +424,35 @@ class PyMySQLDriver(Driver):
             reader.detach()  # to close it would wait for its lock
         if sock is not None:
             sock.close()  # the child's copy; the server is told nothing
+
+
+def _buffered(connection: Any) -> bytes:
+    """Return what has arrived and was not read, or the beginning of it."""
+    sock: socket.socket = connection._sock
+    before = sock.gettimeout()
+    sock.settimeout(0.0)
+    try:
+        return bytes(connection._rfile.peek())
+    except OSError:  # of TLS: part of a record has arrived
+        return b""
+    finally:
+        sock.settimeout(before)
+
+
+def _arrives(connection: Any, seconds: float) -> bool:
+    """Tell whether something to read arrives within the seconds."""
+    if seconds <= 0:
+        return False
+    return bool(_buffered(connection)) or _readable(connection._sock, seconds)
+
+
+def _readable(sock: socket.socket, seconds: float) -> bool:
+    try:
+        poll = select.poll()
+    except AttributeError:  # Windows
+        return bool(select.select([sock], [], [], seconds)[0])
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _skip_row(result: Any, connection: Any) -> None:

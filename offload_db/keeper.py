@@ -257,6 +257,8 @@ class Keeper:
 
     def _discard(self, link: Link, reason: str) -> None:
         try:
+            if reason == "abandoned_result" and place() is not Place.LOOP:
+                link.end_result()  # or the server might work on for rows that nobody takes
             if link.fault is None and place() is Place.BRIDGED:
                 self._workers.run("close", link.close, shield=True)
         except BaseException:

@@ -67,6 +67,28 @@ class Killer:
         self._counters.add("kills_failed")
         call.cut()
 
+    def end(self, call: StoppableCall) -> None:
+        """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.
+
+        Returns after :data:`PATIENCE` seconds at most, and never raises.
+        """
+        identity = call.identity
+        if identity is None or not self._places.acquire(timeout=PATIENCE):
+            return
+        try:
+            admin = self._reach(identity, call, time.monotonic() + PATIENCE)
+            if admin is None:
+                return
+            try:
+                if driver_of(admin).kill(admin, identity):
+                    self._counters.add("kills")
+            finally:
+                driver_of(admin).close(admin)
+        except Exception as error:
+            logger.info("a statement could not be killed (%s); its link is closed", type(error).__name__)
+        finally:
+            self._places.release()
+
     def _kill(self, call: StoppableCall, deadline: float) -> None:
         identity = call.identity
         if identity is None:

@@ -253,6 +253,14 @@ class Link:
         """Whether a call is being made."""
         return self._call is not None
 
+    def end_result(self) -> None:
+        """Kill the statement whose rows have not been read to their end; the link must be closed next.
+
+        If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
+        """
+        call = StoppableCall(self.raw, self.driver, self.identity, killable=True)
+        self._workers.run("kill", partial(self._killer.end, call), shield=True)
+
     def give_up(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
         self.fault = self.fault or "closed"

@@ -304,3 +304,45 @@ async def test_who_iterates_on_in_another_session(mysql: MySQL, database: dict[s
                 await pool.execute("INSERT INTO t VALUES (%s)", number)
             assert value(plain, "SELECT SUM(a) FROM t") == 210
             accounted(pool)
+
+
+# After two rows that fill the server's buffer for sending, one that takes its time.
+SLOW_THIRD_ROW = "SELECT IF(seq = 3, SLEEP(30), REPEAT('x', 100000)), seq FROM mysql.seq_1_to_3"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["break", "error", "cancelled between two rows", "cursor"])
+async def test_leaving_early_kills_what_still_runs(how: str, mysql: MySQL, database: dict[str, Any]) -> None:
+    """A statement that the server still works for when its rows are given up is killed, and nobody waits for it."""
+    with pool_of(1, database) as pool:
+        scope = anyio.CancelScope()
+
+        async def leave() -> None:
+            if how == "cursor":
+                async with pool.acquire() as connection, connection.cursor(SSCursor) as cursor:
+                    await cursor.execute(SLOW_THIRD_ROW)
+                    assert (await cursor.fetchone())[1] == 1
+                    return
+            async with aclosing(pool.stream(SLOW_THIRD_ROW, chunk_size=1)) as rows:
+                async for _, number in rows:
+                    await settled(lambda: running(mysql, database, "SLEEP"))
+                    if number == 2 and how == "error":
+                        raise LookupError
+                    if number == 2 and how == "break":
+                        break
+                    if number == 2:
+                        scope.cancel()
+                        await anyio.sleep_forever()
+
+        started = time.monotonic()
+        with scope:
+            try:
+                await leave()
+            except LookupError:
+                assert how == "error"
+        assert pool.statistics().in_use == 0
+        assert time.monotonic() - started < 20, "the third row was waited for"
+        await settled(lambda: not running(mysql, database, "SLEEP"), timeout=5)
+        assert pool.statistics().kills == 1
+        assert await pool.fetch_value("SELECT 'mine'") == "mine"
+        accounted(pool)
