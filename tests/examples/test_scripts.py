@@ -76,6 +76,29 @@ POINTS = {
         r"'mail to user 0 sent from a worker thread' and nine more",
         r"'mail to me sent from a main thread'",
     ),
+    "migration_stages": (
+        r"blocking : \d+ ms for trucks \[0, 1, 2, 3, 4\]",
+        r"decorated: \d+ ms for trucks \[0, 1, 2, 3, 4\]",
+        r"awaitable: \d+ ms for trucks \[0, 1, 2, 3, 4\]",
+        r"all three at once: 18 checkouts in all, 18 came back",
+    ),
+    "streaming_csv": (
+        r"downloaded 50001 lines, the last is '50000,truck 50000'",
+        r"another client leaves after '10,truck 10'",
+        r"connections still in use: 0",
+    ),
+    "transaction": (
+        r"(?s)30 litres: committed.*no note: Duplicate entry.*30 litres: committed.*80 litres: rolled back",
+        r"tanks: \[\(40,\), \(60,\)\]",
+        r"notes: \[\('30 litres moved',\)\]",
+    ),
+    "from_aiomysql": (
+        r"size 2, free 2, at most 10",
+        r"as before: \[\{'seq': 2\}, \{'seq': 3\}\]",
+        r"ProgrammingError: 1146",
+        r"a legacy handler on the same pool: \{'trucks': 5\}",
+        r"size 2 still",
+    ),
 }
 
 
