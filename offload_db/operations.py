@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 import pymysql
-from pymysql.cursors import Cursor, DictCursor
+from pymysql.cursors import Cursor, DictCursor, DictCursorMixin
 
 from .bridge import bridged
 from .keeper import Keeper
@@ -21,7 +21,12 @@ from .settings import check_count, check_seconds
 from .statements import Link
 
 if TYPE_CHECKING:  # the surfaces stand below this file, see Operations._awaitable
-    from .aio import AsyncConnection, Pending
+    from .aio import AsyncConnection, AsyncCursor, DictCursor as AsyncDictCursor, Pending
+
+    Dicts = type[DictCursorMixin | AsyncDictCursor]
+    """Classes of cursors whose rows are dictionaries."""
+    Rows = type[Cursor | AsyncCursor]
+    """Classes of cursors whose rows may be anything."""
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -66,7 +71,7 @@ class Operations(Keeper):
         *,
         lane: str | None = None,
         timeout: float | None = None,
-        cursor: type[DictCursor],
+        cursor: Dicts,
     ) -> list[dict[str, Any]]: ...
     @overload
     async def fetch_all(
@@ -76,7 +81,7 @@ class Operations(Keeper):
         *,
         lane: str | None = None,
         timeout: float | None = None,
-        cursor: type[Cursor] | None = None,
+        cursor: Rows | None = None,
     ) -> list[Any]: ...
     @overload
     async def fetch_all(
@@ -120,7 +125,7 @@ class Operations(Keeper):
         *,
         lane: str | None = None,
         timeout: float | None = None,
-        cursor: type[DictCursor],
+        cursor: Dicts,
     ) -> dict[str, Any] | None: ...
     @overload
     async def fetch_one(
@@ -130,7 +135,7 @@ class Operations(Keeper):
         *,
         lane: str | None = None,
         timeout: float | None = None,
-        cursor: type[Cursor] | None = None,
+        cursor: Rows | None = None,
     ) -> Any: ...
     @overload
     async def fetch_one(
@@ -227,6 +232,36 @@ class Operations(Keeper):
         """
         return self._awaitable.transaction(self, lane, isolation_level, read_only)
 
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Dicts,
+    ) -> AsyncGenerator[dict[str, Any], None]: ...
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Rows | None = None,
+    ) -> AsyncGenerator[Any, None]: ...
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Callable[..., Row],
+    ) -> AsyncGenerator[Row, None]: ...
     def stream(
         self,
         sql: str,

@@ -6,7 +6,7 @@ Owns no behaviour of its own: each awaitable method runs its synchronous sibling
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -156,7 +156,7 @@ class AsyncCursor:
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncCursor:
+    def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
@@ -197,6 +197,7 @@ class _RowCursor(AsyncCursor, Generic[Row]):
         async def fetchone(self) -> Row | None: ...
         async def fetchmany(self, size: int | None = None) -> Sequence[Row]: ...
         async def fetchall(self) -> Sequence[Row]: ...
+        def __aiter__(self) -> AsyncIterator[Row]: ...
         async def __anext__(self) -> Row: ...
 
 
