@@ -80,7 +80,8 @@ class Killer:
             if admin is None:
                 return
             try:
-                if driver_of(admin).kill(admin, identity):
+                self._send(admin, identity, call)
+                if call.killed:
                     self._counters.add("kills")
             finally:
                 driver_of(admin).close(admin)
@@ -99,19 +100,22 @@ class Killer:
         pause = 0.002
         try:
             while not call.finished.is_set() and time.monotonic() < deadline:
-                my_turn = self._turn.acquire(timeout=TURN)
-                try:
-                    if driver_of(admin).kill(admin, identity):
-                        call.killed = True
-                        call.finished.wait(EFFECT)
-                finally:
-                    if my_turn:
-                        self._turn.release()
+                self._send(admin, identity, call)
                 # The statement may not have reached the server yet, or another one of the same call may follow.
                 call.finished.wait(pause)
                 pause = min(pause * 2, 0.25)
         finally:
             driver_of(admin).close(admin)
+
+    def _send(self, admin: Any, identity: Identity, call: StoppableCall) -> None:
+        my_turn = self._turn.acquire(timeout=TURN)
+        try:
+            if driver_of(admin).kill(admin, identity):
+                call.killed = True
+                call.finished.wait(EFFECT)
+        finally:
+            if my_turn:
+                self._turn.release()
 
     def _reach(self, identity: Identity, call: StoppableCall, deadline: float) -> Any:
         """Open a connection to the very server that runs the statement; None if there is no getting there."""
