@@ -102,9 +102,10 @@ async def test_each_suspension_of_a_transaction(
                 cursor = connection.cursor(cursor_class)
                 progress.append("execute")
                 cursor.execute("INSERT INTO t VALUES (%s, 1), (%s, 2)", (me, me))
-                cursor.execute("SELECT seq, REPEAT('x', 100) FROM seq_1_to_300")
+                # More than the sockets hold, so that fetching has to wait for the server.
+                cursor.execute("SELECT seq, REPEAT('x', 4000) FROM seq_1_to_2000")
                 progress.append("fetch")
-                assert len(cursor.fetchall()) == 300
+                assert len(cursor.fetchall()) == 2000
                 cursor.close()
                 progress.append("commit")
                 connection.commit()

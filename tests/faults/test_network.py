@@ -141,7 +141,7 @@ async def test_an_abandoned_unbuffered_result(leave: str, database: dict[str, An
             await checked(pool, mysql, database["database"])
             took = time.monotonic() - started
             group.cancel_scope.cancel()
-        assert took < 2.5  # reading them all takes longer
+        assert took < 5  # reading them all takes longer
         assert max(gaps) < 0.5
         assert_ended(mysql, "seq_1_to_3000000")
 
