@@ -99,6 +99,24 @@ class OffloadConnection:
         turn.close()
         self._lease.give_back()
 
+    def discard(self) -> None:
+        """Close the connection for good instead of giving it back; the server rolls back what is open.
+
+        No word is sent to the server, and cancelling the task does not interrupt it. After closing it does nothing.
+        """
+        self.discard_later()
+        self.close()
+
+    def discard_later(self) -> None:
+        """Let the connection be closed for good when it is given back, or dropped; sends nothing now."""
+        if self._link is not None:
+            self._link.fault = self._link.fault or "discarded"
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
+        return self._alive().raw
+
     def select_db(self, db: Any) -> None:
         """Select another database, until the connection is given back."""
         self._alive().moved = True

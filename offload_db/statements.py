@@ -50,6 +50,7 @@ class Link:
         "altered",
         "autocommit",
         "born",
+        "connector",
         "driver",
         "expires",
         "fault",
@@ -61,8 +62,19 @@ class Link:
         "turn",
     )
 
-    def __init__(self, raw: Any, driver: Driver, identity: Identity | None, workers: Workers, killer: Killer) -> None:
+    def __init__(
+        self,
+        raw: Any,
+        driver: Driver,
+        identity: Identity | None,
+        workers: Workers,
+        killer: Killer,
+        *,
+        connector: object = None,
+    ) -> None:
         self.raw = raw
+        self.connector = connector
+        """What opened the connection: those of another connector are of another kind."""
         self.driver = driver
         self.identity = identity
         self.born = self.rested = time.monotonic()
