@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the pool makes its variants, and stands below this file
 # gets connections that nobody else can use.
 KEPT = 8
 
-# What says where a connection leads and as whom, by the name that it goes by here; the password is never shown.
+# What says where a connection leads and as whom, by the name that it goes by here.
 _ALIASES = {"db": "database", "passwd": "password"}
 _DEFAULTS: dict[str, Any] = {
     "host": "localhost",
@@ -47,6 +47,9 @@ class Variant:
         self._pool = pool
         self._connector = connector
 
+    def __repr__(self) -> str:
+        return f"<Variant of {self._pool!r}>"
+
     def connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; see :meth:`offload_db.OffloadPool.connection`."""
         return type(self._pool)._surface(self._pool._checkout(lane, self._connector))
@@ -57,11 +60,11 @@ class Variant:
 
     @property
     def address(self) -> dict[str, Any]:
-        """Where the connections lead and as whom, as far as it is known without asking; never the password."""
+        """Where the connections lead and as whom, as far as it is known without asking: with the password."""
         if self._connector.by_function:
             return {}
         where = target(self._connector.settings)
-        return {name: where[name] for name in _SHOWN if where[name] is not None}
+        return {name: where[name] for name in (*_SHOWN, "password") if where[name] is not None}
 
 
 class Kinds:

@@ -18,9 +18,10 @@ from pymysql.cursors import Cursor
 
 try:
     import sqlalchemy
+    from sqlalchemy import event
     from sqlalchemy.dialects import registry
     from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
-    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine import URL, Engine, ExceptionContext
     from sqlalchemy.pool import Pool
     from sqlalchemy.pool.base import _ConnectionRecord
 except ImportError as error:
@@ -28,7 +29,15 @@ except ImportError as error:
         "offload_db.contrib.sqlalchemy needs SQLAlchemy 2: pip install 'offload-db[sqlalchemy]'"
     ) from error
 
-from .. import ConfigurationError, ConnectionClosed, ConnectionLost, OffloadConnection, OffloadPool, blocking
+from .. import (
+    ConfigurationError,
+    ConnectionClosed,
+    ConnectionLost,
+    OffloadConnection,
+    OffloadPool,
+    StatementTimeout,
+    blocking,
+)
 from ..bridge import Place, place
 from ..scopes import current_scope
 from ..settings import kind_of
@@ -72,7 +81,7 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
     :raises ConfigurationError: if the pool is none, or an option is the pool's to decide; it names what to use instead
     """
     if not isinstance(pool, OffloadPool):
-        raise ConfigurationError(f"create_engine: pool={kind_of(pool)}; accepted is an offload_db.OffloadPool")
+        raise ConfigurationError(f"create_engine: pool={kind_of(pool)}; accepted is an OffloadPool")
     for name in options:
         if name in _INSTEAD:
             raise ConfigurationError(f"create_engine: {name} is not accepted; use instead: {_INSTEAD[name]}")
@@ -87,6 +96,7 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
     url = URL.create(
         "mysql+offload_db",
         username=address.get("user"),
+        password=address.get("password") or None,
         host=address.get("host"),
         port=address.get("port"),
         database=address.get("database"),
@@ -96,6 +106,7 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         variant, lane, events=events, pre_ping=options.pop("pool_pre_ping", False), reset_on_return=None, **logging
     )
     engine = sqlalchemy.create_engine(url, pool=view, **options)
+    event.listen(engine, "handle_error", _look_at_timeout)
     engine.url = url.set(drivername="mysql+pymysql")  # which tells other tools what they know how to handle
     return engine
 
@@ -106,6 +117,13 @@ def current_call() -> Hashable:
     Tasks share the event loop's thread, so a session for each thread would be everybody's.
     """
     return current_scope() or threading.get_ident()
+
+
+def _look_at_timeout(context: ExceptionContext) -> None:
+    # From Python 3.11 on SQLAlchemy takes every TimeoutError for asyncio's, after which a connection can't be used.
+    error, connection = context.original_exception, context.connection
+    if isinstance(error, StatementTimeout) and connection is not None and not connection.invalidated:
+        context.is_disconnect = context.dialect.is_disconnect(cast("Any", error), connection.connection, None)
 
 
 class EnginePool(Pool):
