@@ -65,7 +65,9 @@ class OffloadConnection:
 
         :raises ConnectionClosed: if the connection is closed
         """
-        return OffloadCursor(self, self._alive().raw.cursor(*args, **kwargs))
+        link = self._alive()
+        make = partial(link.raw.cursor, *args, **kwargs)
+        return OffloadCursor(self, link.call("cursor", make, killable=False) if link.driver.cursors_ask else make())
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -141,6 +143,8 @@ class OffloadConnection:
         if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
             return partial(self._call, name)
         link = self._alive()
+        if link.driver.property_blocks(name):
+            return link.call(name, partial(getattr, link.raw, name), killable=False)
         value = getattr(link.raw, name)
         if not callable(value) or isinstance(value, type):
             return value
@@ -150,7 +154,10 @@ class OffloadConnection:
         # Only the driver's own settings can be set. A changed connection is not one to give to somebody else.
         link = self._alive()
         link.altered = True
-        setattr(link.raw, name, value)
+        if link.driver.property_blocks(name):
+            link.call(name, partial(setattr, link.raw, name, value), killable=False)
+        else:
+            setattr(link.raw, name, value)
 
     def __del__(self) -> None:
         # Never any I/O here: this may run on the event loop's thread, in the middle of anything.

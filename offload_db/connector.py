@@ -17,7 +17,7 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from .drivers import PYMYSQL, Driver, driver_of
+from .drivers import PYMYSQL, Driver, driver_from, driver_of
 from .errors import ConfigurationError
 from .fast import faster
 
@@ -47,6 +47,8 @@ class Connector:
         self._admins = _bare_copy(self._factory)
         self._admins._setsession = None
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
+        self._other = driver_from(_module(pool._creator))
+        self._factory._kwargs = self._other.opening(pool._kwargs)
         self._changes: dict[str, Any] = {}
         self._settle(pool._kwargs)
         self._gate = _Gate()
@@ -105,10 +107,9 @@ class Connector:
 
     def connect_admin(self, seconds: float) -> Any:
         """Open a connection to kill with, within *seconds* where the driver can limit it; waits for the server."""
-        if self._driver is None:
-            return _stripped(self._admins.steady_connection())
+        driver = self._driver or self._other
         factory = copy.copy(self._admins)
-        factory._kwargs = self._driver.bounded(factory._kwargs, seconds)
+        factory._kwargs = driver.bounded(factory._kwargs, seconds)
         return _stripped(factory.steady_connection())
 
     def after_fork(self) -> None:
@@ -229,6 +230,13 @@ def _reopen(steady: Any, changes: dict[str, Any]) -> None:
         raw.decoders, raw.encoders = {**decoders}, {**encoders}
     raw.connect()
     steady._setsession()
+
+
+def _module(creator: Any) -> str:
+    """Name the module that a pool's creator is, or that it comes from."""
+    if inspect.ismodule(creator):
+        return creator.__name__
+    return getattr(creator, "__module__", None) or ""
 
 
 def _stripped(steady: Any) -> Any:

@@ -52,8 +52,8 @@ class OffloadCursor:
         put("_ahead", _Ahead(raw, link.driver))
         put("_connection", connection)
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # of object it can be set
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:
         # So that isinstance() says of what kind the cursor is: SSCursor or DictCursor.
         return type(self._raw)
 

@@ -21,26 +21,30 @@ import pymysql
 from pymysql.constants import CR, ER, SERVER_STATUS
 
 from . import fast
+from .errors import OffloadError
 
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
-_CLIENT_CODES = range(2000, 3000)
+CLIENT_CODES = range(2000, 3000)
 
 # Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
-_FAREWELLS = frozenset({1053, 1927, 4031})
+FAREWELLS = frozenset({1053, 1927, 4031})
 
 # No such thread, no such query: what was to be killed is gone.
-_NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+
+# A kill has reached the statement.
+INTERRUPTED = ER.QUERY_INTERRUPTED
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
 _WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__})
 
-_IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
+IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
 
-_LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
+LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
 
 # Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
 # 1047 Galera node without quorum. Another connection may lead to a healthy one.
-_UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 
 # Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
 _DRAIN_ROWS = 256
@@ -109,6 +113,25 @@ class Driver:
     def autocommit(self, raw: Any) -> bool | None:
         """Return the connection's autocommit setting, None where it cannot be seen."""
         return None
+
+    cursors_ask = False
+    """Whether making a cursor waits for the server."""
+
+    def property_blocks(self, name: str) -> bool:
+        """Tell whether reading or setting the connection's attribute *name* waits for the server."""
+        return False
+
+    def ping(self, raw: Any) -> None:
+        """Ask the server for a sign of life, without connecting anew. Waits for the server."""
+        raw.ping(False)
+
+    def disguised(self, error: OffloadError) -> OffloadError:
+        """Return the error as one that code written for the driver catches, too."""
+        return error
+
+    def opening(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return connection settings with which connecting takes no time without end."""
+        return kwargs
 
     def is_open(self, raw: Any) -> bool:
         """Tell whether the driver still holds its link open."""
@@ -306,7 +329,7 @@ class PyMySQLDriver(Driver):
     def in_step(self, error: BaseException) -> bool:
         code = _code(error)
         if code is not None:
-            return code > 0 and code not in _CLIENT_CODES and code not in _FAREWELLS
+            return code > 0 and code not in CLIENT_CODES and code not in FAREWELLS
         # A converter or decoder that raised left packets unread; an error made before anything was sent did not.
         names: list[str] = []
         trail = error.__traceback__
@@ -322,14 +345,14 @@ class PyMySQLDriver(Driver):
 
     def lost(self, error: BaseException) -> bool:
         code = _code(error)
-        return code is not None and code in (_FAREWELLS | _LOST)
+        return code is not None and code in (FAREWELLS | LOST)
 
     def may_have_sent(self, error: BaseException) -> bool:
         # PyMySQL gives this code to a failed write alone, and a statement that is not there whole cannot be executed.
         return _code(error) != CR.CR_SERVER_GONE_ERROR
 
     def unfit(self, error: BaseException) -> bool:
-        return _code(error) in _UNFIT_NODE
+        return _code(error) in UNFIT_NODE
 
     def session(self, raw: Any) -> int | None:
         session: int | None = raw.thread_id() if raw.open else None
@@ -339,7 +362,7 @@ class PyMySQLDriver(Driver):
         decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
         try:
             with pymysql.cursors.Cursor(raw) as cursor:
-                cursor.execute(_IDENTIFY)
+                cursor.execute(IDENTIFY)
                 session, version, *server = map(str, cursor.fetchone() or ())
         finally:
             raw.decoders = decoders
@@ -363,7 +386,7 @@ class PyMySQLDriver(Driver):
                     return False
                 cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
             except pymysql.MySQLError as error:
-                if _code(error) in _NOTHING_TO_KILL:
+                if _code(error) in NOTHING_TO_KILL:
                     return False
                 raise
         return True
@@ -468,7 +491,23 @@ def _code(error: BaseException) -> int | None:
 
 GENERIC, PYMYSQL = Driver(), PyMySQLDriver()
 
+# Other drivers, by the name of the package that their connections come from.
+_others: dict[str, Driver] = {}
+
+
+def register(package: str, driver: Driver) -> None:
+    """Make a driver known."""
+    _others[package] = driver
+
+
+def driver_from(module: str) -> Driver:
+    """Return what is known of the driver whose module has this name."""
+    return _others.get(module.partition(".")[0], GENERIC)
+
 
 def driver_of(raw: Any) -> Driver:
     """Return what is known of the driver that made the connection *raw*."""
-    return PYMYSQL if isinstance(raw, pymysql.connections.Connection) else GENERIC
+    if isinstance(raw, pymysql.connections.Connection):
+        return PYMYSQL
+    known = (driver_from(cls.__module__) for cls in type(raw).__mro__)
+    return next((driver for driver in known if driver is not GENERIC), GENERIC)
