@@ -77,6 +77,10 @@ class Driver:
         """Tell whether the link of an idle connection stands, without a round trip."""
         return True
 
+    def sees_rest(self, raw: Any) -> bool:
+        """Tell whether :meth:`alive_at_rest` can see anything; where it can't, a known driver is asked to ping."""
+        return True
+
     def unread(self, raw: Any) -> bool:
         """Tell whether the server's answer has not been read to its end."""
         return False

@@ -192,7 +192,8 @@ class Keeper:
             reason = self._outlived(link)
             if reason is None and not link.driver.alive_at_rest(link.raw):
                 reason = link.fault = "dead_idle"
-            if reason is None and now - link.rested > PING_AFTER:
+            long = now - link.rested > PING_AFTER or not link.driver.sees_rest(link.raw)
+            if reason is None and long:
                 # Between here and the server something may have forgotten the link without a word.
                 try:
                     answers = self._workers.run("ping", partial(link.answers, PING_TIMEOUT))

@@ -119,6 +119,9 @@ class _Known(Driver):
         """Return the number of the link's socket, None where it cannot be had."""
         raise NotImplementedError
 
+    def sees_rest(self, raw: Any) -> bool:
+        return self.descriptor(raw) is not None
+
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         number = self.descriptor(raw)
@@ -227,6 +230,12 @@ class MySQLConnectorDriver(_Known):
         # "Unread result found": it refused to send anything.
         return type(error).__name__ == "InternalError" or super().in_step(error)
 
+    def lost(self, error: BaseException) -> bool:
+        return super().lost(error) or _UNAVAILABLE in str(error)
+
+    def may_have_sent(self, error: BaseException) -> bool:
+        return _UNAVAILABLE not in str(error)
+
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(buffered=True, dictionary=False, raw=False)
 
@@ -255,6 +264,9 @@ class MySQLConnectorDriver(_Known):
     def ping(self, raw: Any) -> None:
         raw.ping(reconnect=False)
 
+
+# What mysql-connector-python says, before it sends anything, of a link that its ping has found broken.
+_UNAVAILABLE = "MySQL Connection not available"
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
