@@ -20,7 +20,6 @@ import anyio
 import pymysql
 from dbutils.pooled_db import PooledDB
 
-from . import other_drivers  # noqa: F401  # makes them known
 from .bridge import Place, place
 from .connector import Connector, take_idle
 from .drivers import driver_of

@@ -1,6 +1,6 @@
 """What is known of drivers other than PyMySQL: mysqlclient and mysql-connector-python.
 
-Owns the same looks into their connections and cursors as ``drivers.py``. None of them is imported here: a driver is
+Owns the same looks into their connections and cursors as ``drivers.py``'s. None of them is imported here: a driver is
 told by the module that its connections come from. Where nothing can be seen, the careful answer stands: a transaction
 may be open, a fetch may wait.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any, ClassVar
 
-from .drivers import (
+from .driver_base import (
     CLIENT_CODES,
     FAREWELLS,
     IDENTIFY,
@@ -28,7 +28,6 @@ from .drivers import (
     UNFIT_NODE,
     Driver,
     Identity,
-    register,
 )
 from .errors import OffloadError
 
@@ -277,5 +276,6 @@ def _text(value: Any) -> str:
 
 
 MYSQLCLIENT, MYSQL_CONNECTOR = MySQLClientDriver(), MySQLConnectorDriver()
-register("MySQLdb", MYSQLCLIENT)
-register("mysql", MYSQL_CONNECTOR)
+
+OTHERS: dict[str, Driver] = {"MySQLdb": MYSQLCLIENT, "mysql": MYSQL_CONNECTOR}
+"""Drivers by the name of the package that their connections come from."""

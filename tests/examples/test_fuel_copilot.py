@@ -252,7 +252,7 @@ class TestAnswers:
         assert blocking[0] > blocking[1] > blocking[2] > blocking[3] == blocking[4] == set()
 
     def test_the_engine_is_the_pools_at_the_end(self, backend: Backend) -> None:
-        """Before the last step the SQLAlchemy part queries past the pool, unseen; after it the pool counts it as well."""
+        """Before the last step the SQLAlchemy part queries past the pool, unseen; then it counts that, too."""
         statements = [backend.after(upto).statements for upto in STEPS[1:]]
         assert len(set(statements[:4])) == 1
         assert statements[4] > statements[3]
