@@ -65,7 +65,9 @@ class OffloadConnection:
 
         :raises ConnectionClosed: if the connection is closed
         """
-        return OffloadCursor(self, self._alive().raw.cursor(*args, **kwargs))
+        link = self._alive()
+        make = partial(link.raw.cursor, *args, **kwargs)
+        return OffloadCursor(self, link.call("cursor", make, killable=False) if link.driver.cursors_ask else make())
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -99,6 +101,24 @@ class OffloadConnection:
         turn.close()
         self._lease.give_back()
 
+    def discard(self) -> None:
+        """Close the connection for good instead of giving it back; the server rolls back what is open.
+
+        No word is sent to the server, and cancelling the task does not interrupt it. After closing it does nothing.
+        """
+        self.discard_later()
+        self.close()
+
+    def discard_later(self) -> None:
+        """Let the connection be closed for good when it is given back, or dropped; sends nothing now."""
+        if self._link is not None:
+            self._link.fault = self._link.fault or "discarded"
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
+        return self._alive().raw
+
     def select_db(self, db: Any) -> None:
         """Select another database, until the connection is given back."""
         self._alive().moved = True
@@ -123,6 +143,8 @@ class OffloadConnection:
         if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
             return partial(self._call, name)
         link = self._alive()
+        if link.driver.property_blocks(name):
+            return link.call(name, partial(getattr, link.raw, name), killable=False)
         value = getattr(link.raw, name)
         if not callable(value) or isinstance(value, type):
             return value
@@ -132,7 +154,10 @@ class OffloadConnection:
         # Only the driver's own settings can be set. A changed connection is not one to give to somebody else.
         link = self._alive()
         link.altered = True
-        setattr(link.raw, name, value)
+        if link.driver.property_blocks(name):
+            link.call(name, partial(setattr, link.raw, name, value), killable=False)
+        else:
+            setattr(link.raw, name, value)
 
     def __del__(self) -> None:
         # Never any I/O here: this may run on the event loop's thread, in the middle of anything.

@@ -15,8 +15,10 @@ from typing import Any
 
 from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
+from pymysql.converters import decoders, encoders
 
-from .drivers import PYMYSQL, Driver, driver_of
+from .drivers import PYMYSQL, Driver, driver_from, driver_of
+from .errors import ConfigurationError
 from .fast import faster
 
 # Attempts to connect at the same time. Each costs the interpreter's lock some 20 ms with PyMySQL 1.2 and TLS, so more
@@ -44,18 +46,55 @@ class Connector:
             self._factory._creator = faster(pool._creator)
         self._admins = _bare_copy(self._factory)
         self._admins._setsession = None
-        self._kwargs: dict[str, Any] = pool._kwargs
+        self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
+        self._other = driver_from(_module(pool._creator))
+        self._factory._kwargs = self._other.opening(pool._kwargs)
+        self._changes: dict[str, Any] = {}
+        self._settle(pool._kwargs)
+        self._gate = _Gate()
+
+    def _settle(self, kwargs: dict[str, Any]) -> None:
+        self.settings = kwargs
+        """What connections are opened with."""
         self.patience = DEFAULT_CONNECT_TIMEOUT
         """Seconds that a new connection may take to say anything, where the driver can limit it."""
-        self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
         if self._driver is not None:
             # connect_timeout covers the TCP connect alone: a server that accepts and says nothing would be waited
             # for without end.
-            self.patience = (
-                self._kwargs.get("read_timeout") or self._kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT
-            )
-            self._factory._kwargs = {**self._kwargs, "read_timeout": self.patience}
-        self._gate = _Gate()
+            self.patience = kwargs.get("read_timeout") or kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT
+            self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
+
+    @property
+    def by_function(self) -> bool:
+        """Whether a function of the user's opens the connections, so that their settings are not known here."""
+        return self._driver is None
+
+    @property
+    def prepares(self) -> bool:
+        """Whether statements of the user's are run on each new connection."""
+        return bool(self._factory._setsession)
+
+    def variant(self, changes: dict[str, Any]) -> Connector:
+        """Make a connector for connections to the same server with other settings.
+
+        :param changes: arguments of :func:`pymysql.connect`; the bits of ``client_flag`` are added
+        """
+        other = copy.copy(self)
+        if self._driver is None:
+            other._changes = changes
+            return other
+        other._factory = copy.copy(self._factory)
+        flags = self.settings.get("client_flag", 0) | changes.get("client_flag", 0)
+        other._settle({**self.settings, **changes, "client_flag": flags})
+        return other
+
+    def exact(self, settings: dict[str, Any]) -> Connector:
+        """Make a connector for connections to the same server with these settings alone."""
+        other = copy.copy(self)
+        other._factory = copy.copy(self._factory)
+        other._factory._setsession = None
+        other._settle(settings)
+        return other
 
     def connect(self, seconds: float | None = None) -> Any:
         """Open a connection; waits for the server.
@@ -68,15 +107,14 @@ class Connector:
 
     def connect_admin(self, seconds: float) -> Any:
         """Open a connection to kill with, within *seconds* where the driver can limit it; waits for the server."""
-        if self._driver is None:
-            return _stripped(self._admins.steady_connection())
+        driver = self._driver or self._other
         factory = copy.copy(self._admins)
-        factory._kwargs = self._driver.bounded(self._kwargs, seconds)
+        factory._kwargs = driver.bounded(factory._kwargs, seconds)
         return _stripped(factory.steady_connection())
 
     def after_fork(self) -> None:
         """Begin anew in a child process: threads of the parent may have been in the middle of attempts."""
-        self._gate = _Gate()
+        self._gate.renew()
 
     def _connect(self, seconds: float | None) -> Any:
         factory = self._factory
@@ -84,9 +122,12 @@ class Connector:
             factory = copy.copy(factory)
             shorter = max(seconds, SHORTEST_PATIENCE)
             factory._kwargs = {**factory._kwargs, "connect_timeout": shorter, "read_timeout": shorter}
-        raw = _stripped(factory.steady_connection())
+        steady = factory.steady_connection()
+        if self._changes:
+            _reopen(steady, self._changes)
+        raw = _stripped(steady)
         if self._driver is not None:
-            driver_of(raw).set_read_timeout(raw, self._kwargs.get("read_timeout"))
+            driver_of(raw).set_read_timeout(raw, self.settings.get("read_timeout"))
         return raw
 
 
@@ -94,6 +135,10 @@ class _Gate:
     """Lets few attempts through at once, and while the server can't be reached one after the other with pauses."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._error: Exception | None = None
@@ -165,6 +210,33 @@ def _is_pymysql(creator: Any) -> bool:
     if inspect.isclass(connect):
         return issubclass(connect, Connection)
     return bool(getattr(connect, "__module__", "") == "pymysql")
+
+
+def _reopen(steady: Any, changes: dict[str, Any]) -> None:
+    """Connect again with other settings, which the function that connected was not told."""
+    raw = steady._con
+    if not isinstance(raw, Connection):
+        kind = type(raw)
+        steady.close()
+        raise ConfigurationError(
+            f"the pool's connections are {kind.__module__}.{kind.__qualname__} objects; accepted are PyMySQL's where "
+            f"they are to be opened with other settings ({', '.join(changes)})"
+        )
+    raw.close()
+    raw.client_flag |= changes.get("client_flag", 0)
+    raw.autocommit_mode = changes.get("autocommit", raw.autocommit_mode)
+    raw.cursorclass = changes.get("cursorclass", raw.cursorclass)
+    if "conv" in changes:
+        raw.decoders, raw.encoders = {**decoders}, {**encoders}
+    raw.connect()
+    steady._setsession()
+
+
+def _module(creator: Any) -> str:
+    """Name the module that a pool's creator is, or that it comes from."""
+    if inspect.ismodule(creator):
+        return creator.__name__
+    return getattr(creator, "__module__", None) or ""
 
 
 def _stripped(steady: Any) -> Any:

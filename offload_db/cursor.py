@@ -52,6 +52,11 @@ class OffloadCursor:
         put("_ahead", _Ahead(raw, link.driver))
         put("_connection", connection)
 
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:
+        # So that isinstance() says of what kind the cursor is: SSCursor or DictCursor.
+        return type(self._raw)
+
     def __repr__(self) -> str:
         return f"<OffloadCursor {'closed' if self._connection is None else 'open'}>"
 

@@ -1,7 +1,8 @@
 """What differs between database drivers.
 
-Owns every look into a driver's connection or cursor that goes beyond DB-API 2: is the link alive, is a result unread,
-is a transaction open, did an error come from the server. Never waits for the server unless a docstring says so.
+Owns every look into PyMySQL's connections and cursors that goes beyond DB-API 2: is the link alive, is a result unread,
+is a transaction open, did an error come from the server; and which driver a connection is of. Never waits for the
+server unless the docstring of :class:`Driver` says so.
 """
 
 # ruff: noqa: D102  # an override does what the method that it overrides says
@@ -13,166 +14,33 @@ import inspect
 import select
 import socket
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pymysql
 from pymysql.constants import CR, ER, SERVER_STATUS
 
 from . import fast
+from .driver_base import (
+    CLIENT_CODES,
+    FAREWELLS,
+    GENERIC,
+    IDENTIFY,
+    LOST,
+    NOTHING_TO_KILL,
+    UNFIT_NODE,
+    Driver,
+    Identity,
+)
+from .other_drivers import OTHERS
 
-# Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
-_CLIENT_CODES = range(2000, 3000)
-
-# Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
-_FAREWELLS = frozenset({1053, 1927, 4031})
-
-# No such thread, no such query: what was to be killed is gone.
-_NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+__all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "driver_from", "driver_of"]
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
 _WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__})
 
-_IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
-
-_LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
-
-# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
-# 1047 Galera node without quorum. Another connection may lead to a healthy one.
-_UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
-
 # Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
 _DRAIN_ROWS = 256
 _DRAIN_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which session on which server a connection leads to."""
-
-    session: int
-    server: tuple[str, ...]
-    """What tells one server from another."""
-    by_query: bool
-    """Whether the server can kill a query by its own id, which cannot hit the next one."""
-
-
-class Driver:
-    """A DB-API 2 driver of which nothing more is known: careful answers."""
-
-    def blocks(self, name: str) -> bool:
-        """Tell whether calling the connection's method *name* may wait for the server."""
-        return True
-
-    def cursor_blocks(self, name: str) -> bool:
-        """Tell whether calling the cursor's method *name* may wait for the server."""
-        return True
-
-    def alive_at_rest(self, raw: Any) -> bool:
-        """Tell whether the link of an idle connection stands, without a round trip."""
-        return True
-
-    def unread(self, raw: Any) -> bool:
-        """Tell whether the server's answer has not been read to its end."""
-        return False
-
-    def streams(self, cursor: Any) -> bool:
-        """Tell whether fetching from the cursor may wait for the server."""
-        return True
-
-    def unfinished(self, cursor: Any) -> bool:
-        """Tell whether closing the cursor, or going to its next result, may wait for the server."""
-        return True
-
-    def arrived(self, cursor: Any) -> int:
-        """Return how many rows can be fetched, one by one, without waiting for the server."""
-        return 0
-
-    def hold(self, cursor: Any) -> bool:
-        """Keep a cursor that has rows to read from being collected before its connection is.
-
-        :return: whether it has another result than when it was last held
-        """
-        return True
-
-    def leave(self, cursor: Any) -> None:
-        """Note that nobody will read the cursor's rows, without I/O."""
-
-    def skip_rest(self, raw: Any) -> None:
-        """Read what a cursor has left that was closed or dropped; waits for the server."""
-
-    def clean(self, raw: Any) -> bool:
-        """Tell whether it is certain that no transaction is open and no lock held by one."""
-        return False
-
-    def autocommit(self, raw: Any) -> bool | None:
-        """Return the connection's autocommit setting, None where it cannot be seen."""
-        return None
-
-    def is_open(self, raw: Any) -> bool:
-        """Tell whether the driver still holds its link open."""
-        return True
-
-    def in_step(self, error: BaseException) -> bool:
-        """Tell whether the link can be used after the error: the server's own answer, or nothing was sent."""
-        names = {cls.__name__ for cls in type(error).__mro__}
-        return bool(names & {"IntegrityError", "ProgrammingError", "DataError", "NotSupportedError"})
-
-    def lost(self, error: BaseException) -> bool:
-        """Tell whether the error says that the link is broken."""
-        return False
-
-    def may_have_sent(self, error: BaseException) -> bool:
-        """Tell whether the server may have got the whole statement before the link broke."""
-        return True
-
-    def unfit(self, error: BaseException) -> bool:
-        """Tell whether the error says that the server is not the one to talk to any more."""
-        return False
-
-    def session(self, raw: Any) -> int | None:
-        """Return the server's number for the connection, without asking."""
-        return None
-
-    def identity(self, raw: Any) -> Identity | None:
-        """Ask the server for the connection's identity; None where it cannot be relied on. Waits for the server."""
-        return None
-
-    def kill(self, admin: Any, identity: Identity) -> bool:
-        """Kill what the session is running, over another connection; False if it runs nothing. Waits for the server."""
-        return False
-
-    def absorb(self, raw: Any) -> None:
-        """Run a statement that takes a late kill upon itself. Waits for the server."""
-
-    def cut(self, raw: Any) -> None:
-        """Break the link under a call that another thread is making, so that it returns."""
-
-    def bounded(self, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Return connection settings with which no answer is waited for longer than *seconds*."""
-        return kwargs
-
-    def set_read_timeout(self, raw: Any, seconds: float | None) -> float | None:
-        """Limit the seconds that any answer may take; returns the limit before."""
-        return None
-
-    def finish(self, cursor: Any) -> None:
-        """Close a cursor that is not finished, leaving rows unread if they are many; waits for the server."""
-        with suppress(Exception):  # as DBUtils does
-            cursor.close()
-
-    def disown(self, raw: Any) -> None:
-        """Let go of the link in a forked child, without a lock: a thread of the parent may have been reading."""
-
-    def close(self, raw: Any) -> None:
-        """Say goodbye and close; waits for the link at most to take the goodbye."""
-        with suppress(Exception):
-            raw.close()
-
-    def abandon(self, raw: Any) -> None:
-        """Close the link without reading or writing anything."""
-        self.close(raw)
 
 
 class PyMySQLDriver(Driver):
@@ -293,7 +161,7 @@ class PyMySQLDriver(Driver):
     def in_step(self, error: BaseException) -> bool:
         code = _code(error)
         if code is not None:
-            return code > 0 and code not in _CLIENT_CODES and code not in _FAREWELLS
+            return code > 0 and code not in CLIENT_CODES and code not in FAREWELLS
         # A converter or decoder that raised left packets unread; an error made before anything was sent did not.
         names: list[str] = []
         trail = error.__traceback__
@@ -309,14 +177,14 @@ class PyMySQLDriver(Driver):
 
     def lost(self, error: BaseException) -> bool:
         code = _code(error)
-        return code is not None and code in (_FAREWELLS | _LOST)
+        return code is not None and code in (FAREWELLS | LOST)
 
     def may_have_sent(self, error: BaseException) -> bool:
         # PyMySQL gives this code to a failed write alone, and a statement that is not there whole cannot be executed.
         return _code(error) != CR.CR_SERVER_GONE_ERROR
 
     def unfit(self, error: BaseException) -> bool:
-        return _code(error) in _UNFIT_NODE
+        return _code(error) in UNFIT_NODE
 
     def session(self, raw: Any) -> int | None:
         session: int | None = raw.thread_id() if raw.open else None
@@ -326,7 +194,7 @@ class PyMySQLDriver(Driver):
         decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
         try:
             with pymysql.cursors.Cursor(raw) as cursor:
-                cursor.execute(_IDENTIFY)
+                cursor.execute(IDENTIFY)
                 session, version, *server = map(str, cursor.fetchone() or ())
         finally:
             raw.decoders = decoders
@@ -350,7 +218,7 @@ class PyMySQLDriver(Driver):
                     return False
                 cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
             except pymysql.MySQLError as error:
-                if _code(error) in _NOTHING_TO_KILL:
+                if _code(error) in NOTHING_TO_KILL:
                     return False
                 raise
         return True
@@ -482,9 +350,17 @@ def _code(error: BaseException) -> int | None:
     return None
 
 
-GENERIC, PYMYSQL = Driver(), PyMySQLDriver()
+PYMYSQL = PyMySQLDriver()
+
+
+def driver_from(module: str) -> Driver:
+    """Return what is known of the driver whose module has this name."""
+    return OTHERS.get(module.partition(".")[0], GENERIC)
 
 
 def driver_of(raw: Any) -> Driver:
     """Return what is known of the driver that made the connection *raw*."""
-    return PYMYSQL if isinstance(raw, pymysql.connections.Connection) else GENERIC
+    if isinstance(raw, pymysql.connections.Connection):
+        return PYMYSQL
+    known = (driver_from(cls.__module__) for cls in type(raw).__mro__)
+    return next((driver for driver in known if driver is not GENERIC), GENERIC)

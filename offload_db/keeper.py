@@ -105,7 +105,7 @@ class Keeper:
                     hasten(raw)
                 # One of them may have died at rest; then there is one less.
                 with suppress(Exception):
-                    self._idle.append(self._link(raw))
+                    self._idle.append(self._link(raw, self._connector))
             else:
                 driver_of(raw).close(raw)
         _pools.add(self)
@@ -135,7 +135,8 @@ class Keeper:
             for lease in leases:
                 lease.give_back()
 
-    def _checkout(self, lane: str | None) -> Lease:
+    def _checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
+        connector = connector or self._connector
         deadline = current_deadline()
         try:
             slot = self._lanes.acquire(
@@ -158,11 +159,13 @@ class Keeper:
 
         leaving = Leaving(settle)
         try:
-            link = self._rested()
+            link = self._rested(connector)
             if link is None:
                 left, started = None if deadline is None else deadline.left, time.monotonic()
                 try:
-                    self._workers.run("connect", lambda: opened.append(self._open(left)), timeout=left, leaving=leaving)
+                    self._make_room()
+                    connect = partial(self._open, connector, left)
+                    self._workers.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
                 finally:
                     if deadline is not None:
                         deadline.spend("connecting", time.monotonic() - started)
@@ -178,18 +181,18 @@ class Keeper:
         self._counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 
-    def _rested(self) -> Link | None:
+    def _rested(self, connector: Connector) -> Link | None:
         """Take an idle link that stands, mostly without a round trip; None if there is none."""
         now = time.monotonic()
         while True:
-            try:
-                link = self._idle.pop()
-            except IndexError:
+            link = self._pop(connector)
+            if link is None:
                 return None
             reason = self._outlived(link)
             if reason is None and not link.driver.alive_at_rest(link.raw):
                 reason = link.fault = "dead_idle"
-            if reason is None and now - link.rested > PING_AFTER:
+            long = now - link.rested > PING_AFTER or not link.driver.sees_rest(link.raw)
+            if reason is None and long:
                 # Between here and the server something may have forgotten the link without a word.
                 try:
                     answers = self._workers.run("ping", partial(link.answers, PING_TIMEOUT))
@@ -203,12 +206,32 @@ class Keeper:
                 return link
             self._discard(link, reason)
 
-    def _open(self, seconds: float | None) -> Link:
-        return self._link(self._connector.connect(seconds), seconds)
+    def _pop(self, connector: Connector) -> Link | None:
+        """Take the idle link of this kind that was used last."""
+        while True:
+            link = next((link for link in reversed(list(self._idle)) if link.connector is connector), None)
+            if link is None:
+                return None
+            with suppress(ValueError):  # another thread may have taken it
+                self._idle.remove(link)
+                return link
 
-    def _link(self, raw: Any, seconds: float | None = None) -> Link:
+    def _make_room(self) -> None:
+        """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""
+        # Every link that is out or being opened has a slot, so this is the most that there can be.
+        while self._lanes.in_use + len(self._idle) > self._lanes.size:
+            try:
+                link = self._idle.popleft()
+            except IndexError:
+                return
+            self._discard(link, "displaced")
+
+    def _open(self, connector: Connector, seconds: float | None) -> Link:
+        return self._link(connector.connect(seconds), connector, seconds)
+
+    def _link(self, raw: Any, connector: Connector, seconds: float | None = None) -> Link:
         driver = driver_of(raw)
-        patience = self._connector.patience
+        patience = connector.patience
         before = driver.set_read_timeout(raw, patience if seconds is None else max(0.01, min(seconds, patience)))
         try:
             identity = driver.identity(raw)
@@ -220,7 +243,7 @@ class Keeper:
             identity = None
         finally:
             driver.set_read_timeout(raw, before)
-        link = Link(raw, driver, identity, self._workers, self._killer)
+        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector)
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
         self._links.add(link)
@@ -283,6 +306,10 @@ class Keeper:
                     rest.fault = rest.fault or "closed"
                     self._discard(rest, "closed")
                 raise
+
+    def _close_kind(self, connector: Connector) -> None:
+        while (link := self._pop(connector)) is not None:
+            self._discard(link, "closed")
 
     def _reclaim(self, link: Link, slot: Slot) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""

@@ -23,6 +23,7 @@ from .operations import Operations
 from .settings import check_count, check_flag, check_seconds, kind_of, read_environment
 from .statistics import BlockingCall, PoolStatistics
 from .trips import hop
+from .variants import Kinds, Variant
 from .workers import OnLoopCall
 
 if TYPE_CHECKING:  # the surfaces stand below this file, see OffloadPool._surface
@@ -120,6 +121,7 @@ class OffloadPool(Operations):
             leak_warning=leak_warning,
             fast=fast,
         )
+        self._kinds = Kinds(self._connector)
 
     def __repr__(self) -> str:
         return (
@@ -216,6 +218,27 @@ class OffloadPool(Operations):
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; the same as :meth:`connection`, under DBUtils' other name."""
         return self.connection(lane=lane)
+
+    def connect(self, **settings: Any) -> OffloadConnection:
+        """Check out a connection in the place of :func:`pymysql.connect`, for code that connects anew each time.
+
+        ``pymysql.connect(...)`` becomes ``pool.connect(...)``. The connection is one that was opened with just these
+        settings: its cursor class, autocommit mode and converters are those that are asked for, not the pool's. Closing
+        it gives it back. What else a session keeps, such as variables that were set, stays for its next user.
+
+        :param settings: what :func:`pymysql.connect` takes; server, user, password and database must be the pool's
+        :raises ConfigurationError: if they are not, or a function of the user's opens the pool's connections
+        :raises CheckoutTimeout: as :meth:`connection` does, and everything else that it raises
+        """
+        return type(self)._surface(self._checkout(None, self._kinds.of(settings)))
+
+    def variant(self, **changes: Any) -> Variant:
+        """Give a view of this pool whose connections are opened with other settings, within the same limits.
+
+        :param changes: arguments of :func:`pymysql.connect` that differ from the pool's; the bits of ``client_flag``
+            are added to its own
+        """
+        return Variant(self, self._connector.variant(changes))
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool holds now and has counted so far."""

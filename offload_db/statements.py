@@ -19,6 +19,7 @@ from .drivers import Driver, Identity
 from .errors import (
     ConnectionClosed,
     ConnectionLost,
+    OffloadError,
     StatementTimeout,
 )
 from .kills import Killer, StoppableCall
@@ -50,6 +51,7 @@ class Link:
         "altered",
         "autocommit",
         "born",
+        "connector",
         "driver",
         "expires",
         "fault",
@@ -61,8 +63,19 @@ class Link:
         "turn",
     )
 
-    def __init__(self, raw: Any, driver: Driver, identity: Identity | None, workers: Workers, killer: Killer) -> None:
+    def __init__(
+        self,
+        raw: Any,
+        driver: Driver,
+        identity: Identity | None,
+        workers: Workers,
+        killer: Killer,
+        *,
+        connector: object = None,
+    ) -> None:
         self.raw = raw
+        self.connector = connector
+        """What opened the connection: those of another connector are of another kind."""
         self.driver = driver
         self.identity = identity
         self.born = self.rested = time.monotonic()
@@ -186,16 +199,17 @@ class Link:
         call.late = True
         self._killer.stop(call)
 
-    def _late(self, name: str, call: StoppableCall | None, reason: str) -> StatementTimeout:
+    def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
         self._workers.counters.add("timeouts")
         if call is None or not call.stopped:
             error = StatementTimeout.because(f"{name} was not sent: {reason}")
             error.may_have_run = False
-            return error
+            return self.driver.disguised(error)
         how = "was killed" if call.killed else "could not be killed and its link was cut"
-        return StatementTimeout.because(
+        error = StatementTimeout.because(
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )
+        return self.driver.disguised(error)
 
     def _perform(self, name: str, function: Callable[[], T], statement: bool, call: StoppableCall) -> T:
         with self._wire:
@@ -222,7 +236,7 @@ class Link:
                     self.statements += 1
                     self._workers.counters.ran_statement(time.perf_counter() - started)
 
-    def _judge(self, error: BaseException, name: str) -> ConnectionLost | None:
+    def _judge(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link."""
         driver = self.driver
         if driver.unfit(error):
@@ -234,9 +248,10 @@ class Link:
             # Of the statements that one executemany() sends, those before the one that failed have run.
             sent = driver.may_have_sent(error) or name == "executemany"
             outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"
-            lost = ConnectionLost(error.args[0], f"{error.args[-1]}; the statement was not repeated, and {outcome}")
+            code, *texts = error.args
+            lost = ConnectionLost(code, f"{texts[0] if texts else ''}; the statement was not repeated, and {outcome}")
             lost.may_have_run = sent
-            return lost
+            return self.driver.disguised(lost)
         # Packets may be left that the next statement would take for its own answer.
         self.fault = "driver_error" if driver.is_open(self.raw) else "lost"
         driver.abandon(self.raw)
@@ -343,7 +358,7 @@ class Link:
         """Ask the server for a sign of life; waits that long at most where the driver can limit it."""
         before = self.driver.set_read_timeout(self.raw, seconds)
         try:
-            self.raw.ping(False)
+            self.driver.ping(self.raw)
         except Exception:
             return False
         finally:

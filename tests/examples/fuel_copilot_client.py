@@ -93,6 +93,9 @@ READS: tuple[tuple[str, str, Any], ...] = tuple(
         f"/v2/truck/{NOBODY}",
         "/v2/fleet/health",
         "/v2/fleet/efficiency",
+        "/v2/reports/refuels?limit=5",
+        f"/v2/reports/truck/{TRUCK}/refuels",
+        f"/v2/reports/truck/{NOBODY}/refuels",
         f"/v2/truck/{TRUCK}/idle-cost",
         f"/v2/truck/{POOR}/idle-cost",
         "/no/such/route",
@@ -128,6 +131,7 @@ class Answers:
     seconds: list[float]
     blocking_functions: list[str]
     in_use: int | None
+    statements: int
 
 
 def ask(backend: Path, settings: dict[str, Any], **environment: str) -> Answers:
@@ -188,6 +192,7 @@ def main() -> None:
         "seconds": seconds,
         "blocking_functions": sorted({call.function for call in pool.blocking_calls()}) if wrapped else [],
         "in_use": pool.statistics().in_use if wrapped else None,
+        "statements": pool.statistics().statements if wrapped else 0,
     }
     json.dump(answers, sys.stdout)
 

@@ -76,7 +76,9 @@ class TestSteps:
         assert not [line for line in patch_lines(name) if line.startswith("-") and not line.startswith("--- ")]
         assert added
         expected = re.compile(
-            r'import offload_db|pool = offload_db\.OffloadPool\(pool\)|@offload_db\.offload(\(mode="thread"\))?'
+            r"import offload_db(\.contrib\.sqlalchemy)?|pool = offload_db\.OffloadPool\(pool\)"
+            r'|@offload_db\.offload(\(mode="thread"\))?'
+            r"|engine = offload_db\.contrib\.sqlalchemy\.create_engine\(database_mysql\.pool\)"
         )
         assert [line for line in added if not expected.fullmatch(line)] == []
 
@@ -98,7 +100,7 @@ class TestSteps:
     def test_only_what_blocks_stays_undecorated(self, tmp_path: Path) -> None:
         """At the end every coroutine is decorated directly above its `async def`, but for those without a query."""
         steps.apply(None, tmp_path)
-        for file in ("main.py", "api_v2.py"):
+        for file in ("main.py", "api_v2.py", "reporting.py"):
             for name, function in coroutines(tmp_path / file).items():
                 offloaded = [d for d in decorators(function) if d.startswith("offload_db.offload")]
                 if name in NO_DATABASE:
@@ -159,8 +161,8 @@ class TestSteps:
 
     def test_too_many_steps(self, tmp_path: Path) -> None:
         """More steps than there are is an error that says how many there are."""
-        with pytest.raises(steps.StepError, match="there are 4 steps"):
-            steps.apply(5, tmp_path)
+        with pytest.raises(steps.StepError, match="there are 5 steps"):
+            steps.apply(6, tmp_path)
 
     def test_command_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The command lists the steps, writes the backend, and reports a mistake with status 1."""
@@ -212,9 +214,8 @@ class TestAnswers:
     def test_requests_cover_every_route(self) -> None:
         """Every route of the backend is asked for, and has answered well at least once."""
         declared = set()
-        for file in ("main.py", "api_v2.py"):
+        for file, prefix in (("main.py", ""), ("api_v2.py", "/v2"), ("reporting.py", "/v2/reports")):
             text = (steps.LEGACY / file).read_text(encoding="utf-8")
-            prefix = "/v2" if file == "api_v2.py" else ""
             for method, path in re.findall(r'^@(?:app|router)\.(\w+)\("([^"]+)"', text, re.MULTILINE):
                 declared.add((method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", prefix + path) + r"(\?.*)?")))
         assert len(declared) > 30
@@ -250,7 +251,13 @@ class TestAnswers:
         """Each step shortens the list of functions that block the loop, and after the last it is empty."""
         blocking = [set(backend.after(upto).blocking_functions) for upto in STEPS[1:]]
         assert "get_sensors_cache" in blocking[0]
-        assert blocking[0] > blocking[1] > blocking[2] > blocking[3] == set()
+        assert blocking[0] > blocking[1] > blocking[2] > blocking[3] == blocking[4] == set()
+
+    def test_the_engine_is_the_pools_at_the_end(self, backend: Backend) -> None:
+        """Before the last step the SQLAlchemy part queries past the pool, unseen; then it counts that, too."""
+        statements = [backend.after(upto).statements for upto in STEPS[1:]]
+        assert len(set(statements[:4])) == 1
+        assert statements[4] > statements[3]
 
     def test_the_middleware_instead_of_decorators(self, backend: Backend) -> None:
         """One line frees all of the wrapped backend but for the tasks that a handler starts, and changes no answer."""

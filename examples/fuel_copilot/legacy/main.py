@@ -14,12 +14,14 @@ from pydantic import BaseModel, Field
 from api_v2 import get_sensors_cache, router as v2_router
 from database_mysql import get_db, get_db_connection
 from fleet_service import build_fleet_summary, last_refuel, robust_slope
+from reporting import router as reporting_router
 from repository import truck_repository
 
 logger = logging.getLogger("fuel_copilot")
 
 app = FastAPI(title="Fuel Copilot", version="3.12.0")
 app.include_router(v2_router)
+app.include_router(reporting_router)
 
 SERVICE_WARNING_HOURS = 100
 

@@ -1,0 +1,189 @@
+"""What the library asks of a database driver, and careful answers for one of which nothing is known.
+
+Owns the questions that every driver answers, and what the server's and the client's error codes mean. The answers of
+drivers that are known are in ``drivers.py`` and ``other_drivers.py``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pymysql.constants import CR, ER
+
+from .errors import OffloadError
+
+# Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
+CLIENT_CODES = range(2000, 3000)
+
+# Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
+FAREWELLS = frozenset({1053, 1927, 4031})
+
+# No such thread, no such query: what was to be killed is gone.
+NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+
+# A kill has reached the statement.
+INTERRUPTED = ER.QUERY_INTERRUPTED
+
+IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
+
+LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
+
+# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
+# 1047 Galera node without quorum. Another connection may lead to a healthy one.
+UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which session on which server a connection leads to."""
+
+    session: int
+    server: tuple[str, ...]
+    """What tells one server from another."""
+    by_query: bool
+    """Whether the server can kill a query by its own id, which cannot hit the next one."""
+
+
+class Driver:
+    """A DB-API 2 driver of which nothing more is known: careful answers."""
+
+    def blocks(self, name: str) -> bool:
+        """Tell whether calling the connection's method *name* may wait for the server."""
+        return True
+
+    def cursor_blocks(self, name: str) -> bool:
+        """Tell whether calling the cursor's method *name* may wait for the server."""
+        return True
+
+    def alive_at_rest(self, raw: Any) -> bool:
+        """Tell whether the link of an idle connection stands, without a round trip."""
+        return True
+
+    def sees_rest(self, raw: Any) -> bool:
+        """Tell whether :meth:`alive_at_rest` can see anything; where it can't, a known driver is asked to ping."""
+        return True
+
+    def unread(self, raw: Any) -> bool:
+        """Tell whether the server's answer has not been read to its end."""
+        return False
+
+    def streams(self, cursor: Any) -> bool:
+        """Tell whether fetching from the cursor may wait for the server."""
+        return True
+
+    def unfinished(self, cursor: Any) -> bool:
+        """Tell whether closing the cursor, or going to its next result, may wait for the server."""
+        return True
+
+    def arrived(self, cursor: Any) -> int:
+        """Return how many rows can be fetched, one by one, without waiting for the server."""
+        return 0
+
+    def hold(self, cursor: Any) -> bool:
+        """Keep a cursor that has rows to read from being collected before its connection is.
+
+        :return: whether it has another result than when it was last held
+        """
+        return True
+
+    def leave(self, cursor: Any) -> None:
+        """Note that nobody will read the cursor's rows, without I/O."""
+
+    def skip_rest(self, raw: Any) -> None:
+        """Read what a cursor has left that was closed or dropped; waits for the server."""
+
+    def clean(self, raw: Any) -> bool:
+        """Tell whether it is certain that no transaction is open and no lock held by one."""
+        return False
+
+    def autocommit(self, raw: Any) -> bool | None:
+        """Return the connection's autocommit setting, None where it cannot be seen."""
+        return None
+
+    cursors_ask = False
+    """Whether making a cursor waits for the server."""
+
+    def property_blocks(self, name: str) -> bool:
+        """Tell whether reading or setting the connection's attribute *name* waits for the server."""
+        return False
+
+    def ping(self, raw: Any) -> None:
+        """Ask the server for a sign of life, without connecting anew. Waits for the server."""
+        raw.ping(False)
+
+    def disguised(self, error: OffloadError) -> OffloadError:
+        """Return the error as one that code written for the driver catches, too."""
+        return error
+
+    def opening(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return connection settings with which connecting takes no time without end."""
+        return kwargs
+
+    def is_open(self, raw: Any) -> bool:
+        """Tell whether the driver still holds its link open."""
+        return True
+
+    def in_step(self, error: BaseException) -> bool:
+        """Tell whether the link can be used after the error: the server's own answer, or nothing was sent."""
+        names = {cls.__name__ for cls in type(error).__mro__}
+        return bool(names & {"IntegrityError", "ProgrammingError", "DataError", "NotSupportedError"})
+
+    def lost(self, error: BaseException) -> bool:
+        """Tell whether the error says that the link is broken."""
+        return False
+
+    def may_have_sent(self, error: BaseException) -> bool:
+        """Tell whether the server may have got the whole statement before the link broke."""
+        return True
+
+    def unfit(self, error: BaseException) -> bool:
+        """Tell whether the error says that the server is not the one to talk to any more."""
+        return False
+
+    def session(self, raw: Any) -> int | None:
+        """Return the server's number for the connection, without asking."""
+        return None
+
+    def identity(self, raw: Any) -> Identity | None:
+        """Ask the server for the connection's identity; None where it cannot be relied on. Waits for the server."""
+        return None
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        """Kill what the session is running, over another connection; False if it runs nothing. Waits for the server."""
+        return False
+
+    def absorb(self, raw: Any) -> None:
+        """Run a statement that takes a late kill upon itself. Waits for the server."""
+
+    def cut(self, raw: Any) -> None:
+        """Break the link under a call that another thread is making, so that it returns."""
+
+    def bounded(self, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Return connection settings with which no answer is waited for longer than *seconds*."""
+        return kwargs
+
+    def set_read_timeout(self, raw: Any, seconds: float | None) -> float | None:
+        """Limit the seconds that any answer may take; returns the limit before."""
+        return None
+
+    def finish(self, cursor: Any) -> None:
+        """Close a cursor that is not finished, leaving rows unread if they are many; waits for the server."""
+        with suppress(Exception):  # as DBUtils does
+            cursor.close()
+
+    def disown(self, raw: Any) -> None:
+        """Let go of the link in a forked child, without a lock: a thread of the parent may have been reading."""
+
+    def close(self, raw: Any) -> None:
+        """Say goodbye and close; waits for the link at most to take the goodbye."""
+        with suppress(Exception):
+            raw.close()
+
+    def abandon(self, raw: Any) -> None:
+        """Close the link without reading or writing anything."""
+        self.close(raw)
+
+
+GENERIC = Driver()

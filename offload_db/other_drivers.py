@@ -1,0 +1,281 @@
+"""What is known of drivers other than PyMySQL: mysqlclient and mysql-connector-python.
+
+Owns the same looks into their connections and cursors as ``drivers.py``'s. None of them is imported here: a driver is
+told by the module that its connections come from. Where nothing can be seen, the careful answer stands: a transaction
+may be open, a fetch may wait.
+"""
+
+# ruff: noqa: D102  # an override does what the method that it overrides says
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any, ClassVar
+
+from .driver_base import (
+    CLIENT_CODES,
+    FAREWELLS,
+    IDENTIFY,
+    INTERRUPTED,
+    LOST,
+    NOTHING_TO_KILL,
+    UNFIT_NODE,
+    Driver,
+    Identity,
+)
+from .errors import OffloadError
+
+# Seconds that connecting may take where the settings do not say.
+CONNECT_TIMEOUT = 10
+
+
+class _Known(Driver):
+    """A driver of MySQL's protocol, by what such drivers have in common."""
+
+    package: ClassVar[str]
+    timeouts: ClassVar[tuple[str, ...]]
+    """Its names for the seconds that connecting, reading and writing may take."""
+
+    def __init__(self) -> None:
+        self._classes: dict[type, type] = {}
+
+    def code(self, error: BaseException) -> int | None:
+        """Return the code of an error of this driver."""
+        if type(error).__module__.partition(".")[0] != self.package.partition(".")[0]:
+            return None
+        code = getattr(error, "errno", None) or (error.args[0] if error.args else None)
+        return code if isinstance(code, int) else None
+
+    def in_step(self, error: BaseException) -> bool:
+        code = self.code(error)
+        if code is None or code <= 0:
+            return super().in_step(error)
+        return code not in CLIENT_CODES and code not in FAREWELLS
+
+    def lost(self, error: BaseException) -> bool:
+        return self.code(error) in (FAREWELLS | LOST)
+
+    def unfit(self, error: BaseException) -> bool:
+        return self.code(error) in UNFIT_NODE
+
+    def disguised(self, error: OffloadError) -> OffloadError:
+        cls = type(error)
+        if cls not in self._classes:
+            own: Any = sys.modules[self.package].OperationalError
+            self._classes[cls] = type(cls.__name__, (cls, own), {"__module__": cls.__module__})
+        kind: Any = self._classes[cls]
+        other: OffloadError = kind.__new__(kind)
+        other.args = error.args
+        vars(other).update(vars(error))
+        return other
+
+    def identity(self, raw: Any) -> Identity | None:
+        with closing(self.plain_cursor(raw)) as cursor:
+            cursor.execute(IDENTIFY)
+            session, version, *server = map(_text, cursor.fetchone() or ())
+        if session != str(self.session(raw)):
+            return None  # a proxy stands between and has ids of its own
+        return Identity(int(session), tuple(server), "mariadb" in version.lower())
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        with closing(self.plain_cursor(admin)) as cursor:
+            try:
+                if not identity.by_query:
+                    cursor.execute(f"KILL QUERY {identity.session:d}")
+                    return True
+                cursor.execute(
+                    f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
+                )
+                row = cursor.fetchone()
+                if row is None or _text(row[1]) == "Sleep":
+                    return False
+                cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
+            except Exception as error:
+                if self.code(error) in NOTHING_TO_KILL:
+                    return False
+                raise
+        return True
+
+    def absorb(self, raw: Any) -> None:
+        with closing(self.plain_cursor(raw)) as cursor:
+            try:
+                cursor.execute("DO 0")
+            except Exception as error:
+                if self.code(error) != INTERRUPTED:
+                    raise
+
+    def plain_cursor(self, raw: Any) -> Any:
+        """Make a cursor that returns tuples and has read its rows."""
+        raise NotImplementedError
+
+    def descriptor(self, raw: Any) -> int | None:
+        """Return the number of the link's socket, None where it cannot be had."""
+        raise NotImplementedError
+
+    def sees_rest(self, raw: Any) -> bool:
+        return self.descriptor(raw) is not None
+
+    def alive_at_rest(self, raw: Any) -> bool:
+        # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
+        number = self.descriptor(raw)
+        if number is None:
+            return self.is_open(raw)
+        try:
+            poll = select.poll()
+        except AttributeError:  # Windows
+            return not select.select([number], [], [], 0)[0]
+        poll.register(number, select.POLLIN)
+        return not poll.poll(0)
+
+    def cut(self, raw: Any) -> None:
+        number = self.descriptor(raw)
+        if number is not None:
+            with socket.socket(fileno=os.dup(number)) as link:
+                link.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self, raw: Any) -> None:
+        with suppress(Exception):  # then closing neither waits for the rest of a result nor for the server
+            self.cut(raw)
+        self.close(raw)
+
+    def disown(self, raw: Any) -> None:
+        # Closing would say goodbye in the parent's name. The child's copy of the socket ends with the child.
+        _parents.append(raw)
+
+    def opening(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {self.timeouts[0]: CONNECT_TIMEOUT, **kwargs}
+
+    def bounded(self, kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return {**kwargs, **dict.fromkeys(self.timeouts, max(1, math.ceil(seconds)))}
+
+
+class MySQLClientDriver(_Known):
+    """The driver mysqlclient, 2.2 and later."""
+
+    package = "MySQLdb"
+    timeouts = ("connect_timeout", "read_timeout", "write_timeout")
+
+    _local_methods = frozenset(
+        {
+            *("affected_rows", "character_set_name", "errno", "error", "escape", "escape_string", "field_count"),
+            *("fileno", "get_autocommit", "get_character_set_info", "get_host_info", "get_proto_info"),
+            *("get_server_info", "info", "insert_id", "literal", "more_results", "sqlstate", "string_literal"),
+            *("thread_id", "warning_count"),
+        }
+    )
+
+    def blocks(self, name: str) -> bool:
+        return name not in self._local_methods
+
+    def cursor_blocks(self, name: str) -> bool:
+        return name not in ("mogrify", "setinputsizes", "setoutputsizes")
+
+    def plain_cursor(self, raw: Any) -> Any:
+        return raw.cursor(sys.modules["MySQLdb.cursors"].Cursor)
+
+    def descriptor(self, raw: Any) -> int | None:
+        return int(raw.fileno()) if raw.open and hasattr(raw, "fileno") else None
+
+    def session(self, raw: Any) -> int | None:
+        return int(raw.thread_id()) if raw.open else None
+
+    def is_open(self, raw: Any) -> bool:
+        return bool(raw.open)
+
+    def autocommit(self, raw: Any) -> bool | None:
+        return bool(raw.get_autocommit()) if raw.open else None
+
+    def ping(self, raw: Any) -> None:
+        raw.ping()
+
+    def streams(self, cursor: Any) -> bool:
+        return cursor._result is not None
+
+    def unfinished(self, cursor: Any) -> bool:
+        raw = cursor.connection
+        if raw is None or not raw.open:
+            return False
+        more: Callable[[], Any] | None = getattr(raw, "more_results", None)  # from 2.3 on
+        return cursor._result is not None or more is None or bool(more())
+
+    def hold(self, cursor: Any) -> bool:
+        # A result that is not read to its end is read by its finaliser.
+        if cursor.connection is not None:
+            cursor.connection._streaming = cursor if cursor._result is not None else None
+        return True
+
+    def unread(self, raw: Any) -> bool:
+        cursor = getattr(raw, "_streaming", None)
+        return cursor is not None and cursor._result is not None
+
+
+class MySQLConnectorDriver(_Known):
+    """The driver mysql-connector-python, in pure Python or with its C extension."""
+
+    package = "mysql.connector"
+    timeouts = ("connection_timeout",)
+    cursors_ask = True
+
+    def property_blocks(self, name: str) -> bool:
+        return name in ("autocommit", "database", "sql_mode", "time_zone")
+
+    def in_step(self, error: BaseException) -> bool:
+        # "Unread result found": it refused to send anything.
+        return type(error).__name__ == "InternalError" or super().in_step(error)
+
+    def lost(self, error: BaseException) -> bool:
+        return super().lost(error) or _UNAVAILABLE in str(error)
+
+    def may_have_sent(self, error: BaseException) -> bool:
+        return _UNAVAILABLE not in str(error)
+
+    def plain_cursor(self, raw: Any) -> Any:
+        return raw.cursor(buffered=True, dictionary=False, raw=False)
+
+    def descriptor(self, raw: Any) -> int | None:
+        sock = getattr(getattr(raw, "_socket", None), "sock", None)
+        return None if sock is None else int(sock.fileno())
+
+    def session(self, raw: Any) -> int | None:
+        session: int | None = raw.connection_id
+        return session
+
+    def is_open(self, raw: Any) -> bool:
+        if hasattr(raw, "_cmysql"):
+            return raw._cmysql is not None and bool(raw._cmysql.connected())
+        number = self.descriptor(raw)
+        return number is not None and number >= 0
+
+    def unread(self, raw: Any) -> bool:
+        return bool(raw.unread_result)
+
+    def disguised(self, error: OffloadError) -> OffloadError:
+        other: Any = super().disguised(error)
+        other.errno, other.msg, other.sqlstate = error.args[0], error.args[-1], None
+        return other  # type: ignore[no-any-return]  # what it was, with what the driver's errors have besides
+
+    def ping(self, raw: Any) -> None:
+        raw.ping(reconnect=False)
+
+
+# What mysql-connector-python says, before it sends anything, of a link that its ping has found broken.
+_UNAVAILABLE = "MySQL Connection not available"
+
+# Links of a parent process that nobody may close here.
+_parents: list[Any] = []
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+MYSQLCLIENT, MYSQL_CONNECTOR = MySQLClientDriver(), MySQLConnectorDriver()
+
+OTHERS: dict[str, Driver] = {"MySQLdb": MYSQLCLIENT, "mysql": MYSQL_CONNECTOR}
+"""Drivers by the name of the package that their connections come from."""

@@ -1,0 +1,3 @@
+"""SQLAlchemy's own dialect tests, as they are."""
+
+from sqlalchemy.testing.suite import *  # noqa: F403  # these are the tests
