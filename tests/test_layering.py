@@ -167,6 +167,7 @@ FRAMEWORKS = {
     "fastapi": {"fastapi", "starlette"},
     "prometheus": {"prometheus_client"},
     "pytest_plugin": {"pymysql", "pytest"},
+    "sqlalchemy": {"anyio", "pymysql", "sqlalchemy"},
 }
 
 
