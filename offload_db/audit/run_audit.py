@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             select=select,
             progress=progress_line(quiet=arguments.quiet),
         )
+        clear_line()
         if arguments.baseline is not None:
             baseline.apply(report, arguments.baseline)
         if arguments.write_baseline is not None:
