@@ -333,6 +333,8 @@ class Calling(Lookup):
         """Return what iterating over a value gives."""
         if isinstance(value, Generated):
             return self.read(value.scope.yields)
+        if isinstance(value, Database) and value.kind == "peewee_query":
+            return frozenset((database("peewee_model", value.driver, value.reach),))
         return super().elements(value)
 
     # --- what only its name tells

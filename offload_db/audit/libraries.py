@@ -187,19 +187,21 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "peewee_model": {
         **dict.fromkeys(
-            ("create", "get", "get_or_none", "get_or_create", "get_by_id", "set_by_id", "delete_by_id", "bulk_create",
-             "bulk_update", "create_table", "drop_table", "truncate_table", "table_exists", "save", "delete_instance"),
+            ("get_or_create", "set_by_id", "delete_by_id", "bulk_create", "bulk_update", "create_table", "drop_table",
+             "truncate_table", "table_exists", "save", "delete_instance"),
             ("statement", ""),
         ),
+        **dict.fromkeys(("create", "get", "get_or_none", "get_by_id"), ("statement", "peewee_model")),
         **dict.fromkeys(
             ("select", "insert", "insert_many", "insert_from", "replace", "replace_many", "update", "delete", "raw",
              "noop", "filter"),
             ("", "peewee_query"),
         ),
     },
-    "peewee_query": dict.fromkeys(
-        ("execute", "get", "get_or_none", "first", "count", "scalar", "exists", "iterator", "peek"), ("statement", "")
-    ),
+    "peewee_query": {
+        **dict.fromkeys(("execute", "count", "scalar", "exists", "iterator"), ("statement", "")),
+        **dict.fromkeys(("get", "get_or_none", "first", "peek"), ("statement", "peewee_model")),
+    },
 }  # fmt: skip
 # An unlisted method of these returns another one of the kind: q.filter(…).order_by(…)
 BUILDERS = frozenset({"query", "peewee_query"})
@@ -209,7 +211,6 @@ ITERATED = {
     "peewee_query": "statement",
     "cursor": "fetch",
     "result": "fetch",
-    "peewee_model": "statement",
 }
 # What `with` gives; the value itself for all others.
 ENTERED = {"sessionmaker": "session", "sa_transaction": "sa_connection"}

@@ -140,7 +140,7 @@ class Lookup:
             return self.module_attribute(value.module, name)
         if isinstance(value, (Instance, ClassRef)):
             found = self.member(value, name)
-            return found if found is not None else self.loosely(around, name)
+            return found if found is not None else self.loosely(around, name) or self._of_outer_base(value, name)
         if isinstance(value, Database):
             return frozenset((method(value, name),))
         if isinstance(value, App):
@@ -150,6 +150,14 @@ class Lookup:
                 return frozenset((OPAQUE,))
             return self.loosely(around, name) or frozenset((app_method(value, name),))
         return self.loosely(around, name)
+
+    def _of_outer_base(self, value: Instance | ClassRef, name: str) -> Values:
+        """Return what was stored in a base that a library made: ``Base.query = session.query_property()``."""
+        for scope in self.classes(value.scope):
+            for base in getattr(scope.node, "bases", ()):
+                if values := self.loosely(base, name):
+                    return values
+        return NOTHING
 
     def loosely(self, around: ast.expr | None, name: str) -> Values:
         """Return what was stored under an attribute of an object that is not known, such as ``request.app.state``."""

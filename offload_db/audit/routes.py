@@ -109,7 +109,8 @@ class _Finder:
         elif name.endswith(".OffloadMiddleware"):
             self._wrapped(call)
         elif name in _ROUTE_OBJECTS:
-            self._register(call, None, self._path(call, 0), self._argument(call, 1, "endpoint"), "")
+            verb = "websocket" if "WebSocket" in name else ""
+            self._register(call, None, self._path(call, 0), self._argument(call, 1, "endpoint"), verb)
         elif name == "starlette.routing.Mount":
             self._mount(call)
         elif name in _TORNADO_RULES:

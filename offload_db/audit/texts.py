@@ -23,10 +23,8 @@ def text(node: ast.expr | None, scope: Scope, project: Project, depth: int = 0) 
     if isinstance(node, ast.Constant):
         return node.value[:_MOST] if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
-        return "".join(
-            part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else _UNKNOWN
-            for part in node.values
-        )
+        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
+        return "".join(text(part, scope, project, depth + 1) or _UNKNOWN for part in parts)
     if isinstance(node, ast.BinOp):
         left = text(node.left, scope, project, depth + 1)
         if isinstance(node.op, ast.Mod):
