@@ -314,9 +314,10 @@ class Calling(Lookup):
                 self._call(value, node, Arguments([frozenset(elements)], {}), outcome)
 
     def _iterate(self, value: Value, node: ast.expr, outcome: Outcome) -> None:
-        if isinstance(value, Database) and (does := libraries.ITERATED.get(value.kind)):
-            if does == "statement" or not isinstance(node, ast.Call):
-                outcome.effects.append(Effect(does, value.driver, value.reach))
+        does = libraries.ITERATED.get(value.kind) if isinstance(value, Database) else None
+        # A call that fetches is noted by itself.
+        if isinstance(value, Database) and does and (does == "statement" or not isinstance(node, ast.Call)):
+            outcome.effects.append(Effect(does, value.driver, value.reach))
 
     def _super(self) -> Values:
         scope: Scope | None = self.scope
@@ -324,7 +325,8 @@ class Calling(Lookup):
             scope = scope.parent
         if scope is None or scope.owner is None:
             return NOTHING
-        bases = self.read(scope.owner.bases)
+        self.classes(scope.owner)  # looked at again when the bases grow
+        bases = scope.owner.bases.values
         above = {instance(base.scope) for base in bases if isinstance(base, ClassRef)}
         outside = {self.made_by(base, scope) for base in bases if isinstance(base, External)}
         return frozenset({*above, *(base for base in outside if base is not None)})
@@ -383,7 +385,7 @@ class Calling(Lookup):
             outcome.values.add(value)
 
     def _handed(self, arguments: Arguments, outcome: Outcome) -> None:
-        """What runs in a thread does not block here, but what it returns is used here."""
+        """Learn what a function returns that runs in a thread: it does not block here, but its result is used here."""
         for number, values in enumerate(arguments.positional):
             given = [value for value in values if isinstance(value, (FunctionRef, Method, External))]
             rest = Arguments(arguments.positional[number + 1 :], arguments.named)
@@ -400,15 +402,16 @@ class Calling(Lookup):
                 return
 
     def _called_back(self, value: FunctionRef, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
-        """A function that is given to a function that calls it is called here, too."""
+        """Enter a function that is given to one that calls it."""
         for target in list(outcome.targets):
             if not target.called_parameters:
                 continue
             offset = 1 if target.owner is not None and "staticmethod" not in target.decorators else 0
             for number, values in enumerate(arguments.positional, offset):
-                if value in values and number < target.positional:
-                    if target.parameters[number].name in target.called_parameters:
-                        self._enter(value, Arguments((), {}), outcome)
+                if value not in values or number >= target.positional:
+                    continue
+                if target.parameters[number].name in target.called_parameters:
+                    self._enter(value, Arguments((), {}), outcome)
             for name, values in arguments.named.items():
                 if value in values and name in target.called_parameters:
                     self._enter(value, Arguments((), {}), outcome)

@@ -32,7 +32,7 @@ class Context:
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
         self.project = interpreter.project
-        scopes = [scope for scope in functions(self.project.modules)]
+        scopes = list(functions(self.project.modules))
         self.graph = Graph(scopes, find_routes(interpreter))
         self.ineffective = ineffective(self.graph, interpreter.decorated)
         self.covered = covered(self.graph, set(self.ineffective))
@@ -169,9 +169,10 @@ class Context:
 
     def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
         node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
-        if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name)):
-            if ast.unparse(node.value).endswith(("app.state", "app.ctx", "application")):
-                return True
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(
+            ("app.state", "app.ctx", "application")
+        ):
+            return True
         return any(
             shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
             for scope in kept
@@ -231,9 +232,9 @@ class Context:
             rule,
             scope,
             call.node,
-            call.text,
-            severity,
-            f"{call.text}() {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
+            call=call.text,
+            severity=severity,
+            message=f"{call.text}() {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
             via=tuple(step.scope.qualname for step in below),
             chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
             driver=last.effect.driver if last.effect is not None else None,
@@ -245,10 +246,10 @@ class Context:
         rule: str,
         scope: Scope,
         node: ast.AST,
+        *,
         call: str,
         severity: str,
         message: str,
-        *,
         via: tuple[str, ...] = (),
         chain: tuple[str, ...] = (),
         driver: str | None = None,

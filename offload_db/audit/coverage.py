@@ -8,6 +8,11 @@ from .graph import Graph
 from .interpret import Decorated
 from .model import Decorating, External, Scope
 
+_ABOVE = (
+    "it stands above the route decorator, which has registered the function undecorated: put it below, directly above "
+    "the def"
+)
+
 
 def is_offload(decorated: Decorated) -> bool:
     """Tell whether a decorator is ``offload``, with settings or without."""
@@ -30,11 +35,7 @@ def ineffective(graph: Graph, decorated: list[Decorated]) -> dict[Scope, tuple[a
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             below = node.decorator_list[node.decorator_list.index(one.node) + 1 :]
             if any(id(other) in registering for other in below):
-                found[one.scope] = (
-                    one.node,
-                    "it stands above the route decorator, which has registered the function undecorated: "
-                    "put it below, directly above the def",
-                )
+                found[one.scope] = (one.node, _ABOVE)
             elif one.scope.is_generator and not one.scope.is_async and "contextmanager" not in one.scope.decorators:
                 found[one.scope] = (one.node, "it stands on a generator function, which frameworks run in a thread")
             elif one.scope.is_generator and any(_makes_context_manager(one.scope, other) for other in below):

@@ -105,7 +105,6 @@ class _Transformer(cst.CSTTransformer):
         name = cst.Module([]).code_for_node(target)
         line = cst.parse_statement(f"{name} = {self.edits.wrapper}({name})")
         assert isinstance(line, cst.SimpleStatementLine)
-        # A last line without an end gets one, as the new line's.
         return cst.FlattenSentinel([updated_node, line])
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802  # as above
@@ -146,14 +145,14 @@ def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
     blank = cst.EmptyLine(indent=False)
     if separate == "before":  # a section of its own above the next statement
         following = body[index]
-        leading = list(following.leading_lines)  # type: ignore[union-attr]  # every statement has them
+        leading = list(following.leading_lines)
         line = line.with_changes(leading_lines=leading)
         body[index] = following.with_changes(leading_lines=[blank])
     elif separate == "after":  # a section of its own below the one before
         line = line.with_changes(leading_lines=[blank] if index else [])
     elif separate == "first":  # at the head of a section: its blank lines and comments stay above
         following = body[index]
-        line = line.with_changes(leading_lines=following.leading_lines)  # type: ignore[union-attr]  # as above
+        line = line.with_changes(leading_lines=following.leading_lines)
         body[index] = following.with_changes(leading_lines=[])
     body.insert(index, line)
     return tree.with_changes(body=body)
@@ -165,10 +164,8 @@ def _import_place(body: Sequence[cst.BaseStatement], is_local: Callable[[str], b
     for index, statement in enumerate(body):
         names = _imports(statement)
         if not names:
-            if index and last < 0 and index > 1:
-                break
-            if last >= 0 and not isinstance(statement, (cst.If, cst.Try, cst.SimpleStatementLine)):
-                break
+            if index and not isinstance(statement, (cst.If, cst.Try, cst.SimpleStatementLine)):
+                break  # the first def or class: what comes below are no imports of the module's head
             continue
         if any(name == "__future__" or name in sys.stdlib_module_names for name in names):
             last = index
@@ -199,9 +196,8 @@ def _sorts_before(statement: cst.BaseStatement) -> bool:
 def _imports(statement: cst.BaseStatement) -> list[str]:
     """Return the top-level names that a statement imports; ``.`` for a relative one."""
     if isinstance(statement, cst.Try):
-        return [
-            name for inner in statement.body.body for name in _imports(inner) if isinstance(inner, cst.BaseStatement)
-        ]  # type: ignore[arg-type]  # the condition says so
+        inside = [inner for inner in statement.body.body if isinstance(inner, cst.SimpleStatementLine)]
+        return [name for inner in inside for name in _imports(inner)]
     if not isinstance(statement, cst.SimpleStatementLine):
         return []
     found = []

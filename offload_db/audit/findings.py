@@ -179,7 +179,7 @@ def fingerprinted(findings: Iterable[Finding]) -> list[Finding]:
     seen: Counter[str] = Counter()
     named = []
     for finding in ordered:
-        text = "\0".join((finding.rule, finding.file, finding.function, finding.call))
+        text = f"{finding.rule}\0{finding.file}\0{finding.function}\0{finding.call}"
         name = hashlib.sha256(f"{text}\0{seen[text]}".encode()).hexdigest()[:16]
         seen[text] += 1
         named.append(replace(finding, fingerprint=name))

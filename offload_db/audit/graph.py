@@ -6,6 +6,7 @@ does is its own affair.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -38,9 +39,7 @@ class Graph:
         self.of_handler: dict[Scope, list[Route]] = {}
         for route in routes:
             self.of_handler.setdefault(route.handler, []).append(route)
-        self._steps = {
-            name: self.towards(lambda call, name=name: _drives(call) and rank(call) == name) for name in _RANKS
-        }  # type: ignore[misc]  # the default binds it
+        self._steps = {name: self.towards(functools.partial(_drives_with, name)) for name in _RANKS}
         # what a bridge does not free, by who reaches it
         self.to_raw = self.towards(
             lambda call: _drives(call) and call.effect is not None and call.effect.reach == "raw"
@@ -132,6 +131,10 @@ class Graph:
                 if caller.kind != "module" and caller not in seen:
                     seen.add(caller)
                     waiting.append(caller)
+
+
+def _drives_with(name: str, call: Call) -> bool:
+    return _drives(call) and rank(call) == name
 
 
 def _drives(call: Call) -> bool:

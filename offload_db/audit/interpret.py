@@ -82,7 +82,7 @@ class Interpreter(Expressions):
 
         :param progress: is told how many scopes are done, how many there are, and which is next
         """
-        everything = list(functions(self.project.modules))
+        everything = sorted(functions(self.project.modules), key=lambda scope: scope.kind != "module")
         for scope in everything:
             self.enqueue(scope)
         done = 0
@@ -294,9 +294,9 @@ class Interpreter(Expressions):
         outcome = Outcome(set(), [], [])
         self._enter(decorator, Arguments([values], {}), outcome)
         wrappers = {v for v in outcome.values if isinstance(v, FunctionRef) and v not in values}
-        for value in values:
-            if isinstance(value, FunctionRef) and not value.scope.is_async and not decorator.scope.called_parameters:
-                if any(wrapper.scope.is_async for wrapper in wrappers):
+        if any(wrapper.scope.is_async for wrapper in wrappers) and not decorator.scope.called_parameters:
+            for value in values:
+                if isinstance(value, FunctionRef) and not value.scope.is_async:
                     value.scope.decorators.add("hands")  # the wrapper has it run by somebody else
         return frozenset(wrappers)
 
@@ -305,7 +305,7 @@ class Interpreter(Expressions):
         outer = self.scope
         for base in statement.bases:
             bases = self.evaluate(base)
-            self.grow(made.bases, bases)
+            self.grow_bases(made, bases)
             for value in bases:
                 if isinstance(value, ClassRef):
                     self.grow(self.subclasses.setdefault(value.scope, Cell()), frozenset((class_ref(made),)))

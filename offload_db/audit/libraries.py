@@ -228,11 +228,11 @@ LOCKS = frozenset(
     f"threading.{name}" for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore")
 ) | {"_thread.allocate_lock", "multiprocessing.Lock", "multiprocessing.RLock"}  # fmt: skip
 _ELSEWHERE = (
-    "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.", "openpyxl.", "paramiko.", "ftplib.",
+    "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.", "openpyxl.", "ftplib.",
 )  # fmt: skip
 _ELSEWHERE_NAMES = frozenset(
-    {"time.sleep", "os.system", "socket.create_connection", "socket.getaddrinfo", "httpx.get", "httpx.post", "httpx.put",
-     "httpx.patch", "httpx.delete", "httpx.request", "httpx.Client"}
+    {"time.sleep", "os.system", "socket.create_connection", "socket.getaddrinfo", "httpx.get", "httpx.post",
+     "httpx.put", "httpx.patch", "httpx.delete", "httpx.request", "httpx.Client"}
 )  # fmt: skip
 
 APPS: Mapping[str, tuple[str, str]] = {
@@ -289,8 +289,8 @@ ROUTE_METHODS = VERBS | {
 }
 
 SPAWNERS = frozenset(
-    {"create_task", "ensure_future", "gather", "start_soon", "start", "run_coroutine_threadsafe", "wait", "as_completed",
-     "add_task", "spawn", "create_background_task", "wait_for", "shield"}
+    {"create_task", "ensure_future", "gather", "start_soon", "start", "run_coroutine_threadsafe", "wait",
+     "as_completed", "add_task", "spawn", "create_background_task", "wait_for", "shield"}
 )  # fmt: skip
 
 

@@ -38,8 +38,8 @@ from .model import (
 )
 from .project import Project
 
-# More than this is no knowledge any more. It bounds the work, too.
-MOST_VALUES = 32
+# More than this is no knowledge any more, but for database objects. It bounds the work.
+MOST_VALUES = 24
 _BUILTINS = frozenset(dir(builtins))
 
 
@@ -54,6 +54,10 @@ class Lookup:
         # attributes of objects from outside, such as app.state.pool, by the last two names
         self.loose: dict[str, Cell] = {}
         self.recording = False
+        self.loose_names: set[str] = set()
+        self._families: dict[Scope, list[Scope]] = {}  # a class with its bases
+        self._outside: dict[Scope, list[Value]] = {}
+        self.family_readers: dict[Scope, set[Scope]] = {}
         self.subclasses: dict[Scope, Cell] = {}
 
     def read(self, cell: Cell) -> Values:
@@ -63,8 +67,12 @@ class Lookup:
 
     def grow(self, cell: Cell, values: Values) -> None:
         """Add values to a cell."""
-        if values <= cell.values or len(cell.values) >= MOST_VALUES:
+        if values <= cell.values:
             return
+        if len(cell.values) >= MOST_VALUES:
+            values = frozenset(value for value in values if isinstance(value, Database))
+            if values <= cell.values:
+                return
         cell.values |= values
         for reader in cell.readers:
             self.enqueue(reader)
@@ -118,6 +126,8 @@ class Lookup:
             inner = self.project.at("\0".join((*module.path.parent.parts, name)))
             if inner is not None:
                 return frozenset((module_ref(inner),))
+            if module.path.parent / name in self.project.directories:
+                return frozenset((external(f"{module.name}.{name}"),))  # a package without __init__.py
         if depth < 4:
             for other in module.stars:
                 if values := self.module_attribute(other, name, depth + 1):
@@ -153,7 +163,7 @@ class Lookup:
 
     def _of_outer_base(self, value: Instance | ClassRef, name: str) -> Values:
         """Return what was stored in a base that a library made: ``Base.query = session.query_property()``."""
-        for scope in self.classes(value.scope):
+        for scope in self.classes(value.scope) if name in self.loose_names else ():
             for base in getattr(scope.node, "bases", ()):
                 if values := self.loosely(base, name):
                     return values
@@ -161,7 +171,7 @@ class Lookup:
 
     def loosely(self, around: ast.expr | None, name: str) -> Values:
         """Return what was stored under an attribute of an object that is not known, such as ``request.app.state``."""
-        cell = self.loose.get(f"{last_name(around)}.{name}")
+        cell = self.loose.get(f"{last_name(around)}.{name}") if name in self.loose_names else None
         return self.read(cell) if cell is not None else NOTHING
 
     def member(self, value: Instance | ClassRef, name: str) -> Values | None:
@@ -205,23 +215,36 @@ class Lookup:
 
     def classes(self, scope: Scope) -> list[Scope]:
         """Return a class and its audited bases, in the order in which members are looked for."""
-        order: list[Scope] = []
-        waiting = [scope]
-        while waiting:
-            one = waiting.pop(0)
-            if one not in order:
-                order.append(one)
-                waiting.extend(base.scope for base in self.read(one.bases) if isinstance(base, ClassRef))
+        self.family_readers.setdefault(scope, set()).add(self.scope)
+        order = self._families.get(scope)
+        if order is None:
+            order = self._families[scope] = []
+            waiting = [scope]
+            while waiting:
+                one = waiting.pop(0)
+                if one not in order:
+                    order.append(one)
+                    waiting.extend(base.scope for base in one.bases.values if isinstance(base, ClassRef))
         return order
+
+    def grow_bases(self, scope: Scope, values: Values) -> None:
+        """Add bases to a class; whoever has looked at the class or one below it looks again."""
+        if values <= scope.bases.values:
+            return
+        scope.bases.values |= values
+        for below in [one for one, order in self._families.items() if scope in order]:
+            del self._families[below]
+            self._outside.pop(below, None)
+            for reader in self.family_readers.get(below, ()):
+                self.enqueue(reader)
 
     def outside_bases(self, scope: Scope) -> list[Value]:
         """Return what a class inherits from libraries, as the object that it makes."""
-        found: list[Value] = []
-        for one in self.classes(scope):
-            for base in self.read(one.bases):
-                made = self.made_by(base, one) if isinstance(base, External) else None
-                if made is not None:
-                    found.append(made)
+        order = self.classes(scope)
+        found = self._outside.get(scope)
+        if found is None:
+            made = [self.made_by(base, one) for one in order for base in one.bases.values if isinstance(base, External)]
+            found = self._outside[scope] = [value for value in made if value is not None]
         return found
 
     @staticmethod
@@ -233,14 +256,6 @@ class Lookup:
         if value.name in APPS:
             return app_value((where.module.shown, where.line, 0), *APPS[value.name])
         return None
-
-    def inherits(self, scope: Scope, names: frozenset[str]) -> bool:
-        """Tell whether a class inherits from one of a library's classes."""
-        return any(
-            isinstance(base, External) and base.name in names
-            for one in self.classes(scope)
-            for base in self.read(one.bases)
-        )
 
     # --- what else can be done with a value
 

@@ -127,7 +127,7 @@ def _with_mode(context: Context, scope: Scope, sites: list[Call]) -> Decorate | 
 
 def _freed(context: Context, call: Call) -> bool:
     chain = [call, *context.graph.below(call)]
-    return any(step.effect is not None and step.effect.reach not in ("raw",) for step in chain)
+    return any(step.effect is not None and step.effect.reach != "raw" for step in chain)
 
 
 def _uses_loop(scope: Scope) -> bool:

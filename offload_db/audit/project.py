@@ -37,6 +37,7 @@ class Project:
     errors: list[Unreadable] = field(default_factory=list)
     by_tail: dict[str, list[Module]] = field(default_factory=dict)  # last part of the name -> modules
     packages: set[Path] = field(default_factory=set)
+    directories: set[Path] = field(default_factory=set)
 
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name."""
@@ -110,6 +111,7 @@ def load(paths: Iterable[Path], exclude: Sequence[str] = (), progress: Progress 
         else:
             project.modules.append(module)
             project.by_tail.setdefault(_base(module)[-1], []).append(module)
+            project.directories.update(file.parents)
             if file.name == "__init__.py":
                 project.packages.add(file.parent)
     return project

@@ -66,9 +66,8 @@ def find_routes(interpreter: Interpreter) -> list[Route]:
     for call in interpreter.framework_calls.values():
         finder.visit(call)
     for decorated in interpreter.decorated:
-        call = interpreter.framework_calls.get(id(decorated.node))
-        if call is not None:
-            finder.decorator(call, decorated.scope)
+        if (registration := interpreter.framework_calls.get(id(decorated.node))) is not None:
+            finder.decorator(registration, decorated.scope)
     for app, values in interpreter.route_classes:
         if _bridging(values):
             finder.tables.bridged_routes.add(app.key)
@@ -288,7 +287,7 @@ class _Finder:
                 path = inside[1] + path
                 inside = self.tables.inside.get(inside[0])
             if inside is not None:
-                owner = inside  # type: ignore[assignment]  # what has not two parts is a key
+                owner = inside
             direct = owner in self.tables.bridged_routes
             for prefix, bridged in self._prefixes(owner, frozenset()):
                 whole = _POSITION.sub("/", prefix + path) or "/"

@@ -101,7 +101,7 @@ class _Scanner:
             self._import(node, scope)
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
             scope.outer_names.update(node.names)
-        elif isinstance(node, ast.ExceptHandler) or isinstance(node, (ast.MatchAs, ast.MatchStar)):
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
             if node.name:
                 scope.bound_names.add(node.name)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -69,9 +69,12 @@ def _imported(name: str, module: Module, project: Project, depth: int) -> str | 
         if not isinstance(statement, ast.ImportFrom):
             continue
         for alias in statement.names:
-            if (alias.asname or alias.name) == name:
-                source = _source(statement, module, project)
-                return _named(alias.name, source.scope, project, depth + 1) if source is not None else None
+            if name not in (alias.asname, alias.name) and alias.name != "*":
+                continue
+            source = _source(statement, module, project)
+            wanted = name if alias.name == "*" else alias.name
+            if source is not None and depth < 8 and (found := _named(wanted, source.scope, project, depth + 1)):
+                return found
     return None
 
 
@@ -82,7 +85,7 @@ def _source(statement: ast.ImportFrom, module: Module, project: Project) -> Modu
 
 
 def _attribute(node: ast.Attribute, scope: Scope, project: Project, depth: int) -> str | None:
-    """A constant of a module or of the class: ``queries.ALL``, ``self.QUERY``."""
+    """Return a constant of a module or of the class: ``queries.ALL``, ``self.QUERY``."""
     if not isinstance(node.value, ast.Name):
         return None
     where: Scope | None = scope

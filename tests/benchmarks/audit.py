@@ -69,7 +69,8 @@ async def get_item_{b}(item_id: int, conn=Depends(get_db)):
 @router.get("/plain{b}")
 async def plain_{b}(text: str):
     parsed = parse_{b}(text)
-    return {{"count": len(parsed), "items": [value for value in parsed.values() if value], "who": describe_{other}(text)}}
+    items = [value for value in parsed.values() if value]
+    return {{"count": len(parsed), "items": items, "who": describe_{other}(text)}}
 
 
 @router.post("/other{b}")
@@ -77,7 +78,7 @@ async def other_{b}(item: Item{n}_{b}):
     repository = Repository{other}()
     return {{"total": item.total(0.2), "rows": repository.find_{b}(item.name)}}
 '''
-REPOSITORY = '''
+REPOSITORY = """
 
 def describe_{n}(text: str) -> str:
     return " ".join(word.capitalize() for word in text.split())
@@ -90,13 +91,13 @@ def query_{n}(sql, args=None):
 
 
 class Repository{n}:
-'''
-METHOD = '''
+"""
+METHOD = """
     def find_{b}(self, name: str):
         rows = query_{n}("SELECT * FROM items WHERE name = %s", (name,))
         return [dict(row, name=name) for row in rows]
-'''
-DATABASE = '''
+"""
+DATABASE = """
 import pymysql
 from dbutils.pooled_db import PooledDB
 
@@ -109,7 +110,7 @@ def get_db():
         yield conn
     finally:
         conn.close()
-'''
+"""
 BLOCKS = 8
 
 

@@ -20,5 +20,11 @@ def check(context: Context) -> Iterator[Finding]:
     """Yield each decorator that is misplaced."""
     for scope, (node, why) in context.ineffective.items():
         yield context.finding(
-            CODE, scope, node, "offload", "high", f"@offload has no effect on {scope.qualname}: {why}", migrated=False
+            CODE,
+            scope,
+            node,
+            call="offload",
+            severity="high",
+            migrated=False,
+            message=f"@offload has no effect on {scope.qualname}: {why}",
         )

@@ -11,11 +11,17 @@ from collections.abc import Iterator
 
 from ..context import Context
 from ..findings import Finding
-from ..model import Call
+from ..model import Call, Scope
 
 CODE = "ODB202"
 NAME = "bridge-frees-nothing"
 SUMMARY = "an offloaded handler uses a pool that is not wrapped, or a driver that a bridge does not free"
+
+_BARE = "a PooledDB that no OffloadPool wraps: wrap it where it is built"
+_RAW = (
+    'a driver that a bridge does not free: use mode="thread" where nothing is awaited, or offload_db.connect, or '
+    "offload_db.contrib.sqlalchemy.create_engine"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -26,18 +32,19 @@ def check(context: Context) -> Iterator[Finding]:
         for reach, steps in (("wrappable", context.graph.to_unwrapped), ("raw", context.graph.to_raw)):
             found = next((call for call in context.sites_of(scope) if _goes(call, reach, context, steps)), None)
             if found is not None:
-                what = (
-                    "a PooledDB that no OffloadPool wraps: wrap it where it is built"
-                    if reach == "wrappable"
-                    else 'a driver that a bridge does not free: use mode="thread" where nothing is awaited, or '
-                    "offload_db.connect, or offload_db.contrib.sqlalchemy.create_engine"
-                )
+                what = _BARE if reach == "wrappable" else _RAW
                 yield context.finding(
-                    CODE, scope, found.node, found.text, "high", f"{found.text}() uses {what}", stays=True
+                    CODE,
+                    scope,
+                    found.node,
+                    call=found.text,
+                    severity="high",
+                    message=f"{found.text}() uses {what}",
+                    stays=True,
                 )
 
 
-def _goes(call: Call, reach: str, context: Context, steps: dict[object, Call]) -> bool:
+def _goes(call: Call, reach: str, context: Context, steps: dict[Scope, Call]) -> bool:
     if call.effect is not None and call.effect.kind != "elsewhere":
         return call.effect.reach == reach
     return context.graph.reaches(call, steps)

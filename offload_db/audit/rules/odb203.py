@@ -18,7 +18,7 @@ SUMMARY = '`@offload(mode="thread")` on a function that really awaits'
 def check(context: Context) -> Iterator[Finding]:
     """Yield each function in thread mode that may suspend."""
     for scope in context.asynchronous:
-        if context.is_offloaded(scope) and scope.offload is not None and scope.offload.mode == "thread":
-            if context.suspends(scope):
-                message = f'{scope.qualname} awaits, and would end with a BridgeError: use mode="bridge"'
-                yield context.finding(CODE, scope, scope.node, "offload", "high", message, stays=True)
+        in_thread = scope.offload is not None and scope.offload.mode == "thread" and context.is_offloaded(scope)
+        if in_thread and context.suspends(scope):
+            message = f'{scope.qualname} awaits, and would end with a BridgeError: use mode="bridge"'
+            yield context.finding(CODE, scope, scope.node, call="offload", severity="high", message=message, stays=True)

@@ -35,6 +35,6 @@ def check(context: Context) -> Iterator[Finding]:
                     below = context.graph.below(call) if call.effect is None else []
                     message = f"the lock {lock.text} is held while {call.text}() talks to the database"
                     yield context.finding(
-                        CODE, scope, lock.node, call.text, "high", message, stays=True,
+                        CODE, scope, lock.node, call=call.text, severity="high", message=message, stays=True,
                         via=tuple(step.scope.qualname for step in below),
                     )  # fmt: skip

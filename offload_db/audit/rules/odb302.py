@@ -25,10 +25,14 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             for target in call.targets:
                 if target.is_async and not context.is_offloaded(target) and context.blocks_in_task(target):
-                    message = (
-                        f"{target.qualname} runs in a task of its own, where no bridge of {scope.qualname} reaches it: "
-                        "put @offload on it"
-                    )
+                    message = f"{target.qualname} runs in a task of its own, where no bridge reaches it: put @offload on it"
                     yield context.finding(
-                        CODE, scope, call.spawner, target.name, "medium", message, stays=True, via=(target.qualname,)
+                        CODE,
+                        scope,
+                        call.spawner,
+                        call=target.name,
+                        severity="medium",
+                        message=message,
+                        stays=True,
+                        via=(target.qualname,),
                     )

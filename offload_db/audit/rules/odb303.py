@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
             CODE,
             scope,
             opened.statement,
-            opened.how,
-            "low" if how.startswith("an exception") else "medium",
-            f"{opened.name} = {opened.how}(): {how}",
+            call=opened.how,
+            severity="low" if how.startswith("an exception") else "medium",
+            message=f"{opened.name} = {opened.how}(): {how}",
         )

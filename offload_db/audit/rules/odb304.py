@@ -27,9 +27,9 @@ def check(context: Context) -> Iterator[Finding]:
             CODE,
             owner,
             shared.node,
-            shared.name,
-            "medium",
-            f"the {shared.kind.removeprefix('sa_')} {shared.name} is shared by all callers",
+            call=shared.name,
+            severity="medium",
+            message=f"the {shared.kind.removeprefix('sa_')} {shared.name} is shared by all callers",
             migrated=bool(readers) and all(context.is_migrated(reader) for reader in readers),
         )
         yield replace(finding, endpoints=context.endpoints(endpoints), file=shared.scope.module.shown)
