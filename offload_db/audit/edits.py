@@ -145,7 +145,7 @@ def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
     blank = cst.EmptyLine(indent=False)
     if separate == "before":  # a section of its own above the next statement
         following = body[index]
-        leading = list(following.leading_lines)
+        leading = list(following.leading_lines) or [blank] * bool(index)
         line = line.with_changes(leading_lines=leading)
         body[index] = following.with_changes(leading_lines=[blank])
     elif separate == "after":  # a section of its own below the one before
