@@ -178,7 +178,7 @@ class Interpreter(Expressions):
             elif where is scope and isinstance(statement.value, ast.Call):
                 made = next((call for call in reversed(scope.calls) if call.node is statement.value), None)
                 targets = made.targets if made is not None else ()
-                if kinds[0] != "cursor":
+                if kinds[0] != "cursor" and last_name(statement.value.func) != "enter_context":
                     scope.opened.append(Opened(target.id, statement, dotted(statement.value.func), targets))
         elif isinstance(target, ast.Attribute):
             for base in self.evaluate(target.value):

@@ -141,6 +141,7 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "close": ("close", ""),
     },
     "offload_pool": {
+        **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
         **dict.fromkeys(("connection", "dedicated_connection"), ("connect", "connection")),
         "close": ("close", ""),
     },

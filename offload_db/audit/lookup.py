@@ -111,6 +111,12 @@ class Lookup:
     def name(self, name: str) -> Values:
         """Return what a name may be in the current scope."""
         scope = self.binding(name)
+        if scope is not None and scope.kind == "class" and scope.parent is not None:
+            # A class body that says `pool = pool` reads the name from around it.
+            own, self.scope = self.scope, scope.parent
+            around = self.name(name)
+            self.scope = own
+            return self.read(scope.cell(name)) | around
         if scope is not None:
             return self.read(scope.cell(name))
         for other in self.scope.module.stars:
