@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import offload_db
 from examples.fuel_copilot import steps
 from offload_db.__main__ import main
-from offload_db.audit import CODES, RULES
+from offload_db.audit import CODES, RULES, Finding
 from offload_db.audit.run_rules import LIMITS
 
 BLOCKS = """\
@@ -213,8 +214,10 @@ async def helper():
     [
         ("app = router = FastAPI()", "", ["check", "helper"]),
         (
-            "from offload_db.contrib.asgi import OffloadMiddleware\napp = router = FastAPI()\n"
-            "app.add_middleware(OffloadMiddleware)",
+            """
+from offload_db.contrib.asgi import OffloadMiddleware
+app = router = FastAPI()
+app.add_middleware(OffloadMiddleware)""",
             "",
             [],
         ),
@@ -224,15 +227,19 @@ async def helper():
             [],
         ),
         (
-            "from starlette.middleware import Middleware\nfrom offload_db.contrib.asgi import OffloadMiddleware as OM\n"
-            "app = router = FastAPI(middleware=[Middleware(OM)])",
+            """
+from starlette.middleware import Middleware
+from offload_db.contrib.asgi import OffloadMiddleware as OM
+app = router = FastAPI(middleware=[Middleware(OM)])""",
             "",
             [],
         ),
         ("from offload_db.contrib.fastapi import OffloadRoute\nrouter = APIRouter(route_class=OffloadRoute)", "", []),
         (
-            "from offload_db.contrib import fastapi as odb\napp = router = FastAPI()\n"
-            "app.router.route_class = odb.OffloadRoute",
+            """
+from offload_db.contrib import fastapi as odb
+app = router = FastAPI()
+app.router.route_class = odb.OffloadRoute""",
             "",
             [],
         ),
@@ -284,3 +291,23 @@ def test_module(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([])
     assert "COMMAND" in capsys.readouterr().err
+
+
+def test_documentation() -> None:
+    """The README lists each rule and each key of a finding, the guide each limit."""
+    root = Path(__file__).resolve().parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Audit\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(ODB\d+)` \| (.*) \|$", section, re.MULTILINE)
+    assert listed == [(rule.code, rule.summary) for rule in RULES]
+    finding = Finding("ODB101", "a.py", 1, 1, "f", "c", "low", "m")
+    keys = {
+        key
+        for cells in re.findall(r"^\| (`[a-z_`, ]+`) \|", section, re.MULTILINE)
+        for key in re.findall(r"\w+", cells)
+    }
+    assert keys == set(finding.as_dict())
+    guide = (root / "examples" / "README.md").read_text(encoding="utf-8")
+    limits = guide.partition("\n## What the audit cannot see\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^- (.*(?:\n  .*)*)", limits, re.MULTILINE)
+    assert [" ".join(limit.split()) for limit in listed] == list(LIMITS)

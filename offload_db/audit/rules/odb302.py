@@ -25,7 +25,9 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             for target in call.targets:
                 if target.is_async and not context.is_offloaded(target) and context.blocks_in_task(target):
-                    message = f"{target.qualname} runs in a task of its own, where no bridge reaches it: put @offload on it"
+                    message = (
+                        f"{target.qualname} runs in a task of its own, where no bridge reaches it: put @offload on it"
+                    )
                     yield context.finding(
                         CODE,
                         scope,
