@@ -106,7 +106,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         fingerprinted(kept),
         context.handlers(),
         errors,
-        len(project.modules) + len(errors),
+        len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
     )

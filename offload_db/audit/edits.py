@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,9 @@ def apply(source: bytes, edits: Edits) -> bytes:
         changed = _with_import(changed, edits)
     result = changed.bytes
     try:
-        ast.parse(result)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(result)
     except SyntaxError as error:
         raise EditError(f"the result would not parse: {error}") from error
     return result

@@ -36,7 +36,7 @@ from .model import (
     instance,
     module_ref,
 )
-from .project import Progress, Project
+from .project import Progress, Project, Unreadable
 
 _DEFINITE = {
     "builtins.staticmethod": "staticmethod", "builtins.classmethod": "classmethod", "builtins.property": "property",
@@ -76,6 +76,7 @@ class Interpreter(Expressions):
         self.decorated: list[Decorated] = []
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
+        self.too_deep: set[Scope] = set()
 
     def run(self, progress: Progress | None = None) -> None:
         """Interpret all modules.
@@ -89,13 +90,23 @@ class Interpreter(Expressions):
         while self.queue:
             scope = self.queue.popleft()
             self.queued.discard(scope)
-            self._scope(scope)
+            self._guarded(scope)
             done += 1
             if progress is not None and done % 256 == 0:
                 progress(min(done, len(everything)), len(everything), scope.module.shown)
         self.recording = True
         for scope in everything:
+            self._guarded(scope)
+
+    def _guarded(self, scope: Scope) -> None:
+        """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
+        if scope in self.too_deep:
+            return
+        try:
             self._scope(scope)
+        except RecursionError:
+            self.too_deep.add(scope)
+            self.project.errors.append(Unreadable(scope.module.shown, scope.line, "it is nested too deeply"))
 
     def _scope(self, scope: Scope) -> None:
         self.scope = scope

@@ -9,6 +9,7 @@ import ast
 import io
 import re
 import tokenize
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def scan(path: Path, shown: str, name: str, root: Path) -> Module:
     """
     with tokenize.open(path) as file:
         text = file.read()
-    tree = ast.parse(text, filename=str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes in somebody's strings
+        tree = ast.parse(text, filename=str(path))
     module = Module(path, shown, name, root, text.count("\n") + 1, tree)
     module.scope = Scope("module", "<module>", "<module>", module, None, tree, tree.body)
     module.scopes[id(tree)] = module.scope

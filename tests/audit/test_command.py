@@ -311,3 +311,13 @@ def test_documentation() -> None:
     limits = guide.partition("\n## What the audit cannot see\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^- (.*(?:\n  .*)*)", limits, re.MULTILINE)
     assert [" ".join(limit.split()) for limit in listed] == list(LIMITS)
+
+
+def test_deep_nesting(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code that is nested too deeply to follow is reported, and the rest goes on."""
+    (project / "deep.py").write_text(f"{BLOCKS}\n\nasync def deep(a):\n    return {'a.' * 900}b\n", encoding="utf-8")
+    status, report = run_json(capsys, "deep.py")
+    assert status == 1
+    assert [error["message"] for error in report["errors"]] == ["it is nested too deeply"]
+    calls = {finding["call"] for finding in report["findings"]}
+    assert calls == {"pymysql.connect", "conn.cursor", "conn.cursor().execute", "conn.close"}
