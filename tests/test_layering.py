@@ -32,6 +32,38 @@ ORDER = (
     "contrib",
     "__main__",
 )
+AUDIT_ORDER = (
+    "model",
+    "libraries",
+    "scan",
+    "project",
+    "lookup",
+    "calling",
+    "annotations",
+    "expressions",
+    "interpret",
+    "texts",
+    "routes",
+    "graph",
+    "coverage",
+    "findings",
+    "closing",
+    "context",
+    "rules",
+    "__init__",
+    "baseline",
+    "plan",
+    "edits",
+    "migrate",
+    "report_table",
+    "report_json",
+    "report_sarif",
+    "report_github",
+    "report_markdown",
+    "run_audit",
+    "run_migrate",
+    "run_rules",
+)
 
 # The same for the files of the awaitable surface among themselves.
 AIO_ORDER = (
@@ -186,8 +218,20 @@ def test_contrib_imports_its_framework_alone(path: Path) -> None:
 def test_the_static_audit_stands_alone() -> None:
     """The static audit imports nothing of the rest, so that it runs where no driver is installed."""
     for path in subpackage("audit"):
-        imports = own_imports(path.read_text(encoding="utf-8"), depth=2)
-        assert imports <= {"audit"}, path
+        depth = len(path.relative_to(PACKAGE).parts)
+        assert own_imports(path.read_text(encoding="utf-8"), depth=depth) <= {"audit"}, path
+
+
+def test_the_static_audit_is_built_in_layers() -> None:
+    """Each file of the audit imports from those before it alone."""
+    for path in subpackage("audit"):
+        name = "rules" if path.parent.name == "rules" else path.stem
+        depth = len(path.relative_to(PACKAGE / "audit").parts)
+        imports = own_imports(path.read_text(encoding="utf-8"), depth=depth)
+        if name == "rules" and path.stem == "__init__":
+            imports = {one for one in imports if not one.startswith("odb")}
+        assert name in AUDIT_ORDER, f"{path} has no place in the order"
+        assert imports & set(AUDIT_ORDER[AUDIT_ORDER.index(name) :]) <= {name}, path
 
 
 def test_the_reader_of_imports() -> None:

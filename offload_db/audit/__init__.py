@@ -1,0 +1,116 @@
+"""The static audit: which calls in ``async def`` functions block the event loop, through whom, and for which request.
+
+``audit`` reads files and returns a report; the ``offload-db`` command prints it. Nothing that is audited is imported
+or executed, and nothing of the rest of the library is needed. The way through the files:
+
+``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
+``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them; ``context`` answers what the
+``rules`` ask.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from . import model
+from .context import Context
+from .findings import Endpoint, Finding, Handler, Report, fingerprinted
+from .interpret import Interpreter
+from .project import Project, load
+from .rules import CODES, RULES, Rule
+
+__all__ = [
+    "CODES",
+    "RULES",
+    "Context",
+    "Endpoint",
+    "Finding",
+    "Handler",
+    "Report",
+    "Rule",
+    "audit",
+    "examine",
+    "report",
+]
+
+Progress = Callable[[str, int, int, str], None]
+
+
+def audit(
+    paths: Iterable[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    select: Collection[str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Audit files and directories.
+
+    :param paths: files, and directories whose Python files are read
+    :param exclude: patterns of paths or file names to leave out, as the shell knows them
+    :param select: codes of the rules to check; None checks all
+    :param progress: is told the stage, how much of it is done, how much there is, and what is next
+    :returns: the findings, sorted by place
+    :raises FileNotFoundError: if one of the paths is not there
+    """
+    context = examine(paths, exclude=exclude, progress=progress)
+    try:
+        return report(context, select=select)
+    finally:
+        model.forget()
+
+
+def examine(
+    paths: Iterable[str | Path], *, exclude: Sequence[str] = (), progress: Progress | None = None
+) -> Context | Project:
+    """Read files and learn what the rules ask; see `audit`.
+
+    :returns: the context, or the project alone if it has no module that can be read
+    """
+    given = [Path(path) for path in paths]
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there; name files and directories that are")
+    # Syntax trees are millions of objects and no garbage: looking for cycles in them takes as long as the audit.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        project = load(given, exclude, _stage(progress, "reading"))
+        if not project.modules:
+            return project
+        interpreter = Interpreter(project)
+        interpreter.run(_stage(progress, "following"))
+        return Context(interpreter)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int, str], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total, what: progress(stage, done, total, what)
+
+
+def report(context: Context | Project, *, select: Collection[str] | None = None) -> Report:
+    """Check the rules; see `audit`."""
+    project = context if isinstance(context, Project) else context.project
+    errors = [{"file": error.file, "line": error.line, "message": error.message} for error in project.errors]
+    if isinstance(context, Project):
+        return Report([], [], errors, len(errors), 0)
+    found = [finding for rule in RULES if select is None or rule.code in select for finding in rule.check(context)]
+    ignores = {module.shown: module.ignores for module in project.modules}
+    kept = [finding for finding in found if not _ignored(finding, ignores.get(finding.file, {}))]
+    return Report(
+        fingerprinted(kept),
+        context.handlers(),
+        errors,
+        len({module.shown for module in project.modules} | {error.file for error in project.errors}),
+        sum(module.lines for module in project.modules),
+        suppressed=len(found) - len(kept),
+    )
+
+
+def _ignored(finding: Finding, ignores: dict[int, frozenset[str]]) -> bool:
+    return any(finding.rule in ignores.get(line, ()) for line in range(finding.line, finding.end_line + 1))

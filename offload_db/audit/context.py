@@ -1,0 +1,352 @@
+"""What rules ask: who blocks, through whom, for which request, how severe it is and which mode fits.
+
+Built once for an audit. Holds no rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from .closing import leak
+from .coverage import covered, ineffective
+from .findings import Endpoint, Finding, Handler
+from .graph import Graph, rank
+from .interpret import Interpreter, Shared
+from .libraries import CONNECTIONS
+from .model import Call, Cell, Database, Instance, Opened, Scope, functions
+from .routes import find_routes
+from .texts import judge, text
+
+_POLLED = re.compile(
+    r"/(cache|live|latest|current|realtime|real-time|poll|polling|heartbeat|status|position|positions)$"
+    r"|^(/api)?(/v\d+)?/(health|healthz|livez|ready|readyz|ping|metrics)$"
+)
+_LIGHT = frozenset({"fetch", "cursor", "close", "ping"})
+
+
+class Context:
+    """The audited project, ready for the rules."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+        self.project = interpreter.project
+        scopes = list(functions(self.project.modules))
+        self.graph = Graph(scopes, find_routes(interpreter))
+        self.ineffective = ineffective(self.graph, interpreter.decorated)
+        self.covered = covered(self.graph, set(self.ineffective))
+        self.on_loop = self.graph.from_async()
+        self.asynchronous = [scope for scope in scopes if scope.is_async]
+        self.sites = [
+            call for scope in self.asynchronous for call in scope.calls if not call.passed and self.graph.blocks(call)
+        ]
+        self._sites_of: dict[Scope, list[Call]] = {}
+        for call in self.sites:
+            self._sites_of.setdefault(call.scope, []).append(call)
+        self._suspends: dict[Scope, bool] = {}
+        self._blocking: dict[Scope, bool] = {}
+        self.shared_cells = {shared.cell for shared in self.shared()}
+
+    # --- a function
+
+    def sites_of(self, scope: Scope) -> list[Call]:
+        """Return the calls of an asynchronous function that block on a database."""
+        return self._sites_of.get(scope, [])
+
+    def endpoints(self, scope: Scope) -> tuple[Endpoint, ...]:
+        """Return the requests in whose course a function runs."""
+        return tuple(dict.fromkeys(Endpoint(route.method, route.path) for route in self.graph.entries(scope)))
+
+    def suspends(self, scope: Scope) -> bool:
+        """Tell whether a function contains a real ``await``: one of something that may suspend."""
+        known = self._suspends.get(scope)
+        if known is None:
+            self._suspends[scope] = False  # a function that awaits only itself never suspends
+            known = self._suspends[scope] = any(self._may_suspend(scope, node) for node in scope.awaits)
+        return known
+
+    def _may_suspend(self, scope: Scope, node: ast.expr | None) -> bool:
+        if node is None:
+            return True
+        targets = [target for call in scope.calls if call.node is node for target in call.targets]
+        return not targets or any(self.suspends(target) for target in targets)
+
+    def blocks_in_task(self, scope: Scope) -> bool:
+        """Tell whether running an asynchronous function as a task of its own blocks the loop."""
+        known = self._blocking.get(scope)
+        if known is None:
+            self._blocking[scope] = False
+            known = self._blocking[scope] = bool(self.sites_of(scope)) or any(
+                target.is_async and not self.is_offloaded(target) and self.blocks_in_task(target)
+                for call in scope.calls
+                if not call.passed
+                for target in call.targets
+            )
+        return known
+
+    def is_offloaded(self, scope: Scope) -> bool:
+        """Tell whether a function is decorated with effect."""
+        return scope.offload is not None and scope not in self.ineffective
+
+    def blocks_elsewhere(self, scope: Scope) -> Call | None:
+        """Return a call that blocks on something that a bridge does not free, if there is one."""
+        for call in scope.calls:
+            if call.passed:
+                continue
+            if call.effect is not None and (call.effect.kind == "elsewhere" or call.effect.reach == "raw"):
+                return call
+            if self.graph.reaches(call, self.graph.to_elsewhere) or self.graph.reaches(call, self.graph.to_raw):
+                return call
+        return None
+
+    def mode(self, scope: Scope) -> str:
+        """Return the mode that fits: ``bridge``, ``thread``, or ``either``."""
+        if self.suspends(scope):
+            return "bridge"
+        return "thread" if self.blocks_elsewhere(scope) is not None else "either"
+
+    def runs_in(self, scope: Scope, depth: int = 0) -> str:
+        """Return the mode in which an offloaded function runs."""
+        if scope.offload is not None:
+            return scope.offload.mode
+        callers = [c.scope for c in self.graph.callers.get(scope, ()) if c.scope in self.covered]
+        if depth < 5 and callers and all(self.runs_in(caller, depth + 1) == "thread" for caller in callers):
+            return "thread"
+        return "bridge"
+
+    def above(self, scope: Scope) -> list[Scope]:
+        """Return the asynchronous functions that a function runs in."""
+        found: list[Scope] = []
+        seen = {scope}
+        waiting = [scope]
+        while waiting:
+            one = waiting.pop()
+            if one.is_async:
+                found.append(one)
+                continue
+            for call in self.graph.callers.get(one, ()):
+                if not call.passed and call.scope not in seen:
+                    seen.add(call.scope)
+                    waiting.append(call.scope)
+        return found
+
+    def is_migrated(self, scope: Scope) -> bool:
+        """Tell whether every asynchronous function that a function runs in is offloaded."""
+        above = self.above(scope)
+        return bool(above) and all(one in self.covered for one in above)
+
+    # --- connections
+
+    def leaks(self) -> Iterator[tuple[Scope, Opened, str]]:
+        """Yield the connections that functions on the loop open and may leave open."""
+        for scope in self.graph.scopes:
+            if scope in self.on_loop and scope.kind == "function":
+                for opened in scope.opened:
+                    if not any(target in cell.readers for cell in self.shared_cells for target in opened.targets):
+                        how = leak(opened, scope)
+                        if how is not None:
+                            yield scope, opened, how
+
+    def shared(self) -> list[Shared]:
+        """Return where connections and cursors are put that several callers share."""
+        kept = self._kept_classes()
+        found: dict[Cell, Shared] = {}
+        for shared in self.interpreter.shared:
+            readers = {reader for reader in shared.cell.readers if reader.kind in ("function", "lambda")}
+            if shared.cell in found or not readers & self.on_loop:
+                continue
+            if "." in shared.name and not self._is_kept(shared, kept):
+                continue
+            found[shared.cell] = shared
+        return list(found.values())
+
+    def _kept_classes(self) -> set[Scope]:
+        """Return the classes of which an object is kept for good."""
+        cells = [cell for module in self.project.modules for cell in module.scope.cells.values()]
+        cells += self.interpreter.loose.values()
+        return {value.scope for cell in cells for value in cell.values if isinstance(value, Instance)}
+
+    def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
+        node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(
+            ("app.state", "app.ctx", "application")
+        ):
+            return True
+        return any(
+            shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
+            for scope in kept
+            for one in self.interpreter.classes(scope)
+        )
+
+    # --- findings
+
+    def statement(self, calls: list[Call]) -> str | None:
+        """Return the text of the statement that a chain of calls ends with."""
+        node, number = calls[-1].sql, len(calls) - 1
+        while node is not None:
+            scope = calls[number].scope
+            found = text(node, scope, self.project)
+            if found is not None or number == 0 or not isinstance(node, ast.Name):
+                return found
+            node = _argument(calls[number - 1], scope, node.id)
+            number -= 1
+        return None
+
+    def severity(self, call: Call, below: list[Call]) -> tuple[str, tuple[str, ...]]:
+        """Return how severe a blocking call is, and what shows it."""
+        calls = [call, *below]
+        kind = calls[-1].effect.kind if calls[-1].effect is not None else ""
+        reasons = []
+        points = 0 if kind in _LIGHT else 1
+        if rank(calls[-1]) == "statement":
+            seen = judge(self.statement(calls))
+            reasons += seen
+            points += "no WHERE" in seen
+        if points and any(one.loops for one in calls):
+            reasons.append("in a loop")
+            points += 1
+        if points and self.is_polled(call.scope):
+            reasons.append("polled")
+            points += 2
+        return ("low", "medium", "high", "critical")[min(points, 3)], tuple(reasons)
+
+    def is_polled(self, scope: Scope) -> bool:
+        """Tell whether a path or a docstring says that clients ask again and again."""
+        if not isinstance(scope.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return False
+        if re.search(r"\bpoll(ed|s|ing)?\b", ast.get_docstring(scope.node) or "", re.IGNORECASE):
+            return True
+        return any(_POLLED.search(route.path.rstrip("/")) for route in self.graph.of_handler.get(scope, ()))
+
+    def blocking(self, rule: str, call: Call, what: str) -> Finding:
+        """Return the finding that a call blocks the loop.
+
+        :param what: what the call does, as the message has it
+        """
+        below = [] if call.effect is not None and call.effect.kind != "elsewhere" else self.graph.below(call)
+        severity, reasons = self.severity(call, below)
+        scope = call.scope
+        last = below[-1] if below else call
+        return self.finding(
+            rule,
+            scope,
+            call.node,
+            call=call.text,
+            severity=severity,
+            message=f"{call.text}() {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
+            via=tuple(step.scope.qualname for step in below),
+            chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
+            driver=last.effect.driver if last.effect is not None else None,
+            reasons=reasons,
+        )
+
+    def finding(
+        self,
+        rule: str,
+        scope: Scope,
+        node: ast.AST,
+        *,
+        call: str,
+        severity: str,
+        message: str,
+        via: tuple[str, ...] = (),
+        chain: tuple[str, ...] = (),
+        driver: str | None = None,
+        reasons: tuple[str, ...] = (),
+        stays: bool = False,
+        migrated: bool | None = None,
+    ) -> Finding:
+        """Return a finding at a node of a function."""
+        line = getattr(node, "lineno", scope.line)
+        return Finding(
+            rule,
+            scope.module.shown,
+            line,
+            getattr(node, "col_offset", 0) + 1,
+            scope.qualname,
+            call,
+            severity,
+            message,
+            endpoints=self.endpoints(scope),
+            via=via,
+            chain=chain,
+            driver=driver,
+            mode=self.mode(scope) if scope.is_async else None,
+            reasons=reasons,
+            migrated=self.is_migrated(scope) if migrated is None else migrated,
+            stays=stays,
+            end_line=getattr(node, "end_lineno", line) or line,
+        )
+
+    def handlers(self) -> list[Handler]:
+        """Return every asynchronous function that answers a request or blocks."""
+        leaking = {(scope, opened.name) for scope, opened, _ in self.leaks()}
+        rows = []
+        for scope in self.asynchronous:
+            sites = self.sites_of(scope)
+            if not sites and scope not in self.graph.of_handler:
+                continue
+            closed = None
+            if scope.opened:
+                closed = not any((scope, opened.name) in leaking for opened in scope.opened)
+            rows.append(
+                Handler(
+                    scope.qualname,
+                    scope.module.shown,
+                    scope.line,
+                    self.endpoints(scope),
+                    bool(sites),
+                    scope in self.covered,
+                    self.suspends(scope),
+                    self.mode(scope),
+                    self._obtained(scope, sites),
+                    closed,
+                    self._shares(scope),
+                )
+            )
+        return sorted(rows, key=lambda row: (row.file, row.line))
+
+    def _obtained(self, scope: Scope, sites: list[Call]) -> str | None:
+        for call in sites:
+            chain = [call, *self.graph.below(call)]
+            if chain[-1].effect is not None and rank(chain[-1]) == "connect":
+                return " -> ".join(step.text for step in chain)
+        for parameter in scope.parameters:
+            values = scope.cell(parameter.name).values
+            if any(isinstance(value, Database) and value.kind in CONNECTIONS for value in values):
+                return f"the parameter {parameter.name}"
+        for call in sites:
+            chain = [call, *self.graph.below(call)]
+            if len(chain) > 1:
+                return " -> ".join(step.text for step in chain)
+        return None
+
+    def _shares(self, scope: Scope) -> bool:
+        seen = {scope}
+        waiting = [scope]
+        while waiting:
+            one = waiting.pop()
+            if any(one in cell.readers for cell in self.shared_cells):
+                return True
+            for call in one.calls:
+                for target in call.targets if not call.passed else ():
+                    if not target.is_async and target not in seen:
+                        seen.add(target)
+                        waiting.append(target)
+        return False
+
+
+def _argument(call: Call, scope: Scope, name: str) -> ast.expr | None:
+    """Return what a call gives to a parameter of the function that it enters."""
+    if not isinstance(call.node, ast.Call):
+        return None
+    for keyword in call.node.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    names = [parameter.name for parameter in scope.parameters]
+    if name not in names:
+        return None
+    offset = 1 if scope.owner is not None and "staticmethod" not in scope.decorators else 0
+    number = names.index(name) - offset
+    return call.node.args[number] if 0 <= number < len(call.node.args) else None

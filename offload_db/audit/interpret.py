@@ -1,0 +1,416 @@
+"""Runs over every scope until nothing new is learnt, then once more to note the calls that each makes.
+
+Owns the statements and the order of work; what expressions mean is ``expressions.py``'s.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .calling import Arguments, Outcome, unbound
+from .expressions import Expressions, dotted
+from .libraries import CONNECTIONS
+from .lookup import last_name
+from .model import (
+    LOCK,
+    NOTHING,
+    OPAQUE,
+    App,
+    Cell,
+    ClassRef,
+    Database,
+    Decorating,
+    External,
+    FunctionRef,
+    Instance,
+    LockUse,
+    Opened,
+    Scope,
+    Value,
+    Values,
+    class_ref,
+    external,
+    functions,
+    instance,
+    module_ref,
+)
+from .project import Progress, Project, Unreadable
+
+_DEFINITE = {
+    "builtins.staticmethod": "staticmethod", "builtins.classmethod": "classmethod", "builtins.property": "property",
+    "functools.cached_property": "property", "abc.abstractmethod": "abstract",
+    "contextlib.contextmanager": "contextmanager", "contextlib.asynccontextmanager": "contextmanager",
+}  # fmt: skip
+_HANDS = frozenset(
+    {"sync_to_async", "threadpool", "run_in_threadpool", "in_thread", "to_thread", "asyncify", "async_wrap"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decorated:
+    """One decorator of a function or class, as it stands in the source."""
+
+    scope: Scope
+    node: ast.expr
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A place where a connection or cursor is put where several callers find it."""
+
+    scope: Scope
+    node: ast.AST
+    name: str
+    cell: Cell
+    kind: str
+
+
+class Interpreter(Expressions):
+    """Knows what names may be, and what each function calls."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project)
+        self.decorated: list[Decorated] = []
+        self.route_classes: list[tuple[App, Values]] = []
+        self.shared: list[Shared] = []
+        self.too_deep: set[Scope] = set()
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Interpret all modules.
+
+        :param progress: is told how many scopes are done, how many there are, and which is next
+        """
+        everything = sorted(functions(self.project.modules), key=lambda scope: scope.kind != "module")
+        for scope in everything:
+            self.enqueue(scope)
+        done = 0
+        while self.queue:
+            scope = self.queue.popleft()
+            self.queued.discard(scope)
+            self._guarded(scope)
+            done += 1
+            if progress is not None and done % 256 == 0:
+                progress(min(done, len(everything)), len(everything), scope.module.shown)
+        self.recording = True
+        for scope in everything:
+            self._guarded(scope)
+
+    def _guarded(self, scope: Scope) -> None:
+        """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
+        if scope in self.too_deep:
+            return
+        try:
+            self._scope(scope)
+        except RecursionError:
+            self.too_deep.add(scope)
+            self.project.errors.append(Unreadable(scope.module.shown, scope.line, "it is nested too deeply"))
+
+    def _scope(self, scope: Scope) -> None:
+        self.scope = scope
+        self.loops = 0
+        self.locks = []
+        self.spawner = self.awaited = None
+        if scope.kind == "lambda":
+            assert isinstance(scope.node, ast.Lambda)
+            self.grow(scope.returns, self.evaluate(scope.node.body))
+            return
+        if scope.kind == "class":
+            self._class_body(scope)
+            return
+        if scope.kind == "function":
+            self._parameters(scope)
+        self.statements(scope.body)
+
+    def _parameters(self, scope: Scope) -> None:
+        owner = scope.owner
+        for number, parameter in enumerate(scope.parameters):
+            values = self.annotation(parameter.annotation)
+            if number == 0 and owner is not None and "staticmethod" not in scope.decorators:
+                made: Value = class_ref(owner) if "classmethod" in scope.decorators else instance(owner)
+                values = frozenset((made,))
+            elif parameter.default is not None:
+                given = self.dependency(parameter.default, parameter.annotation)
+                values = values if given is None else (values - {OPAQUE} if given else values) | given
+            self.grow(scope.cell(parameter.name), values)
+        assert isinstance(scope.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if scope.node.returns is not None:
+            self.grow(scope.yields if scope.is_generator else scope.returns, self.annotation(scope.node.returns))
+
+    # --- statements
+
+    def statements(self, body: Iterable[ast.stmt]) -> None:
+        """Run over statements in their order, both sides of every branch."""
+        for statement in body:
+            handler = _HANDLERS.get(type(statement))
+            if handler is not None:
+                handler(self, statement)
+            else:
+                self._other(statement)
+
+    def _other(self, statement: ast.AST) -> None:
+        for child in ast.iter_child_nodes(statement):
+            if isinstance(child, ast.expr):
+                self.evaluate(child)
+            elif isinstance(child, ast.stmt):
+                self.statements([child])
+            elif isinstance(child, (ast.ExceptHandler, ast.match_case)):
+                self._other(child)
+
+    def _expression(self, statement: ast.Expr) -> None:
+        self.evaluate(statement.value)
+
+    def _assign(self, statement: ast.Assign) -> None:
+        values = self.evaluate(statement.value)
+        for target in statement.targets:
+            self.bind_target(target, values)
+        if self.recording:
+            self._note(statement, values)
+
+    def _note(self, statement: ast.Assign, values: Values) -> None:
+        """Note where connections are kept, pools are made and route classes are set."""
+        target = statement.targets[0]
+        if isinstance(target, ast.Attribute) and target.attr == "route_class":
+            for value in self.evaluate(target.value):
+                if isinstance(value, App):
+                    self.route_classes.append((value, values))
+        kinds = [
+            value.kind for value in values if isinstance(value, Database) and value.kind in (*CONNECTIONS, "cursor")
+        ]
+        if not kinds:
+            return
+        scope = self.scope
+        if isinstance(target, ast.Name):
+            where = self.binding(target.id)
+            if where is not None and where.kind in ("module", "class"):
+                self.shared.append(Shared(scope, statement, target.id, where.cell(target.id), kinds[0]))
+            elif where is scope and isinstance(statement.value, ast.Call):
+                made = next((call for call in reversed(scope.calls) if call.node is statement.value), None)
+                targets = made.targets if made is not None else ()
+                if kinds[0] != "cursor" and last_name(statement.value.func) != "enter_context":
+                    scope.opened.append(Opened(target.id, statement, dotted(statement.value.func), targets))
+        elif isinstance(target, ast.Attribute):
+            for base in self.evaluate(target.value):
+                if isinstance(base, (Instance, ClassRef)):
+                    cell = base.scope.attribute(target.attr)
+                    self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))
+            key = f"{last_name(target.value)}.{target.attr}"
+            if key in self.loose:
+                self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
+
+    def _ann_assign(self, statement: ast.AnnAssign) -> None:
+        values = self.evaluate(statement.value) or self.annotation(statement.annotation)
+        if self.scope.kind != "class":
+            self.bind_target(statement.target, values)
+
+    def _aug_assign(self, statement: ast.AugAssign) -> None:
+        self.evaluate(statement.value)
+
+    def _return(self, statement: ast.Return) -> None:
+        self.grow(self.scope.returns, self.evaluate(statement.value))
+
+    def _for(self, statement: ast.For | ast.AsyncFor) -> None:
+        values = self.iterate(statement.iter, awaited=isinstance(statement, ast.AsyncFor))
+        self.bind_target(statement.target, values)
+        self.loops += 1
+        self.statements(statement.body)
+        self.loops -= 1
+        self.statements(statement.orelse)
+
+    def _while(self, statement: ast.While) -> None:
+        self.loops += 1
+        self.evaluate(statement.test)
+        self.statements(statement.body)
+        self.loops -= 1
+        self.statements(statement.orelse)
+
+    def _with(self, statement: ast.With | ast.AsyncWith) -> None:
+        is_async = isinstance(statement, ast.AsyncWith)
+        held = len(self.locks)
+        for item in statement.items:
+            node = item.context_expr
+            before, self.awaited = self.awaited, node if is_async else self.awaited
+            values = self.evaluate(node)
+            self.awaited = before
+            if LOCK in values and not is_async:
+                self.locks.append(LockUse(self.scope, node, dotted(node)))
+            if self.recording:
+                self._enters(node, values, is_async=is_async)
+            if item.optional_vars is not None:
+                entered: Values = frozenset(inner for value in values for inner in self.entered(value))
+                if is_async:
+                    entered = frozenset(v if not isinstance(v, Database) else OPAQUE for v in entered)
+                self.bind_target(item.optional_vars, entered)
+        self.statements(statement.body)
+        del self.locks[held:]
+
+    def _enters(self, node: ast.expr, values: Values, *, is_async: bool) -> None:
+        """Note what entering and leaving an object of an audited class calls."""
+        outcome = Outcome(set(), [], [])
+        names = ("__aenter__", "__aexit__") if is_async else ("__enter__", "__exit__")
+        for value in values:
+            if isinstance(value, Instance):
+                for name in names:
+                    for inner in self.member(value, name) or ():
+                        if isinstance(inner, FunctionRef):
+                            outcome.targets.append(inner.scope)
+        if outcome.targets:
+            self.record(node, outcome, awaited=is_async)
+
+    # --- definitions
+
+    def _function(self, statement: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        made = self.scope.module.scopes[id(statement)]
+        values = unbound(made)
+        for decorator in reversed(statement.decorator_list):
+            values = self._decorate(decorator, made, values)
+        where = self.binding(statement.name)
+        if where is not None:
+            self.grow(where.cell(statement.name), values)
+        for parameter in made.parameters:
+            if parameter.default is not None:
+                self.evaluate(parameter.default)
+
+    def _decorate(self, node: ast.expr, made: Scope, values: Values) -> Values:
+        found = self.evaluate(node)
+        if self.recording:
+            self.decorated.append(Decorated(made, node, found))
+        wrappers: set[Value] = set()
+        for value in found:
+            if isinstance(value, External):
+                if flag := _DEFINITE.get(value.name):
+                    made.decorators.add(flag)
+                elif value.name.rpartition(".")[2] in _HANDS:
+                    made.decorators.add("hands")
+                elif value.name.startswith("offload_db."):
+                    self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
+                else:
+                    made.decorators.add("unknown")
+            elif isinstance(value, FunctionRef):
+                wrappers |= self._wrapped(value, values)
+            elif isinstance(value, Decorating):
+                self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
+            else:
+                made.decorators.add("unknown")
+        if isinstance(node, ast.Attribute) and node.attr in ("setter", "deleter", "getter"):
+            return NOTHING
+        if not found:
+            made.decorators.add("unknown")
+        return values | wrappers
+
+    def _wrapped(self, decorator: FunctionRef, values: Values) -> Values:
+        """Apply a decorator of the audited files: its wrapper is called besides, or instead of, the function."""
+        outcome = Outcome(set(), [], [])
+        self._enter(decorator, Arguments([values], {}), outcome)
+        wrappers = {v for v in outcome.values if isinstance(v, FunctionRef) and v not in values}
+        if any(wrapper.scope.is_async for wrapper in wrappers) and not decorator.scope.called_parameters:
+            for value in values:
+                if isinstance(value, FunctionRef) and not value.scope.is_async:
+                    value.scope.decorators.add("hands")  # the wrapper has it run by somebody else
+        return frozenset(wrappers)
+
+    def _class(self, statement: ast.ClassDef) -> None:
+        made = self.scope.module.scopes[id(statement)]
+        outer = self.scope
+        for base in statement.bases:
+            bases = self.evaluate(base)
+            self.grow_bases(made, bases)
+            for value in bases:
+                if isinstance(value, ClassRef):
+                    self.grow(self.subclasses.setdefault(value.scope, Cell()), frozenset((class_ref(made),)))
+        for decorator in statement.decorator_list:
+            found = self.evaluate(decorator)
+            if self.recording:
+                self.decorated.append(Decorated(made, decorator, found))
+        where = self.binding(statement.name)
+        if where is not None:
+            self.grow(where.cell(statement.name), frozenset((class_ref(made),)))
+        self.scope = made
+        self._class_body(made)
+        self.scope = outer
+
+    def _class_body(self, made: Scope) -> None:
+        self.statements(made.body)
+        for inner in made.body:
+            if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
+                values = self.evaluate(inner.value) or self.annotation(inner.annotation)
+                self.grow(made.attribute(inner.target.id), values)
+
+    # --- imports
+
+    def _import(self, statement: ast.Import) -> None:
+        module = self.scope.module
+        for alias in statement.names:
+            wanted = alias.name if alias.asname else alias.name.partition(".")[0]
+            found = self.project.find(wanted, module)
+            if found is not None and found is not module:
+                value: Value = module_ref(found)
+            else:
+                value = external(wanted)
+            self._bind_import(alias.asname or wanted, value)
+
+    def _bind_import(self, name: str, value: Value) -> None:
+        where = self.binding(name)
+        if where is not None:
+            self.grow(where.cell(name), frozenset((value,)))
+
+    def _import_from(self, statement: ast.ImportFrom) -> None:
+        module = self.scope.module
+        if statement.level:
+            base = self.project.relative(statement.module, statement.level, module)
+            found = self.project.at(base)
+        else:
+            base = statement.module or ""
+            found = self.project.find(base, module)
+        for alias in statement.names:
+            if alias.name == "*":
+                if found is not None and found not in module.stars:
+                    module.stars.append(found)
+                    for scope in module.scopes.values():
+                        if scope.kind != "class":
+                            self.enqueue(scope)
+                continue
+            values: Values = NOTHING
+            if found is not None and found is not module:
+                values = self.module_attribute(found, alias.name)
+            if not values:
+                inner = (
+                    self.project.at(f"{base}\0{alias.name}")
+                    if statement.level
+                    else self.project.find(f"{base}.{alias.name}", module)
+                )
+                if inner is not None:
+                    values = frozenset((module_ref(inner),))
+                elif found is None and not statement.level:
+                    values = frozenset((external(f"{base}.{alias.name}"),))
+            where = self.binding(alias.asname or alias.name)
+            if where is not None:
+                self.grow(where.cell(alias.asname or alias.name), values)
+
+
+def _call_of(node: ast.expr) -> ast.Call:
+    """Return the call that a decorator stands for."""
+    if isinstance(node, ast.Call):
+        return node
+    return ast.copy_location(ast.Call(func=node, args=[node], keywords=[]), node)
+
+
+_HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
+    ast.Expr: Interpreter._expression,
+    ast.Assign: Interpreter._assign,
+    ast.AnnAssign: Interpreter._ann_assign,
+    ast.AugAssign: Interpreter._aug_assign,
+    ast.Return: Interpreter._return,
+    ast.For: Interpreter._for,
+    ast.AsyncFor: Interpreter._for,
+    ast.While: Interpreter._while,
+    ast.With: Interpreter._with,
+    ast.AsyncWith: Interpreter._with,
+    ast.FunctionDef: Interpreter._function,
+    ast.AsyncFunctionDef: Interpreter._function,
+    ast.ClassDef: Interpreter._class,
+    ast.Import: Interpreter._import,
+    ast.ImportFrom: Interpreter._import_from,
+}

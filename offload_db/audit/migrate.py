@@ -1,0 +1,103 @@
+"""Changes files as planned: decorates handlers, wraps pools, adds the import."""
+
+from __future__ import annotations
+
+import difflib
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import edits, plan
+from .context import Context
+from .model import Module, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file before and after."""
+
+    path: Path
+    shown: str
+    before: bytes
+    after: bytes
+
+    def diff(self) -> str:
+        """Return the change as a unified diff."""
+        with tokenize.open(self.path) as file:
+            encoding = file.encoding
+        before = self.before.decode(encoding).splitlines(keepends=True)
+        after = self.after.decode(encoding).splitlines(keepends=True)
+        name = self.shown.lstrip("/")
+        lines = difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+@dataclass(slots=True)
+class Migration:
+    """What was changed, and the plan behind it."""
+
+    plan: plan.Plan
+    changes: list[Change] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def explain(self) -> Iterator[str]:
+        """Yield a line for each function that is decorated, and for each handler that is left alone."""
+        for decorate in self.plan.decorate:
+            mode = "" if decorate.mode == "bridge" else f' with mode="{decorate.mode}"'
+            why = f": {decorate.why}" if decorate.why else ""
+            yield f"decorated   {_place(decorate.scope)}{mode}{why}"
+        for module, call in self.plan.wrap:
+            yield f"wrapped     {module.shown}:{call.lineno} the pool"
+        for left in self.plan.left:
+            yield f"left alone  {_place(left.scope)}: {left.why}"
+        for note in (*self.plan.notes, *self.failures):
+            yield f"note        {note}"
+
+
+def _place(scope: Scope) -> str:
+    return f"{scope.module.shown}:{scope.line} {scope.qualname}"
+
+
+def migrate(context: Context, only: Sequence[str] = ()) -> Migration:
+    """Plan and make the changes, in memory.
+
+    :param only: the routes to migrate, each as ``METHOD:/path``; all if there is none
+    :raises PlanError: if one of them is not there
+    """
+    migration = Migration(plan.make(context, only))
+    modules = dict.fromkeys(
+        [decorate.scope.module for decorate in migration.plan.decorate] + [module for module, _ in migration.plan.wrap]
+    )
+    for module in modules:
+        try:
+            change = _change(module, migration.plan, context)
+        except (edits.EditError, OSError) as error:
+            migration.failures.append(f"{module.shown} is left as it is: {error}")
+        else:
+            migration.changes.append(change)
+    return migration
+
+
+def _change(module: Module, planned: plan.Plan, context: Context) -> Change:
+    name, package = plan.offload_name(module), plan.package_name(module)
+    decorators = {
+        (decorate.scope.line, decorate.scope.node.col_offset): _decorator(name, decorate.mode)  # type: ignore[union-attr]  # a function has one
+        for decorate in planned.decorate
+        if decorate.scope.module is module
+    }
+    pools = frozenset((call.lineno, call.col_offset) for where, call in planned.wrap if where is module)
+    wanted = edits.Edits(
+        decorators,
+        pools,
+        f"{package or 'offload_db'}.OffloadPool",
+        add_import=(bool(decorators) and name is None) or (bool(pools) and package is None),
+        is_local=lambda first: context.project.find(first, module) is not None,
+    )
+    before = module.path.read_bytes()
+    return Change(module.path, module.shown, before, edits.apply(before, wanted))
+
+
+def _decorator(name: str | None, mode: str) -> str:
+    name = name or "offload_db.offload"
+    return name if mode == "bridge" else f'{name}(mode="{mode}")'

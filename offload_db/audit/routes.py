@@ -1,0 +1,346 @@
+"""Which functions answer which requests: decorators and registrations of the web frameworks, with their prefixes.
+
+Also says which applications and routers bridge their requests by themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .expressions import FrameworkCall
+from .interpret import Interpreter
+from .libraries import APPS, VERBS
+from .model import App, AppMethod, ClassRef, External, FunctionRef, Scope, Values, instance
+from .texts import text
+
+Key = tuple[str, int, int]
+
+_ROUTE_OBJECTS = frozenset(
+    {"starlette.routing.Route", "starlette.routing.WebSocketRoute", "fastapi.routing.APIRoute",
+     "fastapi.routing.APIWebSocketRoute"}
+)  # fmt: skip
+_TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
+_INCLUDING = frozenset({"include_router", "blueprint", "register_blueprint", "mount", "add_subapp"})
+_DECORATING = VERBS | {"route", "api_route", "websocket", "websocket_route", "view"}
+_ROUTER_NAME = re.compile(r"(^|_)(app|api|router|routes|route|bp|blueprint|application)\d?$", re.IGNORECASE)
+_POSITION = re.compile(r"//+")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request and the function that answers it."""
+
+    method: str
+    path: str
+    handler: Scope
+    bridged: bool  # by its application or router
+    decorator: ast.expr | None  # what registers it, if that is a decorator
+
+
+@dataclass(slots=True)
+class _Declared:
+    method: str
+    path: str
+    handler: Scope
+    owner: Key | None
+    decorator: ast.expr | None
+    node: ast.expr
+
+
+@dataclass(slots=True)
+class _Tables:
+    declared: list[_Declared] = field(default_factory=list)
+    prefixes: dict[Key, str] = field(default_factory=dict)
+    included: dict[Key, list[tuple[Key | None, str | None, bool]]] = field(default_factory=dict)
+    bridged: set[Key] = field(default_factory=set)  # the whole application
+    bridged_routes: set[Key] = field(default_factory=set)  # its own routes
+    inside: dict[int, Key | tuple[int, str]] = field(default_factory=dict)  # a Route(…) in a list
+
+
+def find_routes(interpreter: Interpreter) -> list[Route]:
+    """Return every route that can be seen, once for each prefix under which it is included."""
+    finder = _Finder(interpreter)
+    for call in interpreter.framework_calls.values():
+        finder.visit(call)
+    for decorated in interpreter.decorated:
+        if (registration := interpreter.framework_calls.get(id(decorated.node))) is not None:
+            finder.decorator(registration, decorated.scope)
+    for app, values in interpreter.route_classes:
+        if _bridging(values):
+            finder.tables.bridged_routes.add(app.key)
+    return list(finder.routes())
+
+
+def _bridging(values: Values) -> bool:
+    return any(
+        isinstance(value, External) and value.name.endswith((".OffloadRoute", ".OffloadMiddleware")) for value in values
+    )
+
+
+class _Finder:
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+        self.tables = _Tables()
+
+    # --- what is declared
+
+    def visit(self, call: FrameworkCall) -> None:
+        """Take notice of a call that makes, includes or registers something."""
+        for value in call.callee:
+            if isinstance(value, AppMethod):
+                self._method(call, value)
+            elif isinstance(value, External):
+                self._external(call, value.name)
+            elif isinstance(value, ClassRef):
+                for base in self.interpreter.outside_bases(value.scope):
+                    if isinstance(base, App):
+                        self._made(call, base.key)
+                if any(getattr(b, "name", "").endswith("OffloadMiddleware") for b in value.scope.bases.values):
+                    self._wrapped(call)
+
+    def _external(self, call: FrameworkCall, name: str) -> None:
+        node = call.node
+        if name in APPS:
+            self._made(call, (call.scope.module.shown, node.lineno, node.col_offset))
+        elif name.endswith(".OffloadMiddleware"):
+            self._wrapped(call)
+        elif name in _ROUTE_OBJECTS:
+            verb = "websocket" if "WebSocket" in name else ""
+            self._register(call, None, self._path(call, 0), self._argument(call, 1, "endpoint"), verb)
+        elif name == "starlette.routing.Mount":
+            self._mount(call)
+        elif name in _TORNADO_RULES:
+            self._register(call, None, self._path(call, 0), self._argument(call, 1, "handler"), "")
+        elif name.startswith("aiohttp.web.") and name.rpartition(".")[2] in (*VERBS, "view", "route"):
+            verb = name.rpartition(".")[2]
+            if verb == "route":
+                self._register(call, None, self._path(call, 1), self._argument(call, 2, "handler"), self._word(call, 0))
+            else:
+                self._register(call, None, self._path(call, 0), self._argument(call, 1, "handler"), verb)
+
+    def _wrapped(self, call: FrameworkCall) -> None:
+        for values in call.arguments.all():
+            self.tables.bridged.update(value.key for value in values if isinstance(value, App))
+
+    def _made(self, call: FrameworkCall, key: Key) -> None:
+        for keyword in call.node.keywords:
+            if keyword.arg in ("prefix", "url_prefix"):
+                self.tables.prefixes[key] = self._text(keyword.value, call.scope) or ""
+            elif keyword.arg == "route_class" and _bridging(call.arguments.named.get("route_class", frozenset())):
+                self.tables.bridged_routes.add(key)
+            elif keyword.arg == "middleware":
+                self._middlewares(keyword.value, call.scope, key)
+            elif keyword.arg in ("routes", "handlers"):
+                self._listed(keyword.value, call.scope, key)
+        if call.node.args:
+            self._listed(call.node.args[0], call.scope, key)
+
+    def _middlewares(self, node: ast.expr, scope: Scope, key: Key) -> None:
+        for inner in ast.walk(self._resolved(node, scope)):
+            if isinstance(inner, (ast.Name, ast.Attribute)) and _bridging(self._values(inner, scope)):
+                self.tables.bridged.add(key)
+
+    def _listed(self, node: ast.expr, scope: Scope, key: Key | tuple[int, str]) -> None:
+        """Take notice of a list of routes that belongs to an application or a mount."""
+        found = self._resolved(node, scope)
+        if not isinstance(found, (ast.List, ast.Tuple, ast.BinOp)):
+            return
+        stack: list[ast.AST] = [found]
+        while stack:
+            inner = stack.pop()
+            if isinstance(inner, ast.Call):
+                self.tables.inside.setdefault(id(inner), key)
+                continue
+            if isinstance(inner, ast.Tuple) and inner is not found:
+                self._pair(inner, scope)
+                continue
+            if isinstance(inner, ast.Starred):
+                self._listed(inner.value, scope, key)
+                continue
+            stack.extend(ast.iter_child_nodes(inner))
+
+    def _pair(self, node: ast.Tuple, scope: Scope) -> None:
+        """Tornado's ``(r"/path", Handler)``."""
+        if len(node.elts) >= 2 and (path := self._text(node.elts[0], scope)):
+            for handler, method in self._handlers(node.elts[1], scope, ""):
+                self.tables.declared.append(_Declared(method, path, handler, None, None, node))
+
+    def _mount(self, call: FrameworkCall) -> None:
+        prefix = self._path(call, 0) or ""
+        for keyword in call.node.keywords:
+            if keyword.arg == "routes":
+                self._listed(keyword.value, call.scope, (id(call.node), prefix))
+        for values in call.arguments.all():
+            for value in values:
+                if isinstance(value, App):
+                    self.tables.included.setdefault(value.key, []).append((None, prefix, False))
+
+    def _method(self, call: FrameworkCall, value: AppMethod) -> None:
+        name, owner = value.name, value.owner.key
+        if name in _INCLUDING:
+            self._include(call, name, owner)
+        elif name == "add_middleware":
+            if any(_bridging(values) for values in call.arguments.all()):
+                self.tables.bridged.add(owner)
+        elif name in ("add_handlers", "add_routes"):
+            for argument in call.node.args:
+                self._listed(argument, call.scope, owner)
+                for values in call.arguments.positional:
+                    for child in values:
+                        if isinstance(child, App):
+                            self.tables.included.setdefault(child.key, []).append((owner, None, False))
+        elif name.startswith("add_"):
+            self._added(call, value, owner)
+
+    def _include(self, call: FrameworkCall, name: str, owner: Key) -> None:
+        prefix: str | None = None
+        if name in ("mount", "add_subapp"):
+            prefix = self._path(call, 0)
+        for keyword in call.node.keywords:
+            if keyword.arg in ("prefix", "url_prefix"):
+                prefix = self._text(keyword.value, call.scope)
+        replaces = name in ("blueprint", "register_blueprint") and prefix is not None
+        for values in call.arguments.all():
+            for child in values:
+                if isinstance(child, App):
+                    self.tables.included.setdefault(child.key, []).append((owner, prefix, replaces))
+
+    def _added(self, call: FrameworkCall, value: AppMethod, owner: Key) -> None:
+        verb = value.name.removeprefix("add_")
+        if value.owner.framework == "sanic" and verb in ("route", "websocket_route"):
+            handler, path = self._argument(call, 0, "handler"), self._path(call, 1)
+        elif value.owner.framework == "aiohttp" and verb == "route":
+            handler, path, verb = self._argument(call, 2, "handler"), self._path(call, 1), self._word(call, 0)
+        elif verb == "url_rule":
+            handler, path = self._argument(call, 2, "view_func"), self._path(call, 0)
+        else:
+            handler, path = self._argument(call, 1, "endpoint"), self._path(call, 0)
+        self._register(call, owner, path, handler, verb)
+
+    def _register(
+        self, call: FrameworkCall, owner: Key | None, path: str | None, handler: ast.expr | None, verb: str
+    ) -> None:
+        if path is None or handler is None:
+            return
+        for scope, method in self._handlers(handler, call.scope, verb, call.node):
+            self.tables.declared.append(_Declared(method, path, scope, owner, None, call.node))
+
+    def _handlers(
+        self, node: ast.expr, scope: Scope, verb: str, call: ast.Call | None = None
+    ) -> Iterator[tuple[Scope, str]]:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "as_view":
+            node = node.func.value
+        for value in self._values(node, scope):
+            if isinstance(value, FunctionRef):
+                for method in self._methods(verb, call):
+                    yield value.scope, method
+            elif isinstance(value, ClassRef):
+                yield from self._of_class(value.scope)
+
+    def _of_class(self, scope: Scope) -> Iterator[tuple[Scope, str]]:
+        for name in (*sorted(VERBS), "on_message", "on_receive"):
+            for inner in self.interpreter.member(instance(scope), name) or ():
+                if isinstance(inner, FunctionRef):
+                    yield inner.scope, name.upper() if name in VERBS else "WEBSOCKET"
+
+    def _methods(self, verb: str, call: ast.Call | None) -> list[str]:
+        if verb.lower() in VERBS:
+            return [verb.upper()]
+        if "websocket" in verb:
+            return ["WEBSOCKET"]
+        for keyword in call.keywords if call is not None else ():
+            if keyword.arg == "methods" and isinstance(keyword.value, (ast.List, ast.Tuple, ast.Set)):
+                return [str(item.value).upper() for item in keyword.value.elts if isinstance(item, ast.Constant)]
+        return [verb.upper()] if verb.isupper() and verb != "*" else ["GET"]
+
+    def decorator(self, call: FrameworkCall, scope: Scope) -> None:
+        """Take notice of a call that stands as a decorator."""
+        func = call.node.func
+        if not isinstance(func, ast.Attribute) or func.attr not in _DECORATING:
+            return
+        owners = [value.owner for value in call.callee if isinstance(value, AppMethod)]
+        if not owners and (call.callee or not _ROUTER_NAME.search(_last(func.value))):
+            return
+        path = self._path(call, 0)
+        if path is None or (not owners and not path.startswith("/")):
+            return
+        owner = owners[0].key if owners else None
+        handlers = (
+            self._of_class(scope)
+            if scope.kind == "class"
+            else ((scope, method) for method in self._methods(func.attr, call.node))
+        )
+        for handler, method in handlers:
+            self.tables.declared.append(_Declared(method, path, handler, owner, call.node, call.node))
+
+    # --- what comes of it
+
+    def routes(self) -> Iterator[Route]:
+        """Yield the routes with their whole paths."""
+        for declared in self.tables.declared:
+            path, owner = declared.path, declared.owner
+            inside = self.tables.inside.get(id(declared.node))
+            while inside is not None and len(inside) == 2:
+                path = inside[1] + path
+                inside = self.tables.inside.get(inside[0])
+            if inside is not None:
+                owner = inside
+            direct = owner in self.tables.bridged_routes
+            for prefix, bridged in self._prefixes(owner, frozenset()):
+                whole = _POSITION.sub("/", prefix + path) or "/"
+                yield Route(declared.method, whole, declared.handler, bridged or direct, declared.decorator)
+
+    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, bool]]:
+        if key is None or key in seen:
+            yield "", False
+            return
+        own = self.tables.prefixes.get(key, "")
+        bridged = key in self.tables.bridged
+        parents = self.tables.included.get(key)
+        if not parents:
+            yield own, bridged
+            return
+        for parent, prefix, replaces in dict.fromkeys(parents):
+            for above, above_bridged in self._prefixes(parent, seen | {key}):
+                yield above + (prefix or "") + ("" if replaces else own), bridged or above_bridged
+
+    # --- arguments
+
+    def _argument(self, call: FrameworkCall, number: int, name: str) -> ast.expr | None:
+        if number < len(call.node.args):
+            return call.node.args[number]
+        names = {name, "endpoint", "handler", "view_func"}
+        return next((keyword.value for keyword in call.node.keywords if keyword.arg in names), None)
+
+    def _path(self, call: FrameworkCall, number: int) -> str | None:
+        node = call.node.args[number] if number < len(call.node.args) else None
+        for keyword in call.node.keywords if node is None else ():
+            if keyword.arg in ("path", "rule", "uri", "pattern"):
+                node = keyword.value
+        return self._text(node, call.scope)
+
+    def _word(self, call: FrameworkCall, number: int) -> str:
+        return self._text(call.node.args[number], call.scope) or "" if number < len(call.node.args) else ""
+
+    def _text(self, node: ast.expr | None, scope: Scope) -> str | None:
+        return text(node, scope, self.interpreter.project)
+
+    def _values(self, node: ast.expr, scope: Scope) -> Values:
+        self.interpreter.scope, self.interpreter.recording = scope, False
+        return self.interpreter.evaluate(node)
+
+    @staticmethod
+    def _resolved(node: ast.expr, scope: Scope) -> ast.expr:
+        where: Scope | None = scope
+        while isinstance(node, ast.Name) and where is not None:
+            if node.id in where.assigned:
+                return where.assigned[node.id][-1]
+            where = where.parent
+        return node
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

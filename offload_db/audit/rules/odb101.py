@@ -1,0 +1,28 @@
+"""A statement of PyMySQL, mysqlclient or mysql-connector is executed in an async def.
+
+The loop stands still until the server has answered, and with it every other request. Put @offload on the handler; if
+it also blocks elsewhere and never awaits, @offload(mode="thread").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..context import Context
+from ..findings import Finding
+
+CODE = "ODB101"
+NAME = "blocking-statement"
+SUMMARY = "a driver executes a statement in an `async def`"
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Yield each such call."""
+    for call in context.sites:
+        effect = call.effect
+        if (
+            effect is not None
+            and effect.kind == "statement"
+            and effect.driver not in ("sqlalchemy", "pandas", "peewee")
+        ):
+            yield context.blocking(CODE, call, "executes a statement")

@@ -1,0 +1,35 @@
+"""A connection, session or cursor is kept in a module global, a class or an application's state, for everybody.
+
+It serves one request at a time, before as after. Offloaded callers wait their turn, if it comes from a wrapped pool or
+offload_db.connect; a connection of its own is not protected, and its transactions mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..context import Context
+from ..findings import Finding
+
+CODE = "ODB304"
+NAME = "shared-connection"
+SUMMARY = "a connection, session or cursor is shared by all callers"
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Yield each place where such a thing is kept."""
+    for shared in context.shared():
+        readers = [reader for reader in shared.cell.readers if reader in context.on_loop]
+        owner = shared.scope if shared.scope.kind != "class" or not readers else readers[0]
+        endpoints = owner if context.endpoints(owner) or not readers else readers[0]
+        finding = context.finding(
+            CODE,
+            owner,
+            shared.node,
+            call=shared.name,
+            severity="medium",
+            message=f"the {shared.kind.removeprefix('sa_')} {shared.name} is shared by all callers",
+            migrated=bool(readers) and all(context.is_migrated(reader) for reader in readers),
+        )
+        yield replace(finding, endpoints=context.endpoints(endpoints), file=shared.scope.module.shown)

@@ -1,0 +1,106 @@
+"""``offload-db audit``: its arguments, its exit status, and where its report goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import CODES, Progress, audit, baseline, report_github, report_json, report_markdown, report_sarif, report_table
+from .findings import Report
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "table": report_table.render,
+    "json": report_json.render,
+    "sarif": report_sarif.render,
+    "github": report_github.render,
+    "markdown": report_markdown.render,
+}
+EXIT_STATUS = "exit status: 0 nothing is open, 1 open findings, 2 a usage error, or a file that could not be read"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.epilog = EXIT_STATUS
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, and directories whose Python files are read")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="of the report (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the report goes (default: standard output)")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="let only findings fail that FILE does not list")
+    parser.add_argument(
+        "--write-baseline", type=Path, metavar="FILE", help="list the open findings in FILE, and succeed"
+    )
+    parser.add_argument(
+        "--select", metavar="CODES", help="the rules to check, separated by commas (default: all; see offload-db rules)"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="paths to leave out, such as 'tests/*'"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audit and report; return the exit status."""
+    try:
+        select = _selected(arguments.select)
+        report = audit(
+            arguments.paths,
+            exclude=arguments.exclude,
+            select=select,
+            progress=progress_line(quiet=arguments.quiet),
+        )
+        clear_line()
+        if arguments.baseline is not None:
+            baseline.apply(report, arguments.baseline)
+        if arguments.write_baseline is not None:
+            count = baseline.write(report, arguments.write_baseline)
+            print(f"{arguments.write_baseline}: {count} findings", file=sys.stderr)
+            return 0
+        text = FORMATS[arguments.format](report)
+        if arguments.output is not None:
+            arguments.output.write_text(text, encoding="utf-8")
+        else:
+            sys.stdout.write(text)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.output is not None or arguments.format != "table":
+        for failed in report.errors:
+            print(f"{failed['file']}:{failed['line']}: {failed['message']}", file=sys.stderr)
+    if report.open:
+        return 1
+    return 2 if report.errors else 0
+
+
+def _selected(codes: str | None) -> frozenset[str] | None:
+    if codes is None:
+        return None
+    chosen = frozenset(code.strip().upper() for code in codes.split(",") if code.strip())
+    if unknown := sorted(chosen.difference(CODES)):
+        raise ValueError(f"--select: there is no rule {', '.join(unknown)}; accepted are {', '.join(CODES)}")
+    return chosen
+
+
+def progress_line(*, quiet: bool) -> Progress | None:
+    """Return what shows progress on standard error; None if that is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        return None
+    shown = 0.0
+
+    def show(stage: str, done: int, total: int, what: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > 0.1:
+            shown = now
+            line = f"{stage} {report_table.bar(done, total)} {done}/{total} {what}"
+            sys.stderr.write(f"\r\x1b[K{line[:100]}")
+            sys.stderr.flush()
+
+    return show
+
+
+def clear_line() -> None:
+    """Remove the progress from the terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")

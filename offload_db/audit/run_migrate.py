@@ -1,0 +1,49 @@
+"""``offload-db migrate``: its arguments, its exit status, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import examine
+from .migrate import migrate
+from .project import Project
+from .run_audit import clear_line, progress_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.epilog = "exit status: 0 done, 2 a usage error, or a file that could not be read or changed"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files and directories; name the whole application")
+    parser.add_argument("--write", action="store_true", help="change the files (default: print the diff)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="METHOD:/PATH", help="migrate this route alone; may be repeated"
+    )
+    parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="paths to leave alone")
+    parser.add_argument("--quiet", action="store_true", help="explain nothing, and show no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Migrate; return the exit status. The diff goes to standard output, explanations to standard error."""
+    try:
+        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress_line(quiet=arguments.quiet))
+        project = context if isinstance(context, Project) else context.project
+        clear_line()
+        for error in project.errors:
+            print(f"{error.file}:{error.line}: {error.message}", file=sys.stderr)
+        if isinstance(context, Project):
+            return 2 if project.errors else 0
+        migration = migrate(context, arguments.only)
+        for change in migration.changes:
+            if arguments.write:
+                change.path.write_bytes(change.after)
+                print(f"changed {change.shown}")
+            else:
+                sys.stdout.write(change.diff())
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not arguments.quiet:
+        for line in migration.explain():
+            print(line, file=sys.stderr)
+    return 2 if project.errors or migration.failures else 0

@@ -1,0 +1,1 @@
+"""Tests of the static audit and the migration."""

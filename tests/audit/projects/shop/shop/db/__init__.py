@@ -1,0 +1,4 @@
+from .pool import connection, transaction
+from .queries import *
+
+__all__ = ["connection", "transaction", "ALL_ITEMS", "fetch"]

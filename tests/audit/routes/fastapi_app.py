@@ -1,0 +1,81 @@
+"""Routes of FastAPI."""
+import offload_db
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import Mount, Route
+
+pool = offload_db.OffloadPool.from_env()
+API = "/api"
+V1 = f"{API}/v1"
+
+
+def create_app() -> FastAPI:
+    app = FastAPI()
+    inner = APIRouter(prefix="/inner")
+    outer = APIRouter(prefix="/outer")
+
+    @inner.get("/x")
+    async def in_factory():  # route: GET /api/v1/outer/deep/inner/x
+        pool.connection()
+
+    outer.include_router(inner, prefix="/deep")
+    app.include_router(outer, prefix=V1)
+    app.include_router(users, prefix="/a")
+    app.include_router(users, prefix="/b")
+    app.add_api_route("/added", added, methods=["POST", "PUT"])
+    app.mount("/mounted", mounted)
+    return app
+
+
+users = APIRouter()
+mounted = FastAPI()
+
+
+@users.api_route("/users/{user_id}", methods=["GET", "DELETE"])
+async def user(user_id: int):  # route: GET /a/users/{user_id}, GET /b/users/{user_id}, DELETE /a/users/{user_id}, DELETE /b/users/{user_id}
+    pool.connection()
+
+
+@users.websocket("/ws")
+async def socket(websocket):  # route: WEBSOCKET /a/ws, WEBSOCKET /b/ws
+    pool.connection()
+
+
+async def added():  # route: POST /added, PUT /added
+    pool.connection()
+
+
+@mounted.get(path="/m")
+async def in_mounted():  # route: GET /mounted/m
+    await below()
+
+
+async def below():  # route: GET /mounted/m
+    pool.connection()
+
+
+async def dependency():  # route: PATCH /dep
+    pool.connection()
+
+
+app = FastAPI()
+
+
+@app.patch("/dep")
+async def depends(x=Depends(dependency)):  # route: PATCH /dep
+    pool.connection()
+
+
+def register(api):
+    @api.head("/registered")
+    async def registered():  # route: HEAD /registered
+        pool.connection()
+
+
+register(app)
+
+
+async def listed(request):  # route: GET /sub/list/{x}
+    pool.connection()
+
+
+routes = [Mount("/sub", routes=[Route("/list/{x}", endpoint=listed)])]

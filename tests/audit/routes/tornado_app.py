@@ -1,0 +1,20 @@
+"""Routes of Tornado."""
+import offload_db
+import tornado.web
+from tornado.web import RequestHandler, url
+
+pool = offload_db.OffloadPool.from_env()
+
+
+class Main(RequestHandler):
+    async def get(self):  # route: GET /main
+        pool.connection()
+
+
+class Truck(tornado.web.RequestHandler):
+    async def post(self, truck_id):  # route: POST /truck/(\d+)
+        pool.connection()
+
+
+def make_app():
+    return tornado.web.Application([(r"/main", Main), url(r"/truck/(\d+)", Truck, name="truck")])

@@ -1,0 +1,322 @@
+"""Where a migration puts what, what it leaves alone, and that it changes nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from offload_db.__main__ import main
+from offload_db.audit import audit
+
+POOL = """\
+import offload_db
+import pymysql
+from dbutils.pooled_db import PooledDB
+
+pool = offload_db.OffloadPool(PooledDB(pymysql, 5))
+
+
+def query():
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT 1")
+"""
+
+
+def migrated(directory: Path, source: str | bytes, *arguments: str) -> str | bytes:
+    """Return what a migration makes of a file beside a pool."""
+    (directory / "database.py").write_text(POOL, encoding="utf-8")
+    file = directory / "handlers.py"
+    if isinstance(source, bytes):
+        file.write_bytes(source)
+    else:
+        file.write_text(textwrap.dedent(source), encoding="utf-8")
+    assert main(["migrate", str(directory), "--write", *arguments]) == 0
+    once = file.read_bytes()
+    assert main(["migrate", str(directory), "--write", "--quiet"]) == 0 or arguments
+    if not arguments:
+        assert file.read_bytes() == once, "a second migration changes something"
+    return once if isinstance(source, bytes) else once.decode()
+
+
+def added(before: str, after: str) -> list[str]:
+    """Return the added lines; there must be no others that differ."""
+    lines = list(difflib.ndiff(textwrap.dedent(before).splitlines(), after.splitlines()))
+    assert not [line for line in lines if line.startswith("-")]
+    return [line[2:] for line in lines if line.startswith("+")]
+
+
+def test_innermost(tmp_path: Path) -> None:
+    """The decorator stands directly above the def, below every other one, with its indentation."""
+    source = '''
+        """Handlers."""
+        from __future__ import annotations
+
+        import functools
+
+        from fastapi import APIRouter
+
+        from database import query
+
+        router = APIRouter()
+
+
+        class Views:
+            @router.get("/x")  # a route
+            # why this is so
+            @functools.wraps(print)
+            async def view(self):  # the handler
+
+                return query()
+
+
+        def factory():
+            async def inner( ):
+                query( )
+            return inner
+        '''
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == ["import offload_db", "    @offload_db.offload", "    @offload_db.offload"]
+    assert "    @functools.wraps(print)\n    @offload_db.offload\n    async def view(self):  # the handler\n" in after
+    assert "def factory():\n    @offload_db.offload\n    async def inner( ):\n        query( )\n" in after
+    assert "import functools\n\nimport offload_db\nfrom fastapi import APIRouter\n" in after
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("from database import query\n", "import offload_db\n\nfrom database import query\n"),
+        ("import os\n\nfrom database import query\n", "import os\n\nimport offload_db\n\nfrom database import query\n"),
+        (
+            "import os\n\nimport aiohttp\nimport requests\n\nfrom database import query\n",
+            "import os\n\nimport aiohttp\nimport offload_db\nimport requests\n\nfrom database import query\n",
+        ),
+        (
+            "import anyio\nimport httpx\nfrom fastapi import FastAPI\nfrom database import query\n",
+            "import anyio\nimport httpx\nimport offload_db\nfrom fastapi import FastAPI\nfrom database import query\n",
+        ),
+        (
+            "# third party\nimport requests\n\nfrom database import query\n",
+            "# third party\nimport offload_db\nimport requests\n\nfrom database import query\n",
+        ),
+        (
+            "try:\n    import orjson\nexcept ImportError:\n    orjson = None\n\nfrom database import query\n",
+            """\
+import offload_db
+try:
+    import orjson
+except ImportError:
+    orjson = None
+
+from database import query
+""",
+        ),
+        ("import offload_db as odb\nfrom database import query\n", None),
+        ("from offload_db import offload\nfrom database import query\n", None),
+    ],
+)
+def test_import(tmp_path: Path, head: str, expected: str | None) -> None:
+    """The import goes where a sorted file has it; what is imported already is used."""
+    body = "\n\nasync def handler():\n    return query()\n"
+    after = migrated(tmp_path, head + body)
+    assert isinstance(after, str)
+    if expected is not None:
+        assert after == expected + body.replace("async", "@offload_db.offload\nasync")
+    else:
+        name = "@odb.offload" if "as odb" in head else "@offload"
+        assert after == head + body.replace("async", f"{name}\nasync")
+
+
+def test_bytes(tmp_path: Path) -> None:
+    """Line ends, tabs, a byte order mark, other encodings and a missing last line end stay."""
+    head = b"\xef\xbb\xbfimport os\r\n"
+    body = b"from database import query\r\n\r\n%sasync\tdef  handler( x ) :\r\n\treturn query()"
+    after = migrated(tmp_path, head + body % b"")
+    assert after == head + b"\r\nimport offload_db\r\n\r\n" + body % b"@offload_db.offload\r\n"
+    latin = "# -*- coding: latin-1 -*-\nfrom database import query\nasync def f():\n    query()  # ñ\n".encode(
+        "latin-1"
+    )
+    assert b"# \xf1\n" in migrated(tmp_path, latin)
+
+
+def test_modes(tmp_path: Path) -> None:
+    """mode="thread" only where something else blocks, or a lock is held, and nothing is awaited."""
+    source = """
+        import asyncio
+        import threading
+        import time
+
+        import requests
+
+        from database import query
+
+        lock = threading.Lock()
+
+        async def plain():
+            query()
+
+        async def sleeps():
+            query()
+            time.sleep(1)
+
+        async def asks():
+            requests.get("http://x")
+            query()
+
+        async def asks_and_awaits():
+            requests.get("http://x")
+            query()
+            await asyncio.sleep(0)
+
+        async def locked():
+            with lock:
+                query()
+
+        async def starts_a_task():
+            time.sleep(1)
+            query()
+            asyncio.get_running_loop().call_soon(print)
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    modes = {}
+    lines = after.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("async def"):
+            modes[line[10:-3]] = lines[number - 1]
+    bridge, thread = "@offload_db.offload", '@offload_db.offload(mode="thread")'
+    assert modes == {
+        "plain": bridge,
+        "sleeps": thread,
+        "asks": thread,
+        "asks_and_awaits": bridge,
+        "locked": thread,
+        "starts_a_task": bridge,
+    }
+
+
+def test_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left alone is explained, and keeps every byte."""
+    source = """
+        import asyncio
+        import threading
+
+        import offload_db
+        from fastapi import FastAPI
+        from sqlalchemy import create_engine
+
+        from database import query
+
+        app = FastAPI()
+        engine = create_engine("mysql+pymysql://x")
+        lock = threading.Lock()
+
+
+        @app.get("/none")
+        async def none():
+            return 1
+
+
+        @app.get("/def")
+        def plain():
+            return query()
+
+
+        @app.get("/done")
+        @offload_db.offload
+        async def done():
+            return query()
+
+
+        @offload_db.offload
+        @app.get("/above")
+        async def above():
+            return query()
+
+
+        @app.get("/locked")
+        async def locked():
+            with lock:
+                query()
+            await asyncio.sleep(0)
+
+
+        @app.get("/engine")
+        async def awaits_and_engine():
+            with engine.connect() as conn:
+                conn.commit()
+            await asyncio.sleep(0)
+
+
+        @app.get("/ignored")
+        async def ignored():
+            query()  # offload: ignore[ODB104] it is never called
+        """
+    after = migrated(tmp_path, source)
+    assert after == textwrap.dedent(source)
+    said = capsys.readouterr().err
+    for name, why in {
+        "none": "no blocking database call",
+        "plain": "it is a def",
+        "done": "offloaded already",
+        "above": "stands above the route decorator",
+        "locked": "the lock lock is held",
+        "awaits_and_engine": "a bridge does not free",
+        "ignored": "comments in it",
+    }.items():
+        assert any(f" {name}: " in line and why in line for line in said.splitlines()), name
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("pool = PooledDB(pymysql, 5)\n", "pool = PooledDB(pymysql, 5)\npool = offload_db.OffloadPool(pool)\n"),
+        (
+            "pool: PooledDB = PooledDB(\n    pymysql,  # driver\n    5,\n)\n",
+            "pool: PooledDB = PooledDB(\n    pymysql,  # driver\n    5,\n)\npool = offload_db.OffloadPool(pool)\n",
+        ),
+        (
+            "def make():\n    return PooledDB(pymysql, 5)\n\npool = make()\n",
+            "def make():\n    return offload_db.OffloadPool(PooledDB(pymysql, 5))\n\npool = make()\n",
+        ),
+        (
+            "class H:\n    def __init__(self):\n        self.p = PooledDB(pymysql, 5)  # kept\n\npool = H().p\n",
+            """\
+class H:
+    def __init__(self):
+        self.p = PooledDB(pymysql, 5)  # kept
+        self.p = offload_db.OffloadPool(self.p)
+
+pool = H().p
+""",
+        ),
+        (
+            "pools = {'a': PooledDB(pymysql, 5)}\npool = pools['a']\n",
+            "pools = {'a': offload_db.OffloadPool(PooledDB(pymysql, 5))}\npool = pools['a']\n",
+        ),
+    ],
+)
+def test_pools(tmp_path: Path, made: str, expected: str) -> None:
+    """A pool is wrapped where it is built, once."""
+    file = tmp_path / "app.py"
+    head = "import pymysql\nfrom dbutils.pooled_db import PooledDB\n\n"
+    tail = "\n\nasync def handler():\n    with pool.connection() as conn:\n        conn.ping()\n"
+    file.write_text(head + made + tail, encoding="utf-8")
+    assert main(["migrate", str(file), "--write", "--quiet"]) == 0
+    once = file.read_text(encoding="utf-8")
+    assert once == f"import offload_db\n{head}{expected}" + tail.replace("async", "@offload_db.offload\nasync")
+    assert main(["migrate", str(file), "--write", "--quiet"]) == 0
+    assert file.read_text(encoding="utf-8") == once
+    assert audit([file]).open == []
+
+
+def test_unknown_route(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A route that is not there is an error that names similar ones."""
+    (tmp_path / "app.py").write_text(
+        "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/trucks')\nasync def trucks(): ...\n", encoding="utf-8"
+    )
+    assert main(["migrate", str(tmp_path), "--only", "GET:/truck"]) == 2
+    assert "there is no such route; similar ones are GET:/trucks" in capsys.readouterr().err

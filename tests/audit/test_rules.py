@@ -1,0 +1,65 @@
+"""The evaluation files: each line says which rules find something there, and nothing else is found.
+
+``# expect: ODB101 ODB103`` is a claim about open findings of that line, ``# route: GET /x`` about a handler's routes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from offload_db.audit import CODES, RULES, audit
+
+HERE = Path(__file__).parent
+CASES = sorted((HERE / "cases").glob("*.py"))
+ROUTES = sorted((HERE / "routes").glob("*.py"))
+PROJECTS = sorted(path for path in (HERE / "projects").iterdir() if path.is_dir())
+
+Expected = dict[tuple[str, int], set[str]]
+
+
+def expected(root: Path) -> Expected:
+    """Return the rules that the comments of a file, or of all files of a directory, claim."""
+    found: Expected = {}
+    for file in [root] if root.is_file() else sorted(root.rglob("*.py")):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if match := re.search(r"# expect: (.*)", line):
+                found[file.name, number] = set(match[1].split())
+    return found
+
+
+@pytest.mark.parametrize("path", [*CASES, *PROJECTS], ids=lambda path: path.stem)
+def test_findings(path: Path) -> None:
+    """The findings are those that the comments claim, line for line."""
+    found: Expected = {}
+    for finding in audit([path]).open:
+        found.setdefault((Path(finding.file).name, finding.line), set()).add(finding.rule)
+    assert found == expected(path)
+
+
+@pytest.mark.parametrize("path", ROUTES, ids=lambda path: path.stem)
+def test_routes(path: Path) -> None:
+    """Each framework's routes are found, with their prefixes."""
+    found = {handler.line: {str(endpoint) for endpoint in handler.endpoints} for handler in audit([path]).handlers}
+    assert found == expected_routes(path)
+
+
+def expected_routes(path: Path) -> dict[int, set[str]]:
+    """Return the routes that the comments of a file claim, by line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    matches = [(number, re.search(r"# route: (.*)", line)) for number, line in enumerate(lines, 1)]
+    return {number: set(match[1].split(", ")) for number, match in matches if match}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_rule_has_a_file(code: str) -> None:
+    """Each rule is claimed in an evaluation file of its own name, and stands in a source file of its own."""
+    files = [path for path in CASES if path.stem.startswith(code.lower())]
+    assert files
+    assert any(code in codes for file in files for codes in expected(file).values())
+    rule = next(rule for rule in RULES if rule.code == code)
+    assert rule.check.__module__ == f"offload_db.audit.rules.{code.lower()}"
+    assert rule.summary
+    assert rule.explanation
