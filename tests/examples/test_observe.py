@@ -61,7 +61,7 @@ def observe(upto: int | None, directory: Path, mysql: MySQL) -> dict[str, Any]:
 def routes() -> dict[str, str]:
     """Return the method and path of each handler, as its source says."""
     found = {}
-    for file, prefix in (("main.py", ""), ("api_v2.py", "/v2")):
+    for file, prefix in (("main.py", ""), ("api_v2.py", "/v2"), ("reporting.py", "/v2/reports")):
         for name, function in coroutines(steps.LEGACY / file).items():
             for decorator in function.decorator_list:
                 if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute):
