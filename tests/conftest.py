@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import importlib.util
 import secrets
@@ -39,6 +40,12 @@ OLD_TRIO = pytest.mark.skipif(
     importlib.metadata.version("anyio").startswith("3.") and sys.version_info[:2] not in {(3, 11), (3, 12)},
     reason="the trio that works with anyio 3 does not work on this Python",
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what importing all tests has made out of later garbage collections, of which tests ask for hundreds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
