@@ -11,7 +11,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -25,11 +24,12 @@ from typing import Any
 
 import pymysql
 
+from examples.support.ports import LOOPBACK, free_port
 from examples.support.processes import end, start
 
 __all__ = ["Endpoint", "PrivateServer", "ServerFailed", "ServerMissing", "server"]
 
-HOST = "127.0.0.1"
+HOST = LOOPBACK
 USER = "root"
 PASSWORD = "loopback-only"  # anybody who can read the temporary directory could read it there, too
 
@@ -198,7 +198,7 @@ class PrivateServer:
         # Another program can take a free port between the look and the server's start: look again.
         for attempts_left in (2, 1, 0) if picked else (0,):
             if picked:
-                self.port = _free_port()
+                self.port = free_port()
             try:
                 self._launch(program, self._directory)
                 return
@@ -361,13 +361,6 @@ def _temporary_directory() -> Path:
         directory.rmdir()
         directory = Path(tempfile.mkdtemp(prefix="offload-db-", dir="/tmp"))
     return directory
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 _started: set[PrivateServer] = set()

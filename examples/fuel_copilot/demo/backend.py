@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from examples.support.ports import LOOPBACK, free_port
 from examples.support.processes import end, start
 
-HOST = "127.0.0.1"
+HOST = LOOPBACK
 ROOT = Path(__file__).resolve().parents[3]
 START_TIMEOUT = 30.0
 
@@ -31,7 +31,7 @@ class Backend:
 
     def __init__(self, directory: Path, environment: Mapping[str, str], *, port: int | None = None) -> None:
         self.directory = directory
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._environment = environment
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,10 +89,3 @@ class Backend:
                 connection.close()
             time.sleep(0.05)
         raise BackendFailed(f"the backend in {self.directory} is not healthy after {START_TIMEOUT:.0f} s:\n{self.log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,9 +1,9 @@
 """Measure offload_db beside its peers: ``python -m tests.benchmarks.peers [--quick]``.
 
-All contestants take turns within each round on one asyncio loop, so that a machine that gets slower or faster meanwhile
-does the same to each. Prints medians, then the goals, and draws a picture. Peers that are not installed are left out:
-``pip install aiomysql asyncmy mysqlclient sqlalchemy`` brings them. Uses the server that MYSQL_HOST names, or a private
-one.
+All contestants take turns within each round on one asyncio loop, and over HTTP on one server, so that a machine that
+gets slower or faster meanwhile does the same to each. Prints medians, then the goals, and draws a picture. Peers that
+are not installed are left out: ``pip install aiomysql asyncmy mysqlclient sqlalchemy fastapi uvicorn`` brings them.
+Uses the database server that MYSQL_HOST names, or a private one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ from .contestants import (
     Missing,
     ThreadPerCall as PerCall,
 )
+from .over_http import measure as measure_over_http
 from .workloads import SECONDS, TABLES, WORKLOADS, Workload, bridge
+
+Title = tuple[str, str, bool]
+"""A workload's name, its unit, and whether more is better."""
+
+OVER_HTTP: Title = ("10 users x 80 ms over HTTP", "requests/s", True)
+TITLES: tuple[Title, ...] = (OVER_HTTP, *((each.name, each.unit, each.more_is_better) for each in WORKLOADS))
+DRAWN = 8
 
 Results = dict[str, dict[str, float]]
 """The median by workload and contestant."""
@@ -63,12 +71,11 @@ async def measure(workload: Workload, settings: dict[str, Any], *, quick: bool) 
 
 async def measure_all(settings: dict[str, Any], *, quick: bool) -> Results:
     """Measure every workload, and print each as it is done."""
-    results: Results = {}
-    for workload in WORKLOADS:
-        figures = results[workload.name] = await measure(workload, settings, quick=quick)
-        print(f"{workload.name} ({workload.unit}, {'more' if workload.more_is_better else 'less'} is better)")
-        for name, figure in sorted(figures.items(), key=lambda item: item[1], reverse=workload.more_is_better):
-            print(f"  {name:<36} {figure:10.{2 if figure < 100 else 0}f}", flush=True)
+    results: Results = {OVER_HTTP[0]: await measure_over_http(settings, quick=quick)}
+    show(OVER_HTTP, results)
+    for workload, title in zip(WORKLOADS, TITLES[1:], strict=True):
+        results[workload.name] = await measure(workload, settings, quick=quick)
+        show(title, results)
     contestant = Handler()
     await contestant.open(settings, 1)
     request, each, hops = await bridge(contestant, quick)
@@ -76,6 +83,14 @@ async def measure_all(settings: dict[str, Any], *, quick: bool) -> Results:
     print(f"the bridge: {request:.0f} µs a request, {each:.1f} µs an await; {hops:.2f} trips a query")
     results["bridge"] = {"request": request}
     return results
+
+
+def show(title: Title, results: Results) -> None:
+    """Print what a workload gave, the best first."""
+    name, unit, more = title
+    print(f"{name} ({unit}, {'more' if more else 'less'} is better)")
+    for contestant, figure in sorted(results[name].items(), key=lambda item: item[1], reverse=more):
+        print(f"  {contestant:<36} {figure:10.{2 if figure < 100 else 0}f}", flush=True)
 
 
 def goals(results: Results) -> list[tuple[str, float, float, bool]]:
@@ -89,6 +104,7 @@ def goals(results: Results) -> list[tuple[str, float, float, bool]]:
 
     point, rows, worst = "point selects, 23 columns", "100,000 rows", "4 x 100,000 rows: worst lag"
     told: list[tuple[str, float | None, float, bool]] = [
+        ("10 users x 80 ms over HTTP, of the ideal", results[OVER_HTTP[0]][Handler.name] * SECONDS / 10, 0.97, True),
         ("10 users x 80 ms, of the ideal", results["10 users x 80 ms"][Handler.name] * SECONDS / 10, 0.97, True),
         (
             "100 at once, to the ideal",
@@ -122,17 +138,15 @@ def draw(results: Results, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    chosen = [workload for workload in WORKLOADS if workload.name in results][:6]
-    figure, plots = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
-    for workload, plot in zip(chosen, plots.flat, strict=True):
-        figures = results[workload.name]
-        names = sorted(figures, key=figures.__getitem__, reverse=not workload.more_is_better)
+    figure, plots = plt.subplots(2, DRAWN // 2, figsize=(20, 9), layout="constrained")
+    for (name, unit, more), plot in zip(TITLES[:DRAWN], plots.flat, strict=True):
+        figures = results[name]
+        names = sorted(figures, key=figures.__getitem__, reverse=not more)
         colors = ["tab:orange" if name.startswith("offload_db") else "tab:gray" for name in names]
         bars = plot.barh(names, [figures[name] for name in names], color=colors)
         plot.bar_label(bars, fmt="%.4g", padding=2)
         plot.margins(x=0.2)
-        better = "more is better" if workload.more_is_better else "less is better"
-        plot.set_title(f"{workload.name}\n{workload.unit}, {better}", fontsize=10)
+        plot.set_title(f"{name}\n{unit}, {'more' if more else 'less'} is better", fontsize=10)
         plot.tick_params(labelsize=8)
     figure.suptitle("offload_db beside its peers: medians of one run")
     figure.savefig(path, dpi=110)

@@ -110,6 +110,17 @@ class ThreadPerCall(Blocking):
         return result
 
 
+class DefHandler(Blocking):
+    name = "FastAPI's def handlers"
+    blocks = False
+
+    async def one(self, sql: str, args: Any = None) -> Any:
+        return await need("starlette.concurrency").run_in_threadpool(self.query, sql, args, every=False)
+
+    async def all(self, sql: str) -> Any:
+        return await need("starlette.concurrency").run_in_threadpool(self.query, sql, None, every=True)
+
+
 class MysqlclientThread(Blocking):
     name = "mysqlclient, a thread per query"
     blocks = False
@@ -244,6 +255,7 @@ class SqlalchemyAsyncio(Contestant):
 ALL: tuple[type[Contestant], ...] = (
     Blocking,
     ThreadPerCall,
+    DefHandler,
     MysqlclientThread,
     Aiomysql,
     Asyncmy,
