@@ -114,9 +114,17 @@ class Annotations(Calling, abc.ABC):
         wanted = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "dependency"), None)
         if wanted is None:
             return self.annotation(annotation)
+        found, scopes = self.depended(wanted)
+        for scope in scopes:
+            if scope not in self.scope.dependencies:
+                self.scope.dependencies.append(scope)
+        return found
+
+    def depended(self, wanted: ast.expr) -> tuple[Values, list[Scope]]:
+        """Return what ``Depends(wanted)`` gives, and the functions that it has called."""
         found: set[Value] = set()
+        scopes: list[Scope] = []
         for value in self.evaluate(wanted):
-            scopes: list[Scope] = []
             if isinstance(value, FunctionRef):
                 scopes.append(value.scope)
                 found |= self.read(value.scope.yields if value.scope.is_generator else value.scope.returns)
@@ -129,10 +137,7 @@ class Annotations(Calling, abc.ABC):
                 inits = self.member(instance(value.scope), "__init__") or ()
                 scopes += [inner.scope for inner in inits if isinstance(inner, FunctionRef)]
                 found |= self.object_of(value)
-            for scope in scopes:
-                if scope not in self.scope.dependencies:
-                    self.scope.dependencies.append(scope)
-        return frozenset(found)
+        return frozenset(found), scopes
 
 
 def external_names(values: Values) -> set[str]:

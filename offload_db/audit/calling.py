@@ -8,11 +8,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import libraries
 from .lookup import Lookup, last_name
 from .model import (
+    FOREIGN,
     LOCK,
     NOTHING,
     OPAQUE,
@@ -46,10 +47,10 @@ _CURSOR_METHODS = {
     "fetchmany": "fetch", "fetchall": "fetch", "commit": "transaction", "rollback": "transaction",
 }  # fmt: skip
 _SAME = frozenset(
-    {"contextlib.closing", "contextlib.contextmanager", "contextlib.asynccontextmanager", "contextlib.nullcontext",
-     "copy.copy", "functools.lru_cache", "functools.cache", "asyncio.shield", "asyncio.wait_for",
-     "asyncio.create_task", "asyncio.ensure_future", "inspect.unwrap", "builtins.reversed", "builtins.iter",
-     "sqlalchemy.text"}
+    {"builtins.staticmethod", "builtins.classmethod", "builtins.reversed", "builtins.iter", "contextlib.closing",
+     "contextlib.contextmanager", "contextlib.asynccontextmanager", "contextlib.nullcontext", "copy.copy",
+     "functools.lru_cache", "functools.cache", "asyncio.shield", "asyncio.wait_for", "asyncio.create_task",
+     "asyncio.ensure_future", "inspect.unwrap", "sqlalchemy.text"}
 )  # fmt: skip
 _COLLECTIONS = frozenset(
     {"builtins.list", "builtins.tuple", "builtins.set", "builtins.sorted", "builtins.frozenset", "queue.Queue",
@@ -64,6 +65,7 @@ _CALLING = frozenset(
     {"builtins.map", "builtins.filter", "builtins.sorted", "builtins.min", "builtins.max", "functools.reduce"}
 )
 _HANDING = frozenset({"run_in_threadpool", "to_thread", "run_sync", "run_in_executor", "submit", "sync_to_async"})
+_KEEPING = frozenset({"iter", "closing", "nullcontext", "iterate_in_threadpool", "isinstance", "hasattr"})
 _STORING = frozenset({"append", "appendleft", "add", "put", "put_nowait", "insert", "extend"})
 _TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values", "setdefault", "copy"})
 
@@ -92,6 +94,7 @@ class Outcome:
     values: set[Value]
     targets: list[Scope]
     effects: list[Effect]
+    iterated: list[Scope] = field(default_factory=list)  # generators that it runs
 
     def effect(self) -> Effect | None:
         """Return the one effect that stands for all: that of what is offloaded, if anything is."""
@@ -129,6 +132,8 @@ class Calling(Lookup):
             for value in values:
                 if isinstance(value, FunctionRef):
                     self._called_back(value, node, arguments, outcome)
+                elif isinstance(value, Generated) and value.scope.is_lazy and not _keeps(node, callee):
+                    outcome.iterated.append(value.scope)
         return outcome
 
     # --- one value
@@ -153,6 +158,8 @@ class Calling(Lookup):
             outcome.values |= self._offload(arguments.first(), value.mode, node.lineno)
         elif isinstance(value, AppMethod) or value is OPAQUE:
             outcome.values.add(OPAQUE)
+        elif value is FOREIGN:
+            outcome.values.add(FOREIGN)
 
     def _enter(self, value: FunctionRef, arguments: Arguments, outcome: Outcome) -> None:
         scope = value.scope
@@ -234,11 +241,16 @@ class Calling(Lookup):
 
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()
-        if made := libraries.maker(name):
+        if _is_awaitable(arguments) and libraries.maker(name):
+            outcome.values.add(FOREIGN)
+        elif made := libraries.maker(name):
             kind, driver, reach, does = made
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
             if "offloaded" in given:
                 reach = "offloaded"
+            if kind == "pool" and _of_other_driver(first or arguments.named.get("creator", NOTHING)):
+                outcome.values.add(FOREIGN)
+                return
             outcome.values.add(database(kind, driver, reach))
             if does:
                 outcome.effects.append(Effect(does, driver, reach))
@@ -292,6 +304,8 @@ class Calling(Lookup):
             if isinstance(key, ast.Constant) and isinstance(key.value, str):
                 for value in first:
                     outcome.values |= self.attribute(value, key.value, node.args[0])
+                if not first:
+                    outcome.values |= self.loosely(node.args[0], key.value)
         elif name in ("builtins.next", "builtins.anext"):
             for value in first:
                 outcome.values |= self.elements(value)
@@ -301,7 +315,7 @@ class Calling(Lookup):
                 self.grow(made.rest, self.elements(value))
             outcome.values.add(made)
         else:
-            outcome.values.add(OPAQUE)
+            outcome.values.add(FOREIGN if libraries.is_foreign(name) else OPAQUE)
         if name in _ITERATING:
             for value in first:
                 self._iterate(value, node.args[0], outcome)
@@ -314,6 +328,8 @@ class Calling(Lookup):
                 self._call(value, node, Arguments([frozenset(elements)], {}), outcome)
 
     def _iterate(self, value: Value, node: ast.expr, outcome: Outcome) -> None:
+        if isinstance(value, Generated) and value.scope.is_lazy:
+            outcome.iterated.append(value.scope)
         does = libraries.ITERATED.get(value.kind) if isinstance(value, Database) else None
         # A call that fetches is noted by itself.
         if isinstance(value, Database) and does and (does == "statement" or not isinstance(node, ast.Call)):
@@ -357,6 +373,8 @@ class Calling(Lookup):
                 outcome.values |= self.entered(value)
         elif name in _HANDING:
             self._handed(arguments, outcome)
+        elif name in ("get", "pop") and node.args and isinstance(key := node.args[0], ast.Constant):
+            outcome.values |= self.loosely(func.value, str(key.value))  # g.pop("db", None)
         elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):
             if "pandas" in self.scope.module.libraries or self._reach(arguments) != "raw":
                 outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
@@ -428,6 +446,35 @@ class Calling(Lookup):
                     if isinstance(inner, FunctionRef):
                         return self.result(inner.scope) or frozenset((value,))
         return frozenset((value,))
+
+
+def _keeps(node: ast.Call, callee: Values) -> bool:
+    """Tell whether a call takes a generator without running it: an audited function, a response, a thread."""
+    name = last_name(node.func)
+    return (
+        sends_later(node)
+        or name in _KEEPING
+        or name in _HANDING
+        or name in _STORING
+        or any(isinstance(value, (FunctionRef, ClassRef, Instance)) for value in callee)
+    )
+
+
+def _of_other_driver(creator: Values) -> bool:
+    """Tell whether a pool is known to connect to another database."""
+    names = [value.name for value in creator if isinstance(value, External)]
+    return bool(names) and all(libraries.is_foreign(name) for name in names)
+
+
+def _is_awaitable(arguments: Arguments) -> bool:
+    """Tell whether a session is told to be an asynchronous one: ``sessionmaker(class_=AsyncSession)``."""
+    given = {value.name for values in arguments.all() for value in values if isinstance(value, External)}
+    return any(libraries.is_foreign(name) for name in given)
+
+
+def sends_later(node: ast.Call) -> bool:
+    """Tell whether a call makes a response, whose body the framework iterates over in a thread."""
+    return last_name(node.func).endswith("Response")
 
 
 def _mode(node: ast.Call) -> str:

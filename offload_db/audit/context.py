@@ -15,7 +15,7 @@ from .findings import Endpoint, Finding, Handler
 from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
-from .model import Call, Cell, Database, Instance, Opened, Scope, functions
+from .model import App, Call, Cell, Database, Instance, Opened, Scope, functions
 from .routes import find_routes
 from .texts import judge, text
 
@@ -23,6 +23,7 @@ _POLLED = re.compile(
     r"/(cache|live|latest|current|realtime|real-time|poll|polling|heartbeat|status|position|positions)$"
     r"|^(/api)?(/v\d+)?/(health|healthz|livez|ready|readyz|ping|metrics)$"
 )
+_APPLICATION = re.compile(r"(^|\.|_)(app|application)(\.(state|ctx))?$")
 _LIGHT = frozenset({"fetch", "cursor", "close", "ping"})
 
 
@@ -140,10 +141,11 @@ class Context:
 
     def leaks(self) -> Iterator[tuple[Scope, Opened, str]]:
         """Yield the connections that functions on the loop open and may leave open."""
+        kept = {reader for shared in self.interpreter.shared for reader in shared.cell.readers}
         for scope in self.graph.scopes:
             if scope in self.on_loop and scope.kind == "function":
                 for opened in scope.opened:
-                    if not any(target in cell.readers for cell in self.shared_cells for target in opened.targets):
+                    if kept.isdisjoint(opened.targets):
                         how = leak(opened, scope)
                         if how is not None:
                             yield scope, opened, how
@@ -169,10 +171,11 @@ class Context:
 
     def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
         node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(
-            ("app.state", "app.ctx", "application")
-        ):
+        if isinstance(node, ast.Attribute) and _APPLICATION.search(ast.unparse(node.value)):
             return True
+        owner = shared.scope.owner
+        if owner is not None and any(isinstance(base, App) for base in self.interpreter.outside_bases(owner)):
+            return True  # an attribute of an application
         return any(
             shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
             for scope in kept

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
-from .calling import Arguments, Outcome, unbound
-from .lookup import last_name
+from .calling import Arguments, Outcome, sends_later, unbound
+from .lookup import holder, last_name
 from .model import (
     LOCK,
     NOTHING,
     OPAQUE,
+    App,
     AppMethod,
     Call,
     Cell,
@@ -124,8 +125,8 @@ class Expressions(Annotations):
                 self.scope.spawners.append(node)
         elif spawner is not None and not isinstance(node.func, ast.Name | ast.Attribute):
             self.spawner = None
-        positional = [self.evaluate(argument) for argument in node.args]
-        named = {keyword.arg or "": self.evaluate(keyword.value) for keyword in node.keywords}
+        positional = [self._given(argument, node) for argument in node.args]
+        named = {keyword.arg or "": self._given(keyword.value, node) for keyword in node.keywords}
         here, self.spawner = self.spawner, spawner
         arguments = Arguments(positional, named)
         if LOCK in inside:
@@ -139,6 +140,15 @@ class Expressions(Annotations):
             if self._concerns_frameworks(node, callee):
                 self.framework_calls[id(node)] = FrameworkCall(self.scope, node, callee, arguments)
         return frozenset(outcome.values)
+
+    def _given(self, argument: ast.expr, node: ast.Call) -> Values:
+        """Return what an argument may be. A response runs a generator expression later, in a thread."""
+        if not isinstance(argument, ast.GeneratorExp) or not sends_later(node):
+            return self.evaluate(argument)
+        before, self.recording = self.recording, False
+        values = self.evaluate(argument)
+        self.recording = before
+        return values
 
     @staticmethod
     def _concerns_frameworks(node: ast.Call, callee: Values) -> bool:
@@ -171,7 +181,8 @@ class Expressions(Annotations):
         if not self.recording:
             return
         effect = None if awaited else outcome.effect()  # what is awaited is no blocking driver
-        targets = tuple(target for target in outcome.targets if _enters(target, awaited=awaited))
+        entered = [target for target in outcome.targets if _enters(target, awaited=awaited)]
+        targets = tuple(dict.fromkeys((*entered, *outcome.iterated)))
         if effect is None and not targets:
             return
         func = node.func if isinstance(node, ast.Call) else node
@@ -223,7 +234,7 @@ class Expressions(Annotations):
         return frozenset((made,))
 
     def _starred(self, node: ast.Starred) -> Values:
-        return frozenset(element for value in self.evaluate(node.value) for element in self.elements(value))
+        return self.iterate(node.value)
 
     def _subscript(self, node: ast.Subscript) -> Values:
         found: set[Value] = set()
@@ -244,7 +255,7 @@ class Expressions(Annotations):
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
         elif not found and isinstance(node.slice.value, str):
-            cell = self.loose.get(f"{last_name(node.value)}[{node.slice.value}]")
+            cell = self.loose.get(f"{holder(node.value)}[{node.slice.value}]")
             return self.read(cell) if cell is not None else NOTHING
         return frozenset(found)
 
@@ -293,9 +304,7 @@ class Expressions(Annotations):
         return frozenset(outcome.values)
 
     def _yield(self, node: ast.Yield | ast.YieldFrom) -> Values:
-        values = self.evaluate(node.value)
-        if isinstance(node, ast.YieldFrom):
-            values = frozenset(element for value in values for element in self.elements(value))
+        values = self.iterate(node.value) if isinstance(node, ast.YieldFrom) else self.evaluate(node.value)
         self.grow(self.scope.yields, values)
         return NOTHING
 
@@ -309,15 +318,17 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     self.grow(base.scope.attribute(target.attr), values)
+                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
+                        self._keep(f"app.{target.attr}", values)
                 elif isinstance(base, ModuleRef):
                     self.grow(base.module.scope.cell(target.attr), values)
-            self._keep(f"{last_name(target.value)}.{target.attr}", values)
+            self._keep(f"{holder(target.value)}.{target.attr}", values)
         elif isinstance(target, ast.Subscript):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
-                self._keep(f"{last_name(target.value)}[{target.slice.value}]", values)
+                self._keep(f"{holder(target.value)}[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):
             self.bind_target(target.value, values)
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -349,6 +360,8 @@ def _enters(target: Scope, *, awaited: bool) -> bool:
     """Tell whether calling a function runs it here and now: a decorator may have made it something to wait for."""
     if target.is_async:
         return True
+    if target.is_lazy:
+        return False
     return not (target.offload or "hands" in target.decorators or (awaited and "unknown" in target.decorators))
 
 

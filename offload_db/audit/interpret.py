@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .calling import Arguments, Outcome, unbound
 from .expressions import Expressions, dotted
 from .libraries import CONNECTIONS
-from .lookup import last_name
+from .lookup import holder, last_name
 from .model import (
     LOCK,
     NOTHING,
@@ -24,8 +24,10 @@ from .model import (
     Decorating,
     External,
     FunctionRef,
+    Generated,
     Instance,
     LockUse,
+    Module,
     Opened,
     Scope,
     Value,
@@ -189,16 +191,20 @@ class Interpreter(Expressions):
             elif where is scope and isinstance(statement.value, ast.Call):
                 made = next((call for call in reversed(scope.calls) if call.node is statement.value), None)
                 targets = made.targets if made is not None else ()
-                if kinds[0] != "cursor" and last_name(statement.value.func) != "enter_context":
+                opens = made is not None and (made.effect is not None or targets)
+                if kinds[0] != "cursor" and opens and last_name(statement.value.func) != "enter_context":
                     scope.opened.append(Opened(target.id, statement, dotted(statement.value.func), targets))
         elif isinstance(target, ast.Attribute):
+            keys = [f"{holder(target.value)}.{target.attr}"]
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     cell = base.scope.attribute(target.attr)
                     self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))
-            key = f"{last_name(target.value)}.{target.attr}"
-            if key in self.loose:
-                self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
+                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
+                        keys.append(f"app.{target.attr}")
+            for key in keys:
+                if key in self.loose:
+                    self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
 
     def _ann_assign(self, statement: ast.AnnAssign) -> None:
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)
@@ -256,7 +262,9 @@ class Interpreter(Expressions):
                     for inner in self.member(value, name) or ():
                         if isinstance(inner, FunctionRef):
                             outcome.targets.append(inner.scope)
-        if outcome.targets:
+            elif isinstance(value, Generated) and value.scope.is_lazy:
+                outcome.iterated.append(value.scope)
+        if outcome.targets or outcome.iterated:
             self.record(node, outcome, awaited=is_async)
 
     # --- definitions
@@ -366,11 +374,12 @@ class Interpreter(Expressions):
             found = self.project.find(base, module)
         for alias in statement.names:
             if alias.name == "*":
+                if found is None and not statement.level and base not in module.outer_stars:
+                    module.outer_stars.append(base)
+                    self._enqueue_all(module)
                 if found is not None and found not in module.stars:
                     module.stars.append(found)
-                    for scope in module.scopes.values():
-                        if scope.kind != "class":
-                            self.enqueue(scope)
+                    self._enqueue_all(module)
                 continue
             values: Values = NOTHING
             if found is not None and found is not module:
@@ -388,6 +397,11 @@ class Interpreter(Expressions):
             where = self.binding(alias.asname or alias.name)
             if where is not None:
                 self.grow(where.cell(alias.asname or alias.name), values)
+
+    def _enqueue_all(self, module: Module) -> None:
+        for scope in module.scopes.values():
+            if scope.kind != "class":
+                self.enqueue(scope)
 
 
 def _call_of(node: ast.expr) -> ast.Call:

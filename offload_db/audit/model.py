@@ -149,6 +149,7 @@ class Decorating(Value):
 
 
 OPAQUE = Opaque()
+FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)
@@ -237,6 +238,11 @@ class Scope:
     dependencies: list[Scope] = field(default_factory=list)  # what the framework calls before it
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether a call only makes a generator, whose code runs when that is iterated over."""
+        return self.is_generator and not self.is_async and not self.decorators & {"contextmanager", "unknown"}
+
+    @property
     def line(self) -> int:
         """The line of its ``def``."""
         return getattr(self.node, "lineno", 1)
@@ -277,6 +283,7 @@ class Module:
     scope: Scope = field(init=False)
     scopes: dict[int, Scope] = field(default_factory=dict)  # by id of the syntax node
     stars: list[Module] = field(default_factory=list)  # modules whose names are all imported
+    outer_stars: list[str] = field(default_factory=list)  # the same of libraries
     ignores: dict[int, frozenset[str]] = field(default_factory=dict)  # line -> rules
     libraries: set[str] = field(default_factory=set)  # first names of what it imports
 

@@ -6,10 +6,12 @@ Also says which applications and routers bridge their requests by themselves.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .annotations import DEPENDS, external_names
 from .expressions import FrameworkCall
 from .interpret import Interpreter
 from .libraries import APPS, VERBS
@@ -48,16 +50,20 @@ class _Declared:
     owner: Key | None
     decorator: ast.expr | None
     node: ast.expr
+    scope: Scope  # where it is declared
+    version: str = ""
 
 
 @dataclass(slots=True)
 class _Tables:
     declared: list[_Declared] = field(default_factory=list)
     prefixes: dict[Key, str] = field(default_factory=dict)
-    included: dict[Key, list[tuple[Key | None, str | None, bool]]] = field(default_factory=dict)
+    included: dict[Key, list[tuple[Key | int | None, str | None, bool]]] = field(default_factory=dict)
     bridged: set[Key] = field(default_factory=set)  # the whole application
     bridged_routes: set[Key] = field(default_factory=set)  # its own routes
     inside: dict[int, Key | tuple[int, str]] = field(default_factory=dict)  # a Route(…) in a list
+    dependencies: dict[Key, list[Scope]] = field(default_factory=dict)  # of all of its routes
+    versions: dict[Key, str] = field(default_factory=dict)  # Sanic's, which stand before every prefix
 
 
 def find_routes(interpreter: Interpreter) -> list[Route]:
@@ -126,6 +132,8 @@ class _Finder:
             self.tables.bridged.update(value.key for value in values if isinstance(value, App))
 
     def _made(self, call: FrameworkCall, key: Key) -> None:
+        for value in self._applications(call):  # Sanic's Blueprint.group(one, two, url_prefix="/api")
+            self.tables.included.setdefault(value.key, []).append((key, None, False))
         for keyword in call.node.keywords:
             if keyword.arg in ("prefix", "url_prefix"):
                 self.tables.prefixes[key] = self._text(keyword.value, call.scope) or ""
@@ -135,8 +143,30 @@ class _Finder:
                 self._middlewares(keyword.value, call.scope, key)
             elif keyword.arg in ("routes", "handlers"):
                 self._listed(keyword.value, call.scope, key)
-        if call.node.args:
-            self._listed(call.node.args[0], call.scope, key)
+            elif keyword.arg == "dependencies":
+                self.tables.dependencies.setdefault(key, []).extend(self._depended(keyword.value, call.scope))
+        if any(isinstance(value, External) and value.name.startswith("sanic.") for value in call.callee):
+            self.tables.versions[key] = _version(call.node)
+        for argument in call.node.args:
+            self._listed(argument, call.scope, key)
+
+    def _depended(self, node: ast.expr, scope: Scope) -> Iterator[Scope]:
+        """Yield the functions of ``dependencies=[Depends(…)]``."""
+        found = self._resolved(node, scope)
+        for item in found.elts if isinstance(found, (ast.List, ast.Tuple)) else ():
+            call = self._resolved(item, scope)
+            if isinstance(call, ast.Call) and external_names(self._values(call.func, scope)) & DEPENDS:
+                for wanted in (*call.args[:1], *(k.value for k in call.keywords if k.arg == "dependency")):
+                    self._values(wanted, scope)
+                    yield from self.interpreter.depended(wanted)[1]
+
+    def _applications(self, call: FrameworkCall) -> Iterator[App]:
+        """Yield the applications and routers that a call is given, also in a list."""
+        for values in call.arguments.all():
+            for value in values:
+                for inner in (value, *self.interpreter.elements(value)):
+                    if isinstance(inner, App):
+                        yield inner
 
     def _middlewares(self, node: ast.expr, scope: Scope, key: Key) -> None:
         for inner in ast.walk(self._resolved(node, scope)):
@@ -166,22 +196,22 @@ class _Finder:
         """Tornado's ``(r"/path", Handler)``."""
         if len(node.elts) >= 2 and (path := self._text(node.elts[0], scope)):
             for handler, method in self._handlers(node.elts[1], scope, ""):
-                self.tables.declared.append(_Declared(method, path, handler, None, None, node))
+                self.tables.declared.append(_Declared(method, path, handler, None, None, node, scope))
 
     def _mount(self, call: FrameworkCall) -> None:
         prefix = self._path(call, 0) or ""
         for keyword in call.node.keywords:
             if keyword.arg == "routes":
                 self._listed(keyword.value, call.scope, (id(call.node), prefix))
-        for values in call.arguments.all():
-            for value in values:
-                if isinstance(value, App):
-                    self.tables.included.setdefault(value.key, []).append((None, prefix, False))
+        for value in self._applications(call):
+            self.tables.included.setdefault(value.key, []).append((id(call.node), prefix, False))
 
     def _method(self, call: FrameworkCall, value: AppMethod) -> None:
         name, owner = value.name, value.owner.key
         if name in _INCLUDING:
             self._include(call, name, owner)
+        elif name == "__init__":  # of a subclass, which gives its list of routes on
+            self._made(call, owner)
         elif name == "add_middleware":
             if any(_bridging(values) for values in call.arguments.all()):
                 self.tables.bridged.add(owner)
@@ -202,11 +232,13 @@ class _Finder:
         for keyword in call.node.keywords:
             if keyword.arg in ("prefix", "url_prefix"):
                 prefix = self._text(keyword.value, call.scope)
+            elif keyword.arg == "dependencies":
+                needed = list(self._depended(keyword.value, call.scope))
+                for child in self._applications(call):
+                    self.tables.dependencies.setdefault(child.key, []).extend(needed)
         replaces = name in ("blueprint", "register_blueprint") and prefix is not None
-        for values in call.arguments.all():
-            for child in values:
-                if isinstance(child, App):
-                    self.tables.included.setdefault(child.key, []).append((owner, prefix, replaces))
+        for child in self._applications(call):
+            self.tables.included.setdefault(child.key, []).append((owner, prefix, replaces))
 
     def _added(self, call: FrameworkCall, value: AppMethod, owner: Key) -> None:
         verb = value.name.removeprefix("add_")
@@ -226,7 +258,7 @@ class _Finder:
         if path is None or handler is None:
             return
         for scope, method in self._handlers(handler, call.scope, verb, call.node):
-            self.tables.declared.append(_Declared(method, path, scope, owner, None, call.node))
+            self.tables.declared.append(_Declared(method, path, scope, owner, None, call.node, call.scope))
 
     def _handlers(
         self, node: ast.expr, scope: Scope, verb: str, call: ast.Call | None = None
@@ -273,39 +305,67 @@ class _Finder:
             if scope.kind == "class"
             else ((scope, method) for method in self._methods(func.attr, call.node))
         )
+        version = _version(call.node) if owners and owners[0].framework == "sanic" else ""
         for handler, method in handlers:
-            self.tables.declared.append(_Declared(method, path, handler, owner, call.node, call.node))
+            self.tables.declared.append(
+                _Declared(method, path, handler, owner, call.node, call.node, call.scope, version)
+            )
 
     # --- what comes of it
 
     def routes(self) -> Iterator[Route]:
         """Yield the routes with their whole paths."""
         for declared in self.tables.declared:
-            path, owner = declared.path, declared.owner
-            inside = self.tables.inside.get(id(declared.node))
-            while inside is not None and len(inside) == 2:
-                path = inside[1] + path
-                inside = self.tables.inside.get(inside[0])
-            if inside is not None:
-                owner = inside
+            prefix, owner = self._mounted(id(declared.node))
+            path, owner = prefix + declared.path, owner or declared.owner
+            self._depends(declared, owner)
             direct = owner in self.tables.bridged_routes
-            for prefix, bridged in self._prefixes(owner, frozenset()):
-                whole = _POSITION.sub("/", prefix + path) or "/"
+            for prefix, bridged, version in self._prefixes(owner, frozenset()):
+                whole = _POSITION.sub("/", (declared.version or version) + prefix + path) or "/"
                 yield Route(declared.method, whole, declared.handler, bridged or direct, declared.decorator)
 
-    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, bool]]:
+    def _depends(self, declared: _Declared, owner: Key | None) -> None:
+        """Give a handler the dependencies that its route, its router and the routers around have."""
+        needed = [self._depended(k.value, declared.scope) for k in _keywords(declared.node) if k.arg == "dependencies"]
+        waiting: list[Key | int | None] = [owner]
+        seen: set[Key] = set()
+        while waiting:
+            key = waiting.pop()
+            if isinstance(key, int):
+                key = self._mounted(key)[1]
+            if key is not None and key not in seen:
+                seen.add(key)
+                needed.append(iter(self.tables.dependencies.get(key, ())))
+                waiting += [parent for parent, _, _ in self.tables.included.get(key, ())]
+        for scope in itertools.chain.from_iterable(needed):
+            if scope not in declared.handler.dependencies:
+                declared.handler.dependencies.append(scope)
+
+    def _mounted(self, node: int) -> tuple[str, Key | None]:
+        """Return the prefix of the mounts around a route, and the application that the outermost belongs to."""
+        prefix = ""
+        inside = self.tables.inside.get(node)
+        while inside is not None and len(inside) == 2:
+            prefix = inside[1] + prefix
+            inside = self.tables.inside.get(inside[0])
+        return prefix, inside
+
+    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, bool, str]]:
+        """Yield each prefix under which a router stands, whether its requests are bridged, and its version."""
         if key is None or key in seen:
-            yield "", False
+            yield "", False, ""
             return
         own = self.tables.prefixes.get(key, "")
-        bridged = key in self.tables.bridged
+        bridged, version = key in self.tables.bridged, self.tables.versions.get(key, "")
         parents = self.tables.included.get(key)
         if not parents:
-            yield own, bridged
+            yield own, bridged, version
             return
-        for parent, prefix, replaces in dict.fromkeys(parents):
-            for above, above_bridged in self._prefixes(parent, seen | {key}):
-                yield above + (prefix or "") + ("" if replaces else own), bridged or above_bridged
+        for place, prefix, replaces in dict.fromkeys(parents):
+            around, parent = self._mounted(place) if isinstance(place, int) else ("", place)
+            for above, above_bridged, above_version in self._prefixes(parent, seen | {key}):
+                whole = above + around + (prefix or "") + ("" if replaces else own)
+                yield whole, bridged or above_bridged, version or above_version
 
     # --- arguments
 
@@ -340,6 +400,18 @@ class _Finder:
                 return where.assigned[node.id][-1]
             where = where.parent
         return node
+
+
+def _keywords(node: ast.expr) -> list[ast.keyword]:
+    return node.keywords if isinstance(node, ast.Call) else []
+
+
+def _version(node: ast.Call) -> str:
+    """Return what Sanic puts before every prefix of a blueprint or route with a version."""
+    for keyword in node.keywords:
+        if keyword.arg == "version" and isinstance(keyword.value, ast.Constant) and keyword.value.value is not None:
+            return f"/v{str(keyword.value.value).lstrip('/v')}"
+    return ""
 
 
 def _last(node: ast.expr) -> str:

@@ -79,3 +79,32 @@ async def listed(request):  # route: GET /sub/list/{x}
 
 
 routes = [Mount("/sub", routes=[Route("/list/{x}", endpoint=listed)])]
+
+
+async def of_route():  # route: GET /needs/x
+    pool.connection()
+
+
+class OfRouter:
+    async def __call__(self):  # route: GET /needs/x
+        pool.connection()
+
+
+async def of_inclusion():  # route: GET /needs/x
+    pool.connection()
+
+
+async def of_app():  # route: GET /needs/x
+    pool.connection()
+
+
+needs = APIRouter(dependencies=[Depends(OfRouter())])
+
+
+@needs.get("/x", dependencies=[Depends(of_route)])
+def plain():
+    pool.connection()
+
+
+needing = FastAPI(dependencies=[Depends(of_app)])
+needing.include_router(needs, prefix="/needs", dependencies=[Depends(of_inclusion)])

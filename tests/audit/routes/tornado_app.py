@@ -16,5 +16,16 @@ class Truck(tornado.web.RequestHandler):
         pool.connection()
 
 
+class Own(RequestHandler):
+    async def get(self):  # route: GET /own
+        pool.connection()
+
+
+class Application(tornado.web.Application):
+    def __init__(self):
+        handlers = [(r"/own", Own)]
+        super().__init__(handlers, debug=True)
+
+
 def make_app():
     return tornado.web.Application([(r"/main", Main), url(r"/truck/(\d+)", Truck, name="truck")])
