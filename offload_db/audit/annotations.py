@@ -137,7 +137,7 @@ class Annotations(Calling, abc.ABC):
                 inits = self.member(instance(value.scope), "__init__") or ()
                 scopes += [inner.scope for inner in inits if isinstance(inner, FunctionRef)]
                 found |= self.object_of(value)
-        return frozenset(found), scopes
+        return frozenset(found), sorted(scopes, key=Scope.place)
 
 
 def external_names(values: Values) -> set[str]:

@@ -98,8 +98,13 @@ class Outcome:
 
     def effect(self) -> Effect | None:
         """Return the one effect that stands for all: that of what is offloaded, if anything is."""
+        order = {"statement": 0, "connect": 1, "transaction": 2}
         ranks = {"offloaded": 0, "wrappable": 1, "raw": 2, "unknown": 3}
-        return min(self.effects, key=lambda effect: ranks[effect.reach], default=None)
+        return min(
+            self.effects,
+            key=lambda effect: (ranks[effect.reach], order.get(effect.kind, 9), effect.driver),
+            default=None,
+        )
 
 
 class Calling(Lookup):
@@ -248,10 +253,13 @@ class Calling(Lookup):
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
             if "offloaded" in given:
                 reach = "offloaded"
-            if kind == "pool" and _of_other_driver(first or arguments.named.get("creator", NOTHING)):
+            if kind == "pool" and of_other_driver(first or arguments.named.get("creator", NOTHING)):
                 outcome.values.add(FOREIGN)
                 return
             outcome.values.add(database(kind, driver, reach))
+            if reach == "wrappable":
+                # Making the pool connects only for `mincached`, and says nothing of what is done with it.
+                does, reach = does if _opens(node) else None, "unknown"
             if does:
                 outcome.effects.append(Effect(does, driver, reach))
         elif name in libraries.PANDAS:
@@ -460,7 +468,13 @@ def _keeps(node: ast.Call, callee: Values) -> bool:
     )
 
 
-def _of_other_driver(creator: Values) -> bool:
+def _opens(node: ast.Call) -> bool:
+    """Tell whether ``PooledDB(…)`` may open connections: ``mincached`` is its second argument."""
+    spread = any(keyword.arg is None for keyword in node.keywords)
+    return len(node.args) > 1 or spread or any(keyword.arg == "mincached" for keyword in node.keywords)
+
+
+def of_other_driver(creator: Values) -> bool:
     """Tell whether a pool is known to connect to another database."""
     names = [value.name for value in creator if isinstance(value, External)]
     return bool(names) and all(libraries.is_foreign(name) for name in names)

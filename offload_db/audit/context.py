@@ -47,7 +47,8 @@ class Context:
             self._sites_of.setdefault(call.scope, []).append(call)
         self._suspends: dict[Scope, bool] = {}
         self._blocking: dict[Scope, bool] = {}
-        self.shared_cells = {shared.cell for shared in self.shared()}
+        self.shared = self._find_shared()
+        self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
 
     # --- a function
 
@@ -141,7 +142,7 @@ class Context:
 
     def leaks(self) -> Iterator[tuple[Scope, Opened, str]]:
         """Yield the connections that functions on the loop open and may leave open."""
-        kept = {reader for shared in self.interpreter.shared for reader in shared.cell.readers}
+        kept = {reader for shared in self.interpreter.shared for reader in self.interpreter.readers(shared.cell)}
         for scope in self.graph.scopes:
             if scope in self.on_loop and scope.kind == "function":
                 for opened in scope.opened:
@@ -150,18 +151,24 @@ class Context:
                         if how is not None:
                             yield scope, opened, how
 
-    def shared(self) -> list[Shared]:
+    def _find_shared(self) -> list[Shared]:
         """Return where connections and cursors are put that several callers share."""
         kept = self._kept_classes()
         found: dict[Cell, Shared] = {}
         for shared in self.interpreter.shared:
-            readers = {reader for reader in shared.cell.readers if reader.kind in ("function", "lambda")}
+            readers = {
+                reader for reader in self.interpreter.readers(shared.cell) if reader.kind in ("function", "lambda")
+            }
             if shared.cell in found or not readers & self.on_loop:
                 continue
             if "." in shared.name and not self._is_kept(shared, kept):
                 continue
             found[shared.cell] = shared
         return list(found.values())
+
+    def readers(self, shared: Shared) -> list[Scope]:
+        """Return who reads what is shared, in the order of the source."""
+        return sorted(self.interpreter.readers(shared.cell), key=Scope.place)
 
     def _kept_classes(self) -> set[Scope]:
         """Return the classes of which an object is kept for good."""
@@ -326,18 +333,29 @@ class Context:
         return None
 
     def _shares(self, scope: Scope) -> bool:
-        seen = {scope}
+        return any(one in readers for one in self._below(scope) for readers in self._sharing.values())
+
+    def unprotected(self, scope: Scope) -> str | None:
+        """Return a connection of its own that a function shares with others, and that no pool protects."""
+        for one in self._below(scope):
+            for shared in self.shared:
+                if one in self._sharing[shared.cell] and any(
+                    isinstance(value, Database) and value.reach == "raw" for value in shared.cell.values
+                ):
+                    return f"the {shared.kind.removeprefix('sa_')} {shared.name}"
+        return None
+
+    def _below(self, scope: Scope) -> list[Scope]:
+        """Return a function and the plain functions that it calls, however deep."""
+        found = {scope: None}
         waiting = [scope]
         while waiting:
-            one = waiting.pop()
-            if any(one in cell.readers for cell in self.shared_cells):
-                return True
-            for call in one.calls:
+            for call in waiting.pop().calls:
                 for target in call.targets if not call.passed else ():
-                    if not target.is_async and target not in seen:
-                        seen.add(target)
+                    if not target.is_async and target not in found:
+                        found[target] = None
                         waiting.append(target)
-        return False
+        return list(found)
 
 
 def _argument(call: Call, scope: Scope, name: str) -> ast.expr | None:

@@ -182,7 +182,8 @@ class Expressions(Annotations):
             return
         effect = None if awaited else outcome.effect()  # what is awaited is no blocking driver
         entered = [target for target in outcome.targets if _enters(target, awaited=awaited)]
-        targets = tuple(dict.fromkeys((*entered, *outcome.iterated)))
+        # Values have no order of their own, reports have.
+        targets = tuple(sorted({*entered, *outcome.iterated}, key=Scope.place))
         if effect is None and not targets:
             return
         func = node.func if isinstance(node, ast.Call) else node

@@ -79,6 +79,7 @@ class Interpreter(Expressions):
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
+        self.imported: dict[Cell, set[Cell]] = {}  # a global, and the names under which others import it
 
     def run(self, progress: Progress | None = None) -> None:
         """Interpret all modules.
@@ -99,6 +100,19 @@ class Interpreter(Expressions):
         self.recording = True
         for scope in everything:
             self._guarded(scope)
+
+    def readers(self, cell: Cell) -> set[Scope]:
+        """Return who reads a cell, also under a name that it is imported as."""
+        found: set[Scope] = set()
+        seen = {cell}
+        waiting = [cell]
+        while waiting:
+            one = waiting.pop()
+            found |= one.readers
+            further = self.imported.get(one, set()) - seen
+            seen |= further
+            waiting += further
+        return found
 
     def _guarded(self, scope: Scope) -> None:
         """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
@@ -178,9 +192,9 @@ class Interpreter(Expressions):
             for value in self.evaluate(target.value):
                 if isinstance(value, App):
                     self.route_classes.append((value, values))
-        kinds = [
+        kinds = sorted(
             value.kind for value in values if isinstance(value, Database) and value.kind in (*CONNECTIONS, "cursor")
-        ]
+        )
         if not kinds:
             return
         scope = self.scope
@@ -396,7 +410,10 @@ class Interpreter(Expressions):
                     values = frozenset((external(f"{base}.{alias.name}"),))
             where = self.binding(alias.asname or alias.name)
             if where is not None:
-                self.grow(where.cell(alias.asname or alias.name), values)
+                cell = where.cell(alias.asname or alias.name)
+                if found is not None and alias.name in found.scope.bound_names:
+                    self.imported.setdefault(found.scope.cell(alias.name), set()).add(cell)
+                self.grow(cell, values)
 
     def _enqueue_all(self, module: Module) -> None:
         for scope in module.scopes.values():

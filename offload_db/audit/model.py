@@ -247,6 +247,10 @@ class Scope:
         """The line of its ``def``."""
         return getattr(self.node, "lineno", 1)
 
+    def place(self) -> tuple[str, int, int]:
+        """Return where it stands, to sort by."""
+        return self.module.shown, self.line, getattr(self.node, "col_offset", 0)
+
     @property
     def owner(self) -> Scope | None:
         """The class whose method it is."""

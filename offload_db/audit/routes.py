@@ -265,11 +265,12 @@ class _Finder:
     ) -> Iterator[tuple[Scope, str]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "as_view":
             node = node.func.value
-        for value in self._values(node, scope):
+        values = [value for value in self._values(node, scope) if isinstance(value, (FunctionRef, ClassRef))]
+        for value in sorted(values, key=lambda value: value.scope.place()):
             if isinstance(value, FunctionRef):
                 for method in self._methods(verb, call):
                     yield value.scope, method
-            elif isinstance(value, ClassRef):
+            else:
                 yield from self._of_class(value.scope)
 
     def _of_class(self, scope: Scope) -> Iterator[tuple[Scope, str]]:

@@ -71,14 +71,15 @@ def _imported(name: str, module: Module, project: Project, depth: int) -> str | 
         for alias in statement.names:
             if name not in (alias.asname, alias.name) and alias.name != "*":
                 continue
-            source = _source(statement, module, project)
+            source = source_of(statement, module, project)
             wanted = name if alias.name == "*" else alias.name
             if source is not None and depth < 8 and (found := _named(wanted, source.scope, project, depth + 1)):
                 return found
     return None
 
 
-def _source(statement: ast.ImportFrom, module: Module, project: Project) -> Module | None:
+def source_of(statement: ast.ImportFrom, module: Module, project: Project) -> Module | None:
+    """Return the audited module that a statement imports from."""
     if statement.level:
         return project.at(project.relative(statement.module, statement.level, module))
     return project.find(statement.module or "", module)
