@@ -161,6 +161,10 @@ class Calling(Lookup):
             self._external(value.name, node, arguments, outcome)
         elif isinstance(value, Decorating):
             outcome.values |= self._offload(arguments.first(), value.mode, node.lineno)
+        elif isinstance(value, AppMethod) and value.name == "add_resource":
+            outcome.values.add(
+                app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
+            )
         elif isinstance(value, AppMethod) or value is OPAQUE:
             outcome.values.add(OPAQUE)
         elif value is FOREIGN:

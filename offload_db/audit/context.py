@@ -104,7 +104,7 @@ class Context:
 
     def mode(self, scope: Scope) -> str:
         """Return the mode that fits: ``bridge``, ``thread``, or ``either``."""
-        if self.suspends(scope):
+        if self.suspends(scope) or self.unprotected(scope) is not None:
             return "bridge"
         return "thread" if self.blocks_elsewhere(scope) is not None else "either"
 

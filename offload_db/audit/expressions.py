@@ -33,6 +33,7 @@ from .model import (
     Scope,
     Value,
     Values,
+    instance,
 )
 from .project import Project
 
@@ -132,12 +133,14 @@ class Expressions(Annotations):
         if LOCK in inside:
             self._lock_method(node)
         outcome = self.apply(node, callee, arguments, inside)
+        if len(node.args) > 2 and external_names(callee) & libraries.TORNADO_RULES:
+            self._initialize(positional[1], node.args[2])
         if self.recording:
             if self._is_parameter(node.func):
                 outcome.targets.clear()  # who is called depends on the caller: see Calling._called_back
             self.record(node, outcome, awaited=awaited, sql=node.args[0] if node.args else None)
             self._references(node, callee, outcome, arguments, here if here is node else None)
-            if self._concerns_frameworks(node, callee):
+            if self._concerns_frameworks(node, callee) or id(node.func) in self.framework_calls:
                 self.framework_calls[id(node)] = FrameworkCall(self.scope, node, callee, arguments)
         return frozenset(outcome.values)
 
@@ -216,9 +219,30 @@ class Expressions(Annotations):
 
     def _tuple(self, node: ast.Tuple) -> Values:
         made = self.containers(node, len(node.elts))
-        for item, element in zip(made.items, node.elts, strict=True):
-            self.grow(item, self.evaluate(element))
+        values = [self.evaluate(element) for element in node.elts]
+        for item, found in zip(made.items, values, strict=True):
+            self.grow(item, found)
+        if len(node.elts) > 2:
+            self._initialize(values[1], node.elts[2])
         return frozenset((made,))
+
+    def _initialize(self, handlers: Values, settings: ast.expr) -> None:
+        """Give Tornado's ``initialize`` what a route names: ``(r"/path", Handler, dict(db=db))``."""
+        for value in handlers:
+            for inner in (
+                (self.member(instance(value.scope), "initialize") or ()) if isinstance(value, ClassRef) else ()
+            ):
+                if isinstance(inner, FunctionRef):
+                    self.bind(inner.scope, Arguments((), self._entries(settings)), 1)
+
+    def _entries(self, node: ast.expr) -> dict[str, Values]:
+        """Return what a dictionary holds, by its keys."""
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            return {str(k.value): self.evaluate(v) for k, v in pairs if isinstance(k, ast.Constant)}
+        if isinstance(node, ast.Call) and last_name(node.func) == "dict":
+            return {keyword.arg: self.evaluate(keyword.value) for keyword in node.keywords if keyword.arg}
+        return {}
 
     def _list(self, node: ast.List | ast.Set) -> Values:
         made = self.containers(node)

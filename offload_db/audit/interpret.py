@@ -358,6 +358,8 @@ class Interpreter(Expressions):
         for inner in made.body:
             if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
                 values = self.evaluate(inner.value) or self.annotation(inner.annotation)
+                if inner.value is not None:  # a class-based view: `db: Session = Depends(get_db)`
+                    values = self.dependency(inner.value, inner.annotation) or values
                 self.grow(made.attribute(inner.target.id), values)
 
     # --- imports

@@ -269,6 +269,7 @@ APPS: Mapping[str, tuple[str, str]] = {
     "tornado.routing.RuleRouter": ("tornado", "app"),
 }
 
+TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 FRAMEWORKS = frozenset(
     {"fastapi", "starlette", "sanic", "aiohttp", "quart", "tornado", "offload_db", "dbutils", "DBUtils"}
 )
@@ -281,6 +282,7 @@ ROUTE_METHODS = VERBS | {
     "view",
     "add_api_route",
     "add_route",
+    "add_resource",
     "add_get",
     "add_post",
     "add_put",

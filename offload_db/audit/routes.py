@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from .annotations import DEPENDS, external_names
 from .expressions import FrameworkCall
 from .interpret import Interpreter
-from .libraries import APPS, VERBS
-from .model import App, AppMethod, ClassRef, External, FunctionRef, Scope, Values, instance
+from .libraries import APPS, TORNADO_RULES, VERBS
+from .model import App, AppMethod, ClassRef, External, FunctionRef, Instance, Scope, Values, instance
 from .texts import text
 
 Key = tuple[str, int, int]
@@ -24,7 +24,6 @@ _ROUTE_OBJECTS = frozenset(
     {"starlette.routing.Route", "starlette.routing.WebSocketRoute", "fastapi.routing.APIRoute",
      "fastapi.routing.APIWebSocketRoute"}
 )  # fmt: skip
-_TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 _INCLUDING = frozenset({"include_router", "blueprint", "register_blueprint", "mount", "add_subapp"})
 _DECORATING = VERBS | {"route", "api_route", "websocket", "websocket_route", "view"}
 _ROUTER_NAME = re.compile(r"(^|_)(app|api|router|routes|route|bp|blueprint|application)\d?$", re.IGNORECASE)
@@ -95,6 +94,11 @@ class _Finder:
 
     def visit(self, call: FrameworkCall) -> None:
         """Take notice of a call that makes, includes or registers something."""
+        registration = self.interpreter.framework_calls.get(id(call.node.func))
+        if registration is not None:  # app.get("/path")(handler)
+            for value in call.arguments.first():
+                if isinstance(value, FunctionRef):
+                    self.decorator(registration, value.scope)
         for value in call.callee:
             if isinstance(value, AppMethod):
                 self._method(call, value)
@@ -118,7 +122,7 @@ class _Finder:
             self._register(call, None, self._path(call, 0), self._argument(call, 1, "endpoint"), verb)
         elif name == "starlette.routing.Mount":
             self._mount(call)
-        elif name in _TORNADO_RULES:
+        elif name in TORNADO_RULES:
             self._register(call, None, self._path(call, 0), self._argument(call, 1, "handler"), "")
         elif name.startswith("aiohttp.web.") and name.rpartition(".")[2] in (*VERBS, "view", "route"):
             verb = name.rpartition(".")[2]
@@ -147,6 +151,8 @@ class _Finder:
                 self.tables.dependencies.setdefault(key, []).extend(self._depended(keyword.value, call.scope))
         if any(isinstance(value, External) and value.name.startswith("sanic.") for value in call.callee):
             self.tables.versions[key] = _version(call.node)
+            if len(call.node.args) > 1 and (prefix := self._text(call.node.args[1], call.scope)):
+                self.tables.prefixes[key] = prefix  # Blueprint("name", "/prefix")
         for argument in call.node.args:
             self._listed(argument, call.scope, key)
 
@@ -210,6 +216,10 @@ class _Finder:
         name, owner = value.name, value.owner.key
         if name in _INCLUDING:
             self._include(call, name, owner)
+        elif name == "add_resource":
+            made = (call.scope.module.shown, call.node.lineno, call.node.col_offset)
+            self.tables.prefixes[made] = self._path(call, 0) or ""
+            self.tables.included.setdefault(made, []).append((owner, None, False))
         elif name == "__init__":  # of a subclass, which gives its list of routes on
             self._made(call, owner)
         elif name == "add_middleware":
@@ -244,6 +254,8 @@ class _Finder:
         verb = value.name.removeprefix("add_")
         if value.owner.framework == "sanic" and verb in ("route", "websocket_route"):
             handler, path = self._argument(call, 0, "handler"), self._path(call, 1)
+        elif value.owner.kind == "resource":
+            handler, path, verb = self._argument(call, 1, "handler"), "", self._word(call, 0)
         elif value.owner.framework == "aiohttp" and verb == "route":
             handler, path, verb = self._argument(call, 2, "handler"), self._path(call, 1), self._word(call, 0)
         elif verb == "url_rule":
@@ -285,8 +297,12 @@ class _Finder:
         if "websocket" in verb:
             return ["WEBSOCKET"]
         for keyword in call.keywords if call is not None else ():
-            if keyword.arg == "methods" and isinstance(keyword.value, (ast.List, ast.Tuple, ast.Set)):
-                return [str(item.value).upper() for item in keyword.value.elts if isinstance(item, ast.Constant)]
+            if keyword.arg == "methods":
+                listed = keyword.value
+                if isinstance(listed, ast.Call) and listed.args:  # frozenset({"GET"})
+                    listed = listed.args[0]
+                if isinstance(listed, (ast.List, ast.Tuple, ast.Set)):
+                    return [str(item.value).upper() for item in listed.elts if isinstance(item, ast.Constant)]
         return [verb.upper()] if verb.isupper() and verb != "*" else ["GET"]
 
     def decorator(self, call: FrameworkCall, scope: Scope) -> None:
@@ -387,7 +403,12 @@ class _Finder:
         return self._text(call.node.args[number], call.scope) or "" if number < len(call.node.args) else ""
 
     def _text(self, node: ast.expr | None, scope: Scope) -> str | None:
-        return text(node, scope, self.interpreter.project)
+        return text(node, scope, self.interpreter.project, self._owners)
+
+    def _owners(self, node: ast.expr, scope: Scope) -> list[Scope]:
+        """Return the classes that the object may be of whose attribute is a text, such as ``settings``."""
+        values = [value for value in self._values(node, scope) if isinstance(value, (Instance, ClassRef))]
+        return [one for value in values for one in self.interpreter.classes(value.scope)]
 
     def _values(self, node: ast.expr, scope: Scope) -> Values:
         self.interpreter.scope, self.interpreter.recording = scope, False

@@ -1,6 +1,8 @@
 """Connections that are found again in the request's or the application's attributes."""
 import pymysql
 import tornado.web
+from fastapi import Depends
+from fastapi_utils.cbv import cbv
 from quart import Quart, current_app, g
 
 app = Quart(__name__)
@@ -43,7 +45,30 @@ class Truck(tornado.web.RequestHandler):
         self.application.kept.commit()  # expect: ODB103
 
 
+class Given(tornado.web.RequestHandler):
+    def initialize(self, conn, other=None):
+        self.conn = conn
+        self.other = other
+
+    async def get(self):
+        self.conn.ping()  # expect: ODB103
+        self.other.ping()  # expect: ODB103
+
+
 class Application(tornado.web.Application):
-    def __init__(self):
-        super().__init__([(r"/truck", Truck)])
+    def __init__(self, conn):
+        given = tornado.web.url(r"/other", Given, dict(other=pymysql.connect(host="db")))
+        super().__init__([(r"/truck", Truck), (r"/given", Given, {"conn": conn}), given])
         self.kept = pymysql.connect(host="db")  # expect: ODB304
+
+
+def make_app():
+    return Application(pymysql.connect(host="db"))
+
+
+@cbv(app)
+class Views:
+    conn: pymysql.Connection = Depends(get_db)
+
+    async def view(self):
+        self.conn.ping()  # expect: ODB103

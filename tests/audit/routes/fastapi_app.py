@@ -1,4 +1,6 @@
 """Routes of FastAPI."""
+import os
+
 import offload_db
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Mount, Route
@@ -108,3 +110,29 @@ def plain():
 
 needing = FastAPI(dependencies=[Depends(of_app)])
 needing.include_router(needs, prefix="/needs", dependencies=[Depends(of_inclusion)])
+
+
+class Base:
+    API: str = "/base"
+
+
+class Settings(Base):
+    ADMIN = os.getenv("ADMIN", "/admin")
+
+
+settings = Settings()
+third = FastAPI()
+of_settings = APIRouter(prefix=settings.ADMIN)
+third.include_router(of_settings, prefix=settings.API)
+
+
+@of_settings.get(f"{Settings.API}/x")
+async def with_settings():  # route: GET /base/admin/base/x
+    pool.connection()
+
+
+async def called_upon():  # route: PUT /called
+    pool.connection()
+
+
+third.put("/called")(called_upon)

@@ -7,6 +7,7 @@ pool = offload_db.OffloadPool.from_env()
 app = Sanic("fleet")
 bp = Blueprint("trucks", url_prefix="/trucks")
 second = Blueprint("second", url_prefix="/second", version=2)
+third = Blueprint("third", "/third")
 group = Blueprint.group(second, url_prefix="/group")
 
 
@@ -48,3 +49,11 @@ async def in_group(request):  # route: GET /v2/group/second/
 @app.get("/versioned", version="v3")
 async def versioned(request):  # route: GET /v3/versioned
     pool.connection()
+
+
+@third.route("/set", methods=frozenset({"PATCH"}))
+async def of_set(request):  # route: PATCH /third/set
+    pool.connection()
+
+
+app.blueprint([third])
