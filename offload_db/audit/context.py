@@ -15,8 +15,9 @@ from .findings import Endpoint, Finding, Handler
 from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
-from .model import App, Call, Cell, Database, Instance, Opened, Scope, functions
+from .model import App, Call, Cell, Database, Instance, Module, Opened, Scope, functions
 from .routes import find_routes
+from .scan import read
 from .texts import judge, text
 
 _POLLED = re.compile(
@@ -46,6 +47,7 @@ class Context:
         for call in self.sites:
             self._sites_of.setdefault(call.scope, []).append(call)
         self._suspends: dict[Scope, bool] = {}
+        self._lines: dict[Module, list[str]] = {}
         self._blocking: dict[Scope, bool] = {}
         self.shared = self._find_shared()
         self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
@@ -273,7 +275,7 @@ class Context:
             rule,
             scope.module.shown,
             line,
-            getattr(node, "col_offset", 0) + 1,
+            self._column(scope.module, line, getattr(node, "col_offset", 0)),
             scope.qualname,
             call,
             severity,
@@ -288,6 +290,14 @@ class Context:
             stays=stays,
             end_line=getattr(node, "end_lineno", line) or line,
         )
+
+    def _column(self, module: Module, line: int, offset: int) -> int:
+        """Return the column of a place, in characters from 1: `ast` counts the bytes of UTF-8."""
+        lines = self._lines.get(module)
+        if lines is None:
+            lines = self._lines[module] = read(module.path).split("\n")
+        text = lines[line - 1] if line <= len(lines) else ""
+        return len(text.encode()[:offset].decode(errors="ignore")) + 1
 
     def handlers(self) -> list[Handler]:
         """Return every asynchronous function that answers a request or blocks."""

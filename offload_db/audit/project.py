@@ -142,8 +142,10 @@ def _below(top: Path) -> Iterator[Path]:
             subdirectories.clear()
             continue
         for name in sorted(names):
-            if name.endswith(".py"):
-                yield Path(directory, name)
+            file = Path(directory, name)
+            # A pipe would wait for its writer; a link that leads nowhere is reported when it is read.
+            if name.endswith(".py") and (file.is_file() or not file.exists()):
+                yield file
 
 
 def _name(file: Path, root: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -112,6 +113,27 @@ def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
         assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["level"] in ("error", "warning", "note")
         assert result["locations"][0]["physicalLocation"]["region"]["startLine"] > 0
+
+
+def test_places(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns count characters, and the addresses of SARIF are valid for any file name."""
+    (project / "app.py").write_text("import pymysql\nasync def f():\n    'ñ…'; pymysql.connect()\n", encoding="utf-8")
+    (project / "app.py").rename(project / "a b:ñ.py")
+    _, report = run_json(capsys, ".")
+    assert [(finding["line"], finding["column"]) for finding in report["findings"]] == [(3, 11)]
+    for path, address in ((".", "a%20b%3A%C3%B1.py"), (str(project), "a%20b%3A%C3%B1.py")):
+        assert main(["audit", path, "--format", "sarif"]) == 1
+        [result] = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+        place = result["locations"][0]["physicalLocation"]
+        assert (place["artifactLocation"]["uri"], place["region"]) == (address, {"startLine": 3, "startColumn": 11})
+
+
+def test_pipes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A named pipe is no source file; a link that leads nowhere is reported."""
+    os.mkfifo(project / "pipe.py")
+    (project / "link.py").symlink_to("nowhere.py")
+    _, report = run_json(capsys, ".")
+    assert [error["file"] for error in report["errors"]] == ["link.py"]
 
 
 def test_github(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
