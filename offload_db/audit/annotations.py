@@ -1,6 +1,6 @@
 """What annotations and dependencies say that parameters and results are.
 
-Stands on ``calling.py``; ``expressions.py`` evaluates the names in them.
+Stands on ``outside.py``; ``expressions.py`` evaluates the names in them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import abc
 import ast
 from collections.abc import Sequence
 
-from .calling import Calling
 from .lookup import last_name
 from .model import (
     NOTHING,
@@ -24,6 +23,7 @@ from .model import (
     Values,
     instance,
 )
+from .outside import Outside
 from .project import Project
 
 DEPENDS = frozenset(
@@ -37,7 +37,7 @@ _YIELDING = frozenset(
 _SEQUENCES = frozenset({"list", "List", "Sequence", "tuple", "Tuple", "set", "Set", "deque"})
 
 
-class Annotations(Calling, abc.ABC):
+class Annotations(Outside, abc.ABC):
     """Reads annotations and ``Depends(…)``."""
 
     def __init__(self, project: Project) -> None:
@@ -137,6 +137,8 @@ class Annotations(Calling, abc.ABC):
                 inits = self.member(instance(value.scope), "__init__") or ()
                 scopes += [inner.scope for inner in inits if isinstance(inner, FunctionRef)]
                 found |= self.object_of(value)
+            else:
+                found |= self.handed_out(value)  # Depends(pool.connection)
         return frozenset(found), sorted(scopes, key=Scope.place)
 
 

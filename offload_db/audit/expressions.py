@@ -1,6 +1,6 @@
 """What expressions may evaluate to, and the calls that are made on the way.
 
-Stands on ``calling.py``; ``interpret.py`` runs the statements.
+Stands on ``annotations.py``; ``interpret.py`` runs the statements.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
-from .calling import Arguments, Outcome, sends_later, unbound
+from .calling import Arguments, Outcome, unbound
 from .lookup import holder, last_name
 from .model import (
     LOCK,
@@ -35,6 +35,7 @@ from .model import (
     Values,
     instance,
 )
+from .outside import sends_later
 from .project import Project
 
 
@@ -136,7 +137,7 @@ class Expressions(Annotations):
         if len(node.args) > 2 and external_names(callee) & libraries.TORNADO_RULES:
             self._initialize(positional[1], node.args[2])
         if self.recording:
-            if self._is_parameter(node.func):
+            if self._is_parameter(node.func) and not any(isinstance(value, Instance) for value in callee):
                 outcome.targets.clear()  # who is called depends on the caller: see Calling._called_back
             self.record(node, outcome, awaited=awaited, sql=node.args[0] if node.args else None)
             self._references(node, callee, outcome, arguments, here if here is node else None)
@@ -271,6 +272,11 @@ class Expressions(Annotations):
                 found |= self.read(value.items[index]) if exact else self.elements(value)  # type: ignore[index]  # as `exact` says
             elif isinstance(value, External) and value.name.endswith(".Annotated"):
                 return self._annotated(node)
+            elif isinstance(value, Instance):
+                outcome = Outcome(set(), [], [])
+                self.protocol(value, "__getitem__", outcome)
+                self.record(node, outcome)
+                found |= outcome.values
             elif isinstance(value, ClassRef):
                 found.add(value)  # Repository[Truck]
             elif isinstance(value, External):
@@ -355,7 +361,9 @@ class Expressions(Annotations):
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
                 self._keep(f"{holder(target.value)}[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):
-            self.bind_target(target.value, values)
+            made = self.containers(target)
+            self.grow(made.rest, values)
+            self.bind_target(target.value, frozenset((made,)))
         elif isinstance(target, (ast.Tuple, ast.List)):
             for number, part in enumerate(target.elts):
                 parts: set[Value] = set()

@@ -259,10 +259,12 @@ class Interpreter(Expressions):
             if self.recording:
                 self._enters(node, values, is_async=is_async)
             if item.optional_vars is not None:
-                entered: Values = frozenset(inner for value in values for inner in self.entered(value))
-                if is_async:
-                    entered = frozenset(v if not isinstance(v, Database) else OPAQUE for v in entered)
-                self.bind_target(item.optional_vars, entered)
+                # What a library hands out by `async with` is awaited, and no blocking connection.
+                foreign = {value for value in values if is_async and isinstance(value, Database)}
+                entered: set[Value] = {inner for value in values - foreign for inner in self.entered(value)}
+                if foreign:
+                    entered.add(OPAQUE)
+                self.bind_target(item.optional_vars, frozenset(entered))
         self.statements(statement.body)
         del self.locks[held:]
 

@@ -57,6 +57,7 @@ class Lookup:
         self.loose: dict[str, Cell] = {}
         self.recording = False
         self.loose_names: set[str] = set()
+        self._passing: set[tuple[Scope, str]] = set()  # proxies that are looked through
         self._families: dict[Scope, list[Scope]] = {}  # a class with its bases
         self._outside: dict[Scope, list[Value]] = {}
         self.family_readers: dict[Scope, set[Scope]] = {}
@@ -170,7 +171,9 @@ class Lookup:
             return self.module_attribute(value.module, name)
         if isinstance(value, (Instance, ClassRef)):
             found = self.member(value, name)
-            return found if found is not None else self.loosely(around, name) or self._of_outer_base(value, name)
+            if found is not None:
+                return found
+            return self.loosely(around, name) or self._of_outer_base(value, name) or self._passed_on(value, name)
         if isinstance(value, Database):
             if held := ATTRIBUTES.get(value.kind, {}).get(name):
                 return frozenset((database(held, value.driver, value.reach),))
@@ -184,6 +187,23 @@ class Lookup:
         if value is FOREIGN:
             return frozenset((FOREIGN,))
         return self.loosely(around, name)
+
+    def _passed_on(self, value: Instance | ClassRef, name: str) -> Values:
+        """Return an attribute of what a proxy wraps, whose ``__getattr__`` says ``getattr(self._conn, name)``."""
+        key = (value.scope, name)
+        if name.startswith("__") or key in self._passing:
+            return NOTHING
+        found: set[Value] = set()
+        self._passing.add(key)
+        for passing in self.member(value, "__getattr__") or ():
+            for node in ast.walk(passing.scope.node) if isinstance(passing, FunctionRef) else ():
+                if isinstance(node, ast.Call) and last_name(node.func) == "getattr" and node.args:
+                    wrapped = node.args[0]
+                    if isinstance(wrapped, ast.Attribute) and wrapped.attr != name:
+                        for inner in self.member(value, wrapped.attr) or ():
+                            found |= self.attribute(inner, name)
+        self._passing.discard(key)
+        return frozenset(found)
 
     def _of_outer_base(self, value: Instance | ClassRef, name: str) -> Values:
         """Return what was stored in a base that a library made: ``Base.query = session.query_property()``."""

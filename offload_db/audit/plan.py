@@ -7,10 +7,10 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .calling import of_other_driver
 from .context import Context
 from .libraries import METHODS
 from .model import Call, ClassRef, Database, External, Module, ModuleRef, Scope, Values
+from .outside import of_other_driver
 from .rules import RULES
 from .texts import source_of
 
