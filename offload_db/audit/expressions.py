@@ -14,6 +14,7 @@ from .annotations import DEPENDS, Annotations, external_names
 from .calling import Arguments, Outcome, unbound
 from .lookup import holder, last_name
 from .model import (
+    FOREIGN,
     LOCK,
     NOTHING,
     OPAQUE,
@@ -29,6 +30,7 @@ from .model import (
     FunctionRef,
     Instance,
     LockUse,
+    Method,
     ModuleRef,
     Scope,
     Value,
@@ -134,6 +136,9 @@ class Expressions(Annotations):
         if LOCK in inside:
             self._lock_method(node)
         outcome = self.apply(node, callee, arguments, inside)
+        if awaited and callee and all(isinstance(value, Method) or value is FOREIGN for value in callee):
+            # Who awaits `session.execute(…)` has a session of the asyncio extension, and its result is here already.
+            outcome.values = {FOREIGN if isinstance(value, Database) else value for value in outcome.values}
         if len(node.args) > 2 and external_names(callee) & libraries.TORNADO_RULES:
             self._initialize(positional[1], node.args[2])
         if self.recording:

@@ -38,3 +38,10 @@ async def asynchronous():
     found = result.scalars().all()
     session.expire_all()
     return found
+
+
+@app.get("/either")
+async def either(session: Session | AsyncSession):
+    if isinstance(session, AsyncSession):
+        return (await session.execute(select(Truck))).scalars().all()
+    return session.execute(select(Truck)).all()  # expect: ODB105
