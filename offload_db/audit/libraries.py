@@ -9,16 +9,20 @@ from collections.abc import Mapping
 
 from .model import Effect
 
-SYNC_DRIVERS = frozenset({"pymysql", "mysqldb", "mysql", "dbutils", "pymysqlpool", "sqlalchemy", "sqlmodel", "peewee"})
-OTHER_DRIVERS = frozenset(
-    {"aiomysql", "asyncmy", "aiosqlite", "asyncpg", "databases", "sqlite3", "psycopg", "psycopg2", "tortoise", "duckdb"}
+SYNC_DRIVERS = frozenset(
+    {"pymysql", "mysqldb", "mysql", "mariadb", "dbutils", "pymysqlpool", "sqlalchemy", "sqlmodel", "peewee"}
 )
+OTHER_DRIVERS = frozenset(
+    {"aiomysql", "asyncmy", "aiosqlite", "asyncpg", "aiopg", "aioodbc", "databases", "sqlite3", "psycopg", "psycopg2",
+     "psycopg_pool", "pyodbc", "pymssql", "cx_oracle", "oracledb", "tortoise", "duckdb"}
+)  # fmt: skip
 _AWAITABLE = ("sqlalchemy.ext.asyncio.", "mysql.connector.aio.", "sqlmodel.ext.asyncio.")
 
 # dotted name of a class or function -> (kind of what it makes, driver, reach, what the call itself does)
 _PYMYSQL = ("connection", "pymysql", "raw", "connect")
 _MYSQLCLIENT = ("connection", "mysqlclient", "raw", "connect")
 _CONNECTOR = ("connection", "mysql-connector", "raw", "connect")
+_MARIADB = ("connection", "mariadb", "raw", "connect")
 _POOL = ("pool", "dbutils", "wrappable", "connect")
 _THREAD_POOL = ("pool", "dbutils", "raw", None)
 _SESSION = ("session", "sqlalchemy", "raw", None)
@@ -43,6 +47,10 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "mysql.connector.abstracts.MySQLConnectionAbstract": _CONNECTOR,
     "mysql.connector.pooling.PooledMySQLConnection": _CONNECTOR,
     "mysql.connector.pooling.MySQLConnectionPool": ("pool", "mysql-connector", "raw", "connect"),
+    "mariadb.connect": _MARIADB,
+    "mariadb.Connection": _MARIADB,
+    "mariadb.connections.Connection": _MARIADB,
+    "mariadb.ConnectionPool": ("pool", "mariadb", "raw", "connect"),
     "dbutils.pooled_db.PooledDB": _POOL,
     "DBUtils.PooledDB.PooledDB": _POOL,
     "dbutils.persistent_db.PersistentDB": _THREAD_POOL,
@@ -89,6 +97,7 @@ _CURSOR_MODULES = {
     "pymysql.cursors": "pymysql",
     "MySQLdb.cursors": "mysqlclient",
     "mysql.connector.cursor": "mysql-connector",
+    "mariadb.cursors": "mariadb",
 }
 
 # objects that libraries hold ready

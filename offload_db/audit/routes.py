@@ -113,7 +113,7 @@ class _Finder:
 
     def _external(self, call: FrameworkCall, name: str) -> None:
         node = call.node
-        if name in APPS:
+        if name.removesuffix(".__init__") in APPS:  # also Application.__init__(self, handlers)
             self._made(call, (call.scope.module.shown, node.lineno, node.col_offset))
         elif name.endswith(".OffloadMiddleware"):
             self._wrapped(call)
