@@ -28,6 +28,7 @@ from .model import (
     Effect,
     External,
     FunctionRef,
+    Generated,
     Instance,
     LockUse,
     Method,
@@ -145,6 +146,8 @@ class Expressions(Annotations):
             if self._is_parameter(node.func) and not any(isinstance(value, Instance) for value in callee):
                 outcome.targets.clear()  # who is called depends on the caller: see Calling._called_back
             self.record(node, outcome, awaited=awaited, sql=node.args[0] if node.args else None)
+            if sends_later(node):
+                self._streams(node, arguments)
             self._references(node, callee, outcome, arguments, here if here is node else None)
             if self._concerns_frameworks(node, callee) or id(node.func) in self.framework_calls:
                 self.framework_calls[id(node)] = FrameworkCall(self.scope, node, callee, arguments)
@@ -201,6 +204,13 @@ class Expressions(Annotations):
             self.scope, node, dotted(func), effect, targets, awaited, self.loops, tuple(self.locks), spawner, sql
         )
         self.scope.calls.append(call)
+
+    def _streams(self, node: ast.Call, arguments: Arguments) -> None:
+        """Note the asynchronous generators that a response is given: they run when its handler is over."""
+        given = [value.scope for values in arguments.all() for value in values if isinstance(value, Generated)]
+        targets = tuple(sorted({scope for scope in given if scope.is_async}, key=Scope.place))
+        if targets:
+            self.scope.calls.append(Call(self.scope, node, dotted(node.func), targets=targets, streamed=True))
 
     def _references(
         self, node: ast.Call, callee: Values, outcome: Outcome, arguments: Arguments, spawner: ast.Call | None

@@ -319,6 +319,7 @@ class Call:
     spawner: ast.Call | None = None  # the create_task or gather that it is an argument of
     sql: ast.expr | None = None
     passed: bool = False  # not a call but a function that is handed on, to be called later
+    streamed: bool = False  # an asynchronous generator that a response runs when its handler is over
 
     @property
     def line(self) -> int:

@@ -38,7 +38,24 @@ class Route:
     path: str
     handler: Scope
     bridged: bool  # by its application or router
+    streams: bool  # with the body that it streams, too
     decorator: ast.expr | None  # what registers it, if that is a decorator
+
+
+@dataclass(frozen=True, slots=True)
+class _Bridge:
+    """A middleware that bridges the requests of an application, or those of some paths."""
+
+    paths: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str) -> bool:
+        """Tell whether it bridges a request."""
+        return (self.paths is None or _begins(path, self.paths)) and not _begins(path, self.exclude)
+
+
+def _begins(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix.rstrip("/") or path.startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
 
 
 @dataclass(slots=True)
@@ -58,7 +75,7 @@ class _Tables:
     declared: list[_Declared] = field(default_factory=list)
     prefixes: dict[Key, str] = field(default_factory=dict)
     included: dict[Key, list[tuple[Key | int | None, str | None, bool]]] = field(default_factory=dict)
-    bridged: set[Key] = field(default_factory=set)  # the whole application
+    bridges: dict[Key, list[_Bridge]] = field(default_factory=dict)  # of the whole application
     bridged_routes: set[Key] = field(default_factory=set)  # its own routes
     inside: dict[int, Key | tuple[int, str]] = field(default_factory=dict)  # a Route(…) in a list
     dependencies: dict[Key, list[Scope]] = field(default_factory=dict)  # of all of its routes
@@ -133,7 +150,20 @@ class _Finder:
 
     def _wrapped(self, call: FrameworkCall) -> None:
         for values in call.arguments.all():
-            self.tables.bridged.update(value.key for value in values if isinstance(value, App))
+            for value in values:
+                if isinstance(value, App):
+                    self._bridges(value.key, call.node, call.scope)
+
+    def _bridges(self, key: Key, node: ast.Call | None, scope: Scope) -> None:
+        """Take notice of a middleware that bridges an application, and of the paths that it names."""
+        named: dict[str, tuple[str, ...]] = {}
+        for keyword in _keywords(node) if node is not None else ():
+            if keyword.arg in ("paths", "exclude"):
+                found = self._resolved(keyword.value, scope)
+                items = found.elts if isinstance(found, (ast.List, ast.Tuple, ast.Set)) else []
+                named[keyword.arg] = tuple(text for item in items if (text := self._text(item, scope)) is not None)
+        bridge = _Bridge(named.get("paths"), named.get("exclude", ()))
+        self.tables.bridges.setdefault(key, []).append(bridge)
 
     def _made(self, call: FrameworkCall, key: Key) -> None:
         for value in self._applications(call):  # Sanic's Blueprint.group(one, two, url_prefix="/api")
@@ -175,9 +205,11 @@ class _Finder:
                         yield inner
 
     def _middlewares(self, node: ast.expr, scope: Scope, key: Key) -> None:
-        for inner in ast.walk(self._resolved(node, scope)):
+        found = self._resolved(node, scope)
+        calls = {id(inner.args[0]): inner for inner in ast.walk(found) if isinstance(inner, ast.Call) and inner.args}
+        for inner in ast.walk(found):
             if isinstance(inner, (ast.Name, ast.Attribute)) and _bridging(self._values(inner, scope)):
-                self.tables.bridged.add(key)
+                self._bridges(key, calls.get(id(inner)), scope)  # Middleware(OffloadMiddleware, paths=[…])
 
     def _listed(self, node: ast.expr, scope: Scope, key: Key | tuple[int, str]) -> None:
         """Take notice of a list of routes that belongs to an application or a mount."""
@@ -224,7 +256,7 @@ class _Finder:
             self._made(call, owner)
         elif name == "add_middleware":
             if any(_bridging(values) for values in call.arguments.all()):
-                self.tables.bridged.add(owner)
+                self._bridges(owner, call.node, call.scope)
         elif name in ("add_handlers", "add_routes"):
             for argument in call.node.args:
                 self._listed(argument, call.scope, owner)
@@ -336,10 +368,11 @@ class _Finder:
             prefix, owner = self._mounted(id(declared.node))
             path, owner = prefix + declared.path, owner or declared.owner
             self._depends(declared, owner)
-            direct = owner in self.tables.bridged_routes
-            for prefix, bridged, version in self._prefixes(owner, frozenset()):
+            direct = owner in self.tables.bridged_routes and declared.method != "WEBSOCKET"
+            for prefix, bridges, version in self._prefixes(owner, frozenset()):
                 whole = _POSITION.sub("/", (declared.version or version) + prefix + path) or "/"
-                yield Route(declared.method, whole, declared.handler, bridged or direct, declared.decorator)
+                bridged = direct or any(bridge.takes(whole) for bridge in bridges)
+                yield Route(declared.method, whole, declared.handler, bridged, direct, declared.decorator)
 
     def _depends(self, declared: _Declared, owner: Key | None) -> None:
         """Give a handler the dependencies that its route, its router and the routers around have."""
@@ -367,22 +400,22 @@ class _Finder:
             inside = self.tables.inside.get(inside[0])
         return prefix, inside
 
-    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, bool, str]]:
-        """Yield each prefix under which a router stands, whether its requests are bridged, and its version."""
+    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, list[_Bridge], str]]:
+        """Yield each prefix under which a router stands, what bridges its requests, and its version."""
         if key is None or key in seen:
-            yield "", False, ""
+            yield "", [], ""
             return
         own = self.tables.prefixes.get(key, "")
-        bridged, version = key in self.tables.bridged, self.tables.versions.get(key, "")
+        bridges, version = self.tables.bridges.get(key, []), self.tables.versions.get(key, "")
         parents = self.tables.included.get(key)
         if not parents:
-            yield own, bridged, version
+            yield own, bridges, version
             return
         for place, prefix, replaces in dict.fromkeys(parents):
             around, parent = self._mounted(place) if isinstance(place, int) else ("", place)
-            for above, above_bridged, above_version in self._prefixes(parent, seen | {key}):
+            for above, above_bridges, above_version in self._prefixes(parent, seen | {key}):
                 whole = above + around + (prefix or "") + ("" if replaces else own)
-                yield whole, bridged or above_bridged, version or above_version
+                yield whole, [*bridges, *above_bridges], version or above_version
 
     # --- arguments
 
