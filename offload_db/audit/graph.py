@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from .model import Call, Scope
-from .routes import Route
+from .route_tables import Route
 
 _RANKS = ("statement", "connect", "other")
 

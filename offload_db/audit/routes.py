@@ -9,16 +9,14 @@ import ast
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from .annotations import DEPENDS, external_names
 from .expressions import FrameworkCall
 from .interpret import Interpreter
 from .libraries import APPS, TORNADO_RULES, VERBS
 from .model import App, AppMethod, ClassRef, External, FunctionRef, Instance, Scope, Values, instance
+from .route_tables import Bridge, Declared, Key, Route, Tables
 from .texts import text
-
-Key = tuple[str, int, int]
 
 _ROUTE_OBJECTS = frozenset(
     {"starlette.routing.Route", "starlette.routing.WebSocketRoute", "fastapi.routing.APIRoute",
@@ -27,59 +25,6 @@ _ROUTE_OBJECTS = frozenset(
 _INCLUDING = frozenset({"include_router", "blueprint", "register_blueprint", "mount", "add_subapp"})
 _DECORATING = VERBS | {"route", "api_route", "websocket", "websocket_route", "view"}
 _ROUTER_NAME = re.compile(r"(^|_)(app|api|router|routes|route|bp|blueprint|application)\d?$", re.IGNORECASE)
-_POSITION = re.compile(r"//+")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A request and the function that answers it."""
-
-    method: str
-    path: str
-    handler: Scope
-    bridged: bool  # by its application or router
-    streams: bool  # with the body that it streams, too
-    decorator: ast.expr | None  # what registers it, if that is a decorator
-
-
-@dataclass(frozen=True, slots=True)
-class _Bridge:
-    """A middleware that bridges the requests of an application, or those of some paths."""
-
-    paths: tuple[str, ...] | None = None
-    exclude: tuple[str, ...] = ()
-
-    def takes(self, path: str) -> bool:
-        """Tell whether it bridges a request."""
-        return (self.paths is None or _begins(path, self.paths)) and not _begins(path, self.exclude)
-
-
-def _begins(path: str, prefixes: tuple[str, ...]) -> bool:
-    return any(path == prefix.rstrip("/") or path.startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
-
-
-@dataclass(slots=True)
-class _Declared:
-    method: str
-    path: str
-    handler: Scope
-    owner: Key | None
-    decorator: ast.expr | None
-    node: ast.expr
-    scope: Scope  # where it is declared
-    version: str = ""
-
-
-@dataclass(slots=True)
-class _Tables:
-    declared: list[_Declared] = field(default_factory=list)
-    prefixes: dict[Key, str] = field(default_factory=dict)
-    included: dict[Key, list[tuple[Key | int | None, str | None, bool]]] = field(default_factory=dict)
-    bridges: dict[Key, list[_Bridge]] = field(default_factory=dict)  # of the whole application
-    bridged_routes: set[Key] = field(default_factory=set)  # its own routes
-    inside: dict[int, Key | tuple[int, str]] = field(default_factory=dict)  # a Route(…) in a list
-    dependencies: dict[Key, list[Scope]] = field(default_factory=dict)  # of all of its routes
-    versions: dict[Key, str] = field(default_factory=dict)  # Sanic's, which stand before every prefix
 
 
 def find_routes(interpreter: Interpreter) -> list[Route]:
@@ -105,7 +50,7 @@ def _bridging(values: Values) -> bool:
 class _Finder:
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
-        self.tables = _Tables()
+        self.tables = Tables()
 
     # --- what is declared
 
@@ -162,7 +107,7 @@ class _Finder:
                 found = self._resolved(keyword.value, scope)
                 items = found.elts if isinstance(found, (ast.List, ast.Tuple, ast.Set)) else []
                 named[keyword.arg] = tuple(text for item in items if (text := self._text(item, scope)) is not None)
-        bridge = _Bridge(named.get("paths"), named.get("exclude", ()))
+        bridge = Bridge(named.get("paths"), named.get("exclude", ()))
         self.tables.bridges.setdefault(key, []).append(bridge)
 
     def _made(self, call: FrameworkCall, key: Key) -> None:
@@ -234,7 +179,7 @@ class _Finder:
         """Tornado's ``(r"/path", Handler)``."""
         if len(node.elts) >= 2 and (path := self._text(node.elts[0], scope)):
             for handler, method in self._handlers(node.elts[1], scope, ""):
-                self.tables.declared.append(_Declared(method, path, handler, None, None, node, scope))
+                self.tables.declared.append(Declared(method, path, handler, None, None, node, scope))
 
     def _mount(self, call: FrameworkCall) -> None:
         prefix = self._path(call, 0) or ""
@@ -302,7 +247,7 @@ class _Finder:
         if path is None or handler is None:
             return
         for scope, method in self._handlers(handler, call.scope, verb, call.node):
-            self.tables.declared.append(_Declared(method, path, scope, owner, None, call.node, call.scope))
+            self.tables.declared.append(Declared(method, path, scope, owner, None, call.node, call.scope))
 
     def _handlers(
         self, node: ast.expr, scope: Scope, verb: str, call: ast.Call | None = None
@@ -357,7 +302,7 @@ class _Finder:
         version = _version(call.node) if owners and owners[0].framework == "sanic" else ""
         for handler, method in handlers:
             self.tables.declared.append(
-                _Declared(method, path, handler, owner, call.node, call.node, call.scope, version)
+                Declared(method, path, handler, owner, call.node, call.node, call.scope, version)
             )
 
     # --- what comes of it
@@ -365,16 +310,10 @@ class _Finder:
     def routes(self) -> Iterator[Route]:
         """Yield the routes with their whole paths."""
         for declared in self.tables.declared:
-            prefix, owner = self._mounted(id(declared.node))
-            path, owner = prefix + declared.path, owner or declared.owner
-            self._depends(declared, owner)
-            direct = owner in self.tables.bridged_routes and declared.method != "WEBSOCKET"
-            for prefix, bridges, version in self._prefixes(owner, frozenset()):
-                whole = _POSITION.sub("/", (declared.version or version) + prefix + path) or "/"
-                bridged = direct or any(bridge.takes(whole) for bridge in bridges)
-                yield Route(declared.method, whole, declared.handler, bridged, direct, declared.decorator)
+            self._depends(declared, self.tables.owner(declared))
+        yield from self.tables.routes()
 
-    def _depends(self, declared: _Declared, owner: Key | None) -> None:
+    def _depends(self, declared: Declared, owner: Key | None) -> None:
         """Give a handler the dependencies that its route, its router and the routers around have."""
         needed = [self._depended(k.value, declared.scope) for k in _keywords(declared.node) if k.arg == "dependencies"]
         waiting: list[Key | int | None] = [owner]
@@ -382,7 +321,7 @@ class _Finder:
         while waiting:
             key = waiting.pop()
             if isinstance(key, int):
-                key = self._mounted(key)[1]
+                key = self.tables.mounted(key)[1]
             if key is not None and key not in seen:
                 seen.add(key)
                 needed.append(iter(self.tables.dependencies.get(key, ())))
@@ -390,32 +329,6 @@ class _Finder:
         for scope in itertools.chain.from_iterable(needed):
             if scope not in declared.handler.dependencies:
                 declared.handler.dependencies.append(scope)
-
-    def _mounted(self, node: int) -> tuple[str, Key | None]:
-        """Return the prefix of the mounts around a route, and the application that the outermost belongs to."""
-        prefix = ""
-        inside = self.tables.inside.get(node)
-        while inside is not None and len(inside) == 2:
-            prefix = inside[1] + prefix
-            inside = self.tables.inside.get(inside[0])
-        return prefix, inside
-
-    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, list[_Bridge], str]]:
-        """Yield each prefix under which a router stands, what bridges its requests, and its version."""
-        if key is None or key in seen:
-            yield "", [], ""
-            return
-        own = self.tables.prefixes.get(key, "")
-        bridges, version = self.tables.bridges.get(key, []), self.tables.versions.get(key, "")
-        parents = self.tables.included.get(key)
-        if not parents:
-            yield own, bridges, version
-            return
-        for place, prefix, replaces in dict.fromkeys(parents):
-            around, parent = self._mounted(place) if isinstance(place, int) else ("", place)
-            for above, above_bridges, above_version in self._prefixes(parent, seen | {key}):
-                whole = above + around + (prefix or "") + ("" if replaces else own)
-                yield whole, [*bridges, *above_bridges], version or above_version
 
     # --- arguments
 
