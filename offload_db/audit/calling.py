@@ -155,7 +155,8 @@ class Calling(Lookup, abc.ABC):
         elif isinstance(value, External):
             self._external(value.name, node, arguments, outcome)
         elif isinstance(value, Decorating):
-            outcome.values |= self._offload(arguments.first(), value.mode, node.lineno)
+            given = self._offload(arguments.first(), value.mode, node.lineno)
+            outcome.values |= given if arguments.positional else {value}
         elif isinstance(value, AppMethod) and value.name == "add_resource":
             outcome.values.add(
                 app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")

@@ -111,13 +111,12 @@ class Context:
         return "thread" if self.blocks_elsewhere(scope) is not None else "either"
 
     def runs_in(self, scope: Scope, depth: int = 0) -> str:
-        """Return the mode in which an offloaded function runs."""
+        """Return the mode in which an offloaded function runs; ``unknown`` where that is computed."""
         if scope.offload is not None:
             return scope.offload.mode
         callers = [c.scope for c in self.graph.callers.get(scope, ()) if c.scope in self.covered]
-        if depth < 5 and callers and all(self.runs_in(caller, depth + 1) == "thread" for caller in callers):
-            return "thread"
-        return "bridge"
+        modes = {self.runs_in(caller, depth + 1) for caller in callers} if depth < 5 else set()
+        return modes.pop() if len(modes) == 1 else "bridge"
 
     def above(self, scope: Scope) -> list[Scope]:
         """Return the asynchronous functions that a function runs in."""

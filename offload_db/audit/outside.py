@@ -125,7 +125,10 @@ class Outside(Calling):
             for value in first:
                 if isinstance(value, FunctionRef):
                     self.bind(value.scope, rest, 1 if value.bound else 0)
-            outcome.values |= first
+            if any(isinstance(value, External) and value.name == "offload_db.offload" for value in first):
+                outcome.values.add(decorating(_mode(node)))
+            else:
+                outcome.values |= first
         elif name == "builtins.super":
             outcome.values |= self._super()
         elif name == "builtins.getattr" and len(node.args) > 1:
@@ -279,6 +282,6 @@ def sends_later(node: ast.Call) -> bool:
 
 def _mode(node: ast.Call) -> str:
     for keyword in node.keywords:
-        if keyword.arg == "mode" and isinstance(keyword.value, ast.Constant):
-            return str(keyword.value.value)
+        if keyword.arg == "mode":
+            return str(keyword.value.value) if isinstance(keyword.value, ast.Constant) else "unknown"
     return "bridge"
