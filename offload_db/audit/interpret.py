@@ -6,6 +6,7 @@ Owns the statements and the order of work; what expressions mean is ``expression
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -224,6 +225,12 @@ class Interpreter(Expressions):
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)
         if self.scope.kind != "class":
             self.bind_target(statement.target, values)
+
+    def _type_alias(self, statement: ast.stmt) -> None:
+        """``type Conn = pymysql.Connection``, which Python 3.12 has brought."""
+        name, value = getattr(statement, "name", None), getattr(statement, "value", None)
+        if name is not None:
+            self.bind_target(name, self.evaluate(value))
 
     def _aug_assign(self, statement: ast.AugAssign) -> None:
         self.evaluate(statement.value)
@@ -449,3 +456,5 @@ _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
     ast.Import: Interpreter._import,
     ast.ImportFrom: Interpreter._import_from,
 }
+if sys.version_info >= (3, 12):
+    _HANDLERS[ast.TypeAlias] = Interpreter._type_alias

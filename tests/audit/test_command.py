@@ -128,6 +128,15 @@ def test_places(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (place["artifactLocation"]["uri"], place["region"]) == (address, {"startLine": 3, "startColumn": 11})
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type statements came with Python 3.12")
+def test_type_statement(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A type statement gives a name to a connection's type."""
+    source = "import pymysql\ntype Conn = pymysql.Connection\nasync def f[T](conn: Conn, x: T):\n    conn.ping()\n"
+    (project / "app.py").write_text(source, encoding="utf-8")
+    _, report = run_json(capsys, ".")
+    assert [finding["line"] for finding in report["findings"]] == [4]
+
+
 def test_pipes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A named pipe is no source file; a link that leads nowhere is reported."""
     os.mkfifo(project / "pipe.py")
