@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,29 @@ def test_type_statement(project: Path, capsys: pytest.CaptureFixture[str]) -> No
     (project / "app.py").write_text(source, encoding="utf-8")
     _, report = run_json(capsys, ".")
     assert [finding["line"] for finding in report["findings"]] == [4]
+
+
+def test_beside_the_library(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of the library among the files changes nothing of what its decorator and its pool mean."""
+    shutil.copytree(Path(offload_db.__file__).parent, project / "offload_db")
+    source = """
+import offload_db
+
+pool = offload_db.OffloadPool.from_env()
+
+
+@offload_db.offload
+async def done():
+    pool.connection().close()
+
+
+async def left():
+    pool.connection().close()
+"""
+    (project / "app.py").write_text(source, encoding="utf-8")
+    _, report = run_json(capsys, ".")
+    found = [finding for finding in report["findings"] if finding["file"] == "app.py"]
+    assert [(finding["function"], finding["via"]) for finding in found if finding["open"]] == [("left", [])] * 2
 
 
 def test_pipes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
