@@ -266,22 +266,27 @@ class Lanes:
         if where is not Place.LOOP and not self._holders[me]:
             return  # somebody else holds them all, and only who holds one can close the circle
         wanted = {me: [room]}
+        blocked = set()
         for each in self._all:
             for ticket in each.queue:
                 if ticket.state is _WAITING:
                     wanted.setdefault(ticket.holder, []).append(each)
+                    if isinstance(ticket.signal, ThreadSignal):
+                        blocked.add(ticket.holder[0])
         # Whoever waits for nothing goes on and gives back; then so do those whom that serves, and so on.
         # While the loop's own thread waits, no task of that loop can go on.
-        stands = {each.holder for each in self._held if where is Place.LOOP and each.holder[0] == me[0]}
+        stands = {held.holder for held in self._held if where is Place.LOOP and held.holder[0] == me[0]}
         if look_at_threads:
-            # A framework's thread that opened a connection for a request closes it when the loop tells it to.
-            stands |= {each.holder for each in self._held if rests(each.holder)}
-        bound = {each for each in self._held if each.holder in wanted or each.holder in stands}
+            # A framework's thread that opened a connection for a request closes it when the loop tells it to. Until
+            # then it rests, or waits in another request's name.
+            others = {held.holder for held in self._held} - wanted.keys()
+            stands |= {holder for holder in others if holder[0] in blocked or rests(holder)}
+        bound = {held for held in self._held if held.holder in wanted or held.holder in stands}
         while True:
             served = {holder for holder, rooms in wanted.items() if all(self._opens(r, bound) for r in rooms)}
             if me in served:
                 return
-            freed = {each for each in bound if each.holder in served and each.holder not in stands}
+            freed = {held for held in bound if held.holder in served and held.holder not in stands}
             if not freed:
                 break
             bound -= freed
