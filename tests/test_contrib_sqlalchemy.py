@@ -330,6 +330,22 @@ async def test_streaming(place: str, pool: OffloadPool, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
+async def test_leaving_a_long_result(place: str, pool: OffloadPool, engine: Engine) -> None:
+    """An error amid a long stream of rows reaches the caller; the rest of the rows is not waited for."""
+    rows = sa.text("SELECT seq, REPEAT('x', 9999) AS text FROM seq_1_to_9000000")
+
+    def use() -> None:
+        with engine.connect() as connection:
+            for row in connection.execution_options(stream_results=True, max_row_buffer=2).execute(rows):
+                raise LookupError(row.seq)
+
+    with pytest.raises(LookupError, match="1"):
+        await run_at(place, use)
+    assert pool.statistics().kills == 1
+    assert pool.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
 async def test_events(place: str, engine: Engine) -> None:
     """``connect`` comes once for each connection of the driver's, with an ``info`` that lasts; the others each time."""
     seen: list[str] = []
