@@ -34,48 +34,51 @@ from .contestants import (
     ThreadPerCall as PerCall,
 )
 from .over_http import measure as measure_over_http
-from .workloads import SECONDS, TABLES, WORKLOADS, Workload, bridge
+from .workloads import SECONDS, TABLES, WORKLOADS, Figures, Title, Workload, bridge
 
-Title = tuple[str, str, bool]
-"""A workload's name, its unit, and whether more is better."""
-
-OVER_HTTP: Title = ("10 users x 80 ms over HTTP", "requests/s", True)
-TITLES: tuple[Title, ...] = (OVER_HTTP, *((each.name, each.unit, each.more_is_better) for each in WORKLOADS))
+OVER_HTTP = Title("10 users x 80 ms over HTTP", "requests/s", more_is_better=True)
+TITLES = (OVER_HTTP, *(title for workload in WORKLOADS for title in workload.titles))
 DRAWN = 8
 
 Results = dict[str, dict[str, float]]
-"""The median by workload and contestant."""
+"""The median by figure and contestant."""
 
 
-async def measure(workload: Workload, settings: dict[str, Any], *, quick: bool) -> dict[str, float]:
-    """Let all contestants take turns at one workload; return the median of each."""
+async def measure(workload: Workload, settings: dict[str, Any], *, quick: bool) -> Results:
+    """Let all contestants take turns at one workload; return the medians of each."""
     contestants: list[Contestant] = []
     for kind in ALL:
         contestant = kind()
         with contextlib.suppress(Missing):
             await contestant.open(settings, workload.size)
             contestants.append(contestant)
-    taken: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    taken: dict[str, list[Figures]] = {contestant.name: [] for contestant in contestants}
     try:
         for contestant in contestants:  # connections are opened, threads started, statements known
             await asyncio.gather(*(contestant.one("SELECT 1") for _ in range(workload.size)))
         for _ in range(1 if quick else workload.rounds):
             for contestant in contestants:
-                if (figure := await workload.run(contestant, quick)) is not None:
-                    taken[contestant.name].append(figure)
+                if (figures := await workload.run(contestant, quick)) is not None:
+                    taken[contestant.name].append(figures)
     finally:
         for contestant in contestants:
             await contestant.close()
-    return {name: statistics.median(figures) for name, figures in taken.items() if figures}
+    return {
+        title.name: {
+            name: statistics.median(each[number] for each in rounds) for name, rounds in taken.items() if rounds
+        }
+        for number, title in enumerate(workload.titles)
+    }
 
 
 async def measure_all(settings: dict[str, Any], *, quick: bool) -> Results:
     """Measure every workload, and print each as it is done."""
-    results: Results = {OVER_HTTP[0]: await measure_over_http(settings, quick=quick)}
+    results: Results = {OVER_HTTP.name: await measure_over_http(settings, quick=quick)}
     show(OVER_HTTP, results)
-    for workload, title in zip(WORKLOADS, TITLES[1:], strict=True):
-        results[workload.name] = await measure(workload, settings, quick=quick)
-        show(title, results)
+    for workload in WORKLOADS:
+        results |= await measure(workload, settings, quick=quick)
+        for title in workload.titles:
+            show(title, results)
     contestant = Handler()
     await contestant.open(settings, 1)
     request, each, hops = await bridge(contestant, quick)
@@ -104,7 +107,7 @@ def goals(results: Results) -> list[tuple[str, float, float, bool]]:
 
     point, rows, worst = "point selects, 23 columns", "100,000 rows", "4 x 100,000 rows: worst lag"
     told: list[tuple[str, float | None, float, bool]] = [
-        ("10 users x 80 ms over HTTP, of the ideal", results[OVER_HTTP[0]][Handler.name] * SECONDS / 10, 0.97, True),
+        ("10 users x 80 ms over HTTP, of the ideal", results[OVER_HTTP.name][Handler.name] * SECONDS / 10, 0.97, True),
         ("10 users x 80 ms, of the ideal", results["10 users x 80 ms"][Handler.name] * SECONDS / 10, 0.97, True),
         (
             "100 at once, to the ideal",
