@@ -177,7 +177,7 @@ class Lanes:
                 "or hold connections for a shorter time"
             )
         if slot.state is _GONE:
-            raise _closed_error()
+            raise pool_closed()
         return slot
 
     async def wait_until_idle(self) -> None:
@@ -219,7 +219,7 @@ class Lanes:
         try:
             with self._lock:
                 if self._closed:
-                    raise _closed_error()
+                    raise pool_closed()
                 if (room.waiting == 0 or slot.on_loop) and self._has_room(slot):
                     self._grant(slot)
                     return slot
@@ -412,5 +412,6 @@ def _decrease(counter: Counter[Caller], key: Caller) -> None:
         del counter[key]
 
 
-def _closed_error() -> PoolClosed:
+def pool_closed() -> PoolClosed:
+    """Make the error for asking a pool that is closed."""
     return PoolClosed.because("the pool is closed; make a new one, or close it later")

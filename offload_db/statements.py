@@ -108,6 +108,7 @@ class Link:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
         self.turn, self._wire, self._call = Turn(), threading.Lock(), None
+        self._killer.renew()
         self.driver.disown(self.raw)
 
     def call(

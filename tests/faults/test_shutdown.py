@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pymysql
@@ -132,6 +132,35 @@ async def test_closed_while_somebody_connects(database: dict[str, Any], mysql: M
         await settled(lambda: pool.statistics().in_use == 0)
         assert pool.statistics().open == 0
         await checked(pool, mysql, database["database"], serves=False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["bridge", "thread"])
+async def test_aclose_lets_nobody_in_who_still_connects(
+    way: Literal["bridge", "thread"], database: dict[str, Any], mysql: MySQL, proxy: Any
+) -> None:
+    """A connection that is opened only after aclose() has come to its end is of no use to anybody."""
+    with pool_of(1, {**database, **proxy.address}, connect_timeout=20) as pool:
+        proxy.blackhole()
+        results: list[Any] = []
+
+        @offload(mode=way)
+        async def handler() -> None:
+            try:
+                with pool.connection() as connection:
+                    results.append(value(connection, "SELECT 1"))
+            except PoolClosed as error:
+                results.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(lambda: proxy.accepted == 1)
+            await pool.aclose(0.1)
+            assert results == []
+            proxy.flow()
+        assert [type(result) for result in results] == [PoolClosed]
+        await checked(pool, mysql, database["database"], serves=False)
+        assert pool.statistics().open == pool.statistics().checkouts == 0
 
 
 def test_close_on_a_thread(database: dict[str, Any], mysql: MySQL) -> None:
