@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import random
+import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -125,9 +125,26 @@ class Keeper:
     def _break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
         self._broken_off = True
-        if out := self._out():
-            with ThreadPoolExecutor(max_workers=8, thread_name_prefix="offload_db close") as threads:
-                list(threads.map(Link.interrupt, out))
+        out = deque(self._out())
+
+        def interrupt() -> None:
+            while True:
+                try:
+                    link = out.popleft()
+                except IndexError:
+                    return
+                link.interrupt()
+
+        # Python's own executor takes no more work when the interpreter exits, which is when many pools are closed.
+        helpers = [threading.Thread(target=interrupt, name="offload_db close", daemon=True) for _ in range(8)]
+        started = []
+        for helper in helpers[: len(out) - 1] if out else []:
+            with suppress(RuntimeError):  # no further thread can be had
+                helper.start()
+                started.append(helper)
+        interrupt()
+        for helper in started:
+            helper.join()
 
     def _fill(self) -> None:
         """Open connections until there are ``min_size``."""

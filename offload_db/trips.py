@@ -69,11 +69,11 @@ class TaskSignal:
 
     def set(self) -> bool:
         """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
-        if threading.get_ident() == self._thread:
-            self._event.set()
-            return True
         try:
-            self._schedule(self._event.set)
+            if threading.get_ident() == self._thread:
+                self._event.set()
+            else:
+                self._schedule(self._event.set)
         except RuntimeError:
             return False
         return True
