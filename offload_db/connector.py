@@ -61,7 +61,7 @@ class Connector:
         self.settings = kwargs
         """What connections are opened with."""
         self.patience = DEFAULT_CONNECT_TIMEOUT
-        """Seconds that a new connection may take to say anything, where the driver can limit it."""
+        """Seconds that a new connection may take to say anything."""
         if self._driver is not None:
             self.patience = patience_of(kwargs)
             self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
@@ -228,19 +228,17 @@ def unhurried(raw: Any, kwargs: dict[str, Any]) -> None:
 def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
     """Ask a new connection for its identity; waits for the server, and closes the connection if that fails.
 
-    :param seconds: how long the answer may be waited for, where the driver can limit it
+    :param seconds: how long the answer may be waited for
     """
-    before = driver.set_read_timeout(raw, max(seconds, SHORTEST_PATIENCE))
     try:
-        return driver.identity(raw)
+        with driver.limited(raw, max(seconds, SHORTEST_PATIENCE)):
+            return driver.identity(raw)
     except BaseException as error:
         # A server that does not know what it is asked is one whose statements can't be killed, no more.
         if isinstance(error, Exception) and driver.in_step(error):
             return None
         driver.abandon(raw)
         raise
-    finally:
-        driver.set_read_timeout(raw, before)
 
 
 def take_idle(pool: PooledDB) -> list[Any]:
