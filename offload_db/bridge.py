@@ -133,3 +133,24 @@ def caller() -> Caller:
         work = (thread, object())
         _work.set(work)
     return work
+
+
+# Where a thread's frames lie that waits for work: anyio's, trio's and the standard library's.
+_MACHINERY = (
+    *("/threading.py", "/queue.py", "/concurrent/futures/thread.py"),
+    *("/anyio/_backends/", "/trio/_core/_thread_cache.py"),
+)
+
+
+def rests(holder: Caller) -> bool:
+    """Tell whether a caller's piece of work is over and its thread waits for more, which only its loop can give it."""
+    thread = next((thread for thread in threading.enumerate() if thread.ident == holder[0]), None)
+    loop = getattr(thread, "loop", None)  # anyio's own threads know theirs
+    if loop is not None and loop is not asyncio._get_running_loop():
+        return False
+    frame = sys._current_frames().get(holder[0])
+    while frame is not None:
+        if not any(part in frame.f_code.co_filename.replace("\\", "/") for part in _MACHINERY):
+            return False
+        frame = frame.f_back
+    return True

@@ -246,6 +246,8 @@ def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     if name in _RECONNECTS:
         return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
     link.altered = link.altered or name in _ALTERS
+    if name == "rollback":
+        link.skip_unread()
     driver.skip_rest(raw)
     result = getattr(raw, name)(*args, **kwargs)
     if name in _ENDS:

@@ -96,6 +96,13 @@ class Driver:
     def skip_rest(self, raw: Any) -> None:
         """Read what a cursor has left that was closed or dropped; waits for the server."""
 
+    def skip_few(self, raw: Any) -> bool:
+        """Read what is left of a result if it is little, and tell whether that was all; waits for the server."""
+        return True
+
+    def skip_killed(self, raw: Any) -> None:
+        """Read what is left of a result whose statement was killed; waits for the server."""
+
     def clean(self, raw: Any) -> bool:
         """Tell whether it is certain that no transaction is open and no lock held by one."""
         return False

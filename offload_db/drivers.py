@@ -255,17 +255,20 @@ class PyMySQLDriver(Driver):
         finally:
             self.set_read_timeout(raw, before)
 
+    def skip_few(self, raw: Any) -> bool:
+        result = raw._result
+        return result is None or not result.unbuffered_active or _skip(result, raw, _Allowance())
+
+    def skip_killed(self, raw: Any) -> None:
+        result = raw._result
+        while result is not None and result.unbuffered_active:
+            _skip_row(result, raw)
+
     def finish(self, cursor: Any) -> None:
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        rows = 0
+        allowance = _Allowance()
         while self.unfinished(cursor):
-            result, connection = cursor._result, cursor.connection
-            while result.unbuffered_active:
-                if rows >= _DRAIN_ROWS or not _arrives(connection, deadline - time.monotonic()):
-                    self._part(cursor, connection)
-                    break
-                _skip_row(result, connection)
-                rows += 1
+            if not _skip(cursor._result, cursor.connection, allowance):
+                self._part(cursor, cursor.connection)
             if not cursor.nextset():
                 break
         cursor.close()
@@ -331,6 +334,28 @@ def _readable(sock: socket.socket, seconds: float) -> bool:
         return bool(select.select([sock], [], [], seconds)[0])
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+class _Allowance:
+    """How much may be read that nobody wants."""
+
+    def __init__(self) -> None:
+        self.rows = _DRAIN_ROWS
+        self._ends = time.monotonic() + _DRAIN_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        return self._ends - time.monotonic()
+
+
+def _skip(result: Any, connection: Any, allowance: _Allowance) -> bool:
+    """Read the rest of a result as far as it is allowed; False if there is more."""
+    while result.unbuffered_active:
+        if not allowance.rows or not _arrives(connection, allowance.seconds):
+            return False
+        _skip_row(result, connection)
+        allowance.rows -= 1
+    return True
 
 
 def _skip_row(result: Any, connection: Any) -> None:

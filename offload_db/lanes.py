@@ -6,13 +6,14 @@ slot is admission to the pool and to one lane of it. Knows nothing of connection
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
-from .bridge import Caller, Place, caller, place, suspend
+from .bridge import Caller, Place, caller, place, rests, suspend
 from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
 from .settings import check_count, check_name, check_seconds
 from .statistics import LaneStatistics
@@ -20,6 +21,9 @@ from .trips import TaskSignal, ThreadSignal
 
 # Seconds for which one connection is kept for the event loop's own thread after it was turned away.
 KEEP_SECONDS = 5.0
+
+# Seconds after which the event loop's own thread looks again whether what it waits for can still come.
+LOOK_AGAIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,8 @@ class Lanes:
         try:
             if isinstance(slot.signal, TaskSignal):
                 suspend(slot.signal.wait_for, patience)
+            elif where is Place.LOOP:
+                self._wait_on_loop(slot, slot.signal, patience)
             else:
                 slot.signal.wait(patience)
         except BaseException:
@@ -179,6 +185,16 @@ class Lanes:
         if slot.state is _GONE:
             raise pool_closed()
         return slot
+
+    def _wait_on_loop(self, slot: Slot, signal: ThreadSignal, patience: float | None) -> None:
+        """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
+        ends = math.inf if patience is None else time.monotonic() + patience
+        while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
+            signal.wait(min(left, LOOK_AGAIN))
+            with self._lock:
+                if slot.state is _WAITING:
+                    # Not at once: a thread that rests may be about to take up work that lies ready for it.
+                    self._refuse_hopeless(slot, Place.LOOP, look_at_threads=True)
 
     async def wait_until_idle(self) -> None:
         """Wait until nobody holds a slot."""
@@ -241,30 +257,36 @@ class Lanes:
             self._settle()
         return slot
 
-    def _refuse_hopeless(self, slot: Slot, where: Place) -> None:
-        """Raise if every connection the caller could get is held by callers that cannot go on before it does."""
+    def _refuse_hopeless(self, slot: Slot, where: Place, *, look_at_threads: bool = False) -> None:
+        """Raise if every connection the caller could get is held by callers that cannot go on before it does.
+
+        :param look_at_threads: see whether the threads that took connections still do anything
+        """
         room, me = slot.room, slot.holder
         if where is not Place.LOOP and not self._holders[me]:
             return  # somebody else holds them all, and only who holds one can close the circle
         wanted = {me: [room]}
+        blocked = set()
         for each in self._all:
             for ticket in each.queue:
                 if ticket.state is _WAITING:
                     wanted.setdefault(ticket.holder, []).append(each)
+                    if isinstance(ticket.signal, ThreadSignal):
+                        blocked.add(ticket.holder[0])
         # Whoever waits for nothing goes on and gives back; then so do those whom that serves, and so on.
         # While the loop's own thread waits, no task of that loop can go on.
-        bound = {
-            slot for slot in self._held if slot.holder in wanted or (where is Place.LOOP and slot.holder[0] == me[0])
-        }
+        stands = {held.holder for held in self._held if where is Place.LOOP and held.holder[0] == me[0]}
+        if look_at_threads:
+            # A framework's thread that opened a connection for a request closes it when the loop tells it to. Until
+            # then it rests, or waits in another request's name.
+            others = {held.holder for held in self._held} - wanted.keys()
+            stands |= {holder for holder in others if holder[0] in blocked or rests(holder)}
+        bound = {held for held in self._held if held.holder in wanted or held.holder in stands}
         while True:
             served = {holder for holder, rooms in wanted.items() if all(self._opens(r, bound) for r in rooms)}
             if me in served:
                 return
-            freed = {
-                slot
-                for slot in bound
-                if slot.holder in served and not (where is Place.LOOP and slot.holder[0] == me[0])
-            }
+            freed = {held for held in bound if held.holder in served and held.holder not in stands}
             if not freed:
                 break
             bound -= freed

@@ -76,6 +76,8 @@ class _Known(Driver):
         return other
 
     def identity(self, raw: Any) -> Identity | None:
+        number = self.descriptor(raw)
+        raw._own_socket = None if number is None else _socket_of(number)
         with closing(self.plain_cursor(raw)) as cursor:
             cursor.execute(IDENTIFY)
             session, version, *server = map(_text, cursor.fetchone() or ())
@@ -126,6 +128,8 @@ class _Known(Driver):
         number = self.descriptor(raw)
         if number is None:
             return self.is_open(raw)
+        if not _is_own(number, raw):
+            return False
         try:
             poll = select.poll()
         except AttributeError:  # Windows
@@ -135,9 +139,14 @@ class _Known(Driver):
 
     def cut(self, raw: Any) -> None:
         number = self.descriptor(raw)
-        if number is not None:
-            with socket.socket(fileno=os.dup(number)) as link:
-                link.shutdown(socket.SHUT_RDWR)
+        if number is None:
+            return
+        number = os.dup(number)  # which stays what it is, whatever other threads open and close
+        if not _is_own(number, raw):
+            os.close(number)
+            return
+        with socket.socket(fileno=number) as link:
+            link.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def limited(self, raw: Any, seconds: float) -> Iterator[None]:
@@ -281,6 +290,24 @@ _UNAVAILABLE = "MySQL Connection not available"
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
+
+
+def _socket_of(number: int) -> tuple[int, int] | None:
+    """Tell sockets apart that have the same number one after the other."""
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_own(number: int, raw: Any) -> bool:
+    """Tell whether the number is still that of the connection's own socket.
+
+    mysqlclient goes on to tell the number of a link that it has lost and closed, which may be anybody's by then.
+    """
+    own = getattr(raw, "_own_socket", None)
+    return own is not None and _socket_of(number) == own
 
 
 def _text(value: Any) -> str:

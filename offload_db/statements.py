@@ -277,6 +277,27 @@ class Link:
         call = StoppableCall(self.raw, self.driver, self.identity, killable=True)
         self._workers.run("kill", partial(self._killer.end, call), shield=True)
 
+    def skip_unread(self) -> None:
+        """End the result that is being read, on the worker: it is to be rolled back, so nobody will read on.
+
+        Of many rows none are waited for: the statement is killed.
+        """
+        driver, raw = self.driver, self.raw
+        if not driver.unread(raw):
+            return
+        try:
+            if driver.skip_few(raw):
+                return
+            call = StoppableCall(raw, driver, self.identity, killable=True)
+            self._killer.end(call)
+            if call.killed:
+                driver.skip_killed(raw)
+                if self.identity is not None and not self.identity.by_query:
+                    driver.absorb(raw)
+        except Exception as error:
+            if not driver.in_step(error):  # else it is how the result ends
+                raise
+
     def give_up(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
         self.fault = self.fault or "closed"

@@ -34,6 +34,7 @@ OLDEST=(fastapi==0.104.1 starlette==0.27.0 anyio==3.7.1 PyMySQL==1.1.0 SQLAlchem
 OLDEST_OURS=(DBUtils==3.1.0 greenback==1.2.0 prometheus-client==0.17.0 libcst==1.1.0)
 # anyio 3 works with no newer trio, and starlette 0.27 with no newer httpx.
 OLDEST_TOOLS=('trio<0.22' 'httpx<0.28')
+OLDEST_MYSQLCLIENT=mysqlclient==2.2.0
 TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
 EXTRAS=audit,fastapi,sqlalchemy,prometheus,examples,test
 
@@ -238,6 +239,16 @@ newest() {
   make_venv "$1" "$2" --upgrade --upgrade-strategy eager "${NEWEST[@]}"
 }
 
+# add_mysqlclient VENV WORD: install the driver that has to be built; where that can't be done, its tests are skipped.
+add_mysqlclient() {
+  local python=$VENVS/$1/bin/python log=$VENVS/$1/mysqlclient.log
+  "$python" -c 'import MySQLdb' 2>/dev/null && return
+  if ! { ensure_client_library && "$python" -m pip install --quiet "$2"; } >"$log" 2>&1; then
+    printf 'note: mysqlclient could not be built for %s, its tests are skipped; why is in %s and %s\n' "$1" "$log" \
+      "$VENVS/apt.log"
+  fi
+}
+
 choose_python
 printf 'main Python: %s (%s)\n' "$PYTHON" "$("$PYTHON" -V)"
 ensure_server
@@ -283,6 +294,8 @@ if [ -z "$QUICK" ]; then
   done
   JOBS=()
 fi
+add_mysqlclient tests mysqlclient
+[ -n "$QUICK" ] || add_mysqlclient oldest "$OLDEST_MYSQLCLIENT"
 printf -- '--- done (%s s)\n' $((SECONDS - STAGE_BEGAN))
 start_server
 

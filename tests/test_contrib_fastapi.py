@@ -497,6 +497,24 @@ def test_gaps_of_the_middleware(wrap: bool) -> None:
     assert kinds(find_gaps(app)) == ALWAYS
 
 
+@pytest.mark.parametrize(
+    ("start", "listed"),
+    [
+        (lambda: asyncio.shield(child()), True),
+        (lambda: asyncio.wait_for(child(), 1), sys.version_info < (3, 12)),
+        (lambda: next(asyncio.create_task(each()) for each in [child]), True),
+        (lambda: asyncio.timeout(1), False),  # type: ignore[attr-defined,unused-ignore]  # nothing calls it
+    ],
+    ids=["shield", "wait_for", "inside of a function", "timeout"],
+)
+def test_gaps_of_tasks(start: Callable[[], Any], listed: bool) -> None:
+    """A handler that starts a task is listed, whatever starts it; not one that only seems to."""
+    app = FastAPI()
+    app.add_middleware(OffloadMiddleware)
+    app.get("/task")(start)
+    assert kinds(find_gaps(app)) == [("task", "/task")] * listed
+
+
 def test_gaps_of_paths() -> None:
     """Routes that the middleware leaves out are listed as if it were not there."""
     app = backend(APIRouter(), offload)

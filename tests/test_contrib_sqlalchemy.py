@@ -19,6 +19,7 @@ from pymysql.cursors import DictCursor
 import offload_db
 from offload_db import ConfigurationError, ConnectionLost, OffloadPool, offload
 from tests.conftest import MySQL
+from tests.faults.proxy import Proxy
 from tests.support import (
     PLACES,
     QUICK,
@@ -330,6 +331,22 @@ async def test_streaming(place: str, pool: OffloadPool, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
+async def test_leaving_a_long_result(place: str, pool: OffloadPool, engine: Engine) -> None:
+    """An error amid a long stream of rows reaches the caller; the rest of the rows is not waited for."""
+    rows = sa.text("SELECT seq, REPEAT('x', 9999) AS text FROM seq_1_to_9000000")
+
+    def use() -> None:
+        with engine.connect() as connection:
+            for row in connection.execution_options(stream_results=True, max_row_buffer=2).execute(rows):
+                raise LookupError(row.seq)
+
+    with pytest.raises(LookupError, match="1"):
+        await run_at(place, use)
+    assert pool.statistics().kills == 1
+    assert pool.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
 async def test_events(place: str, engine: Engine) -> None:
     """``connect`` comes once for each connection of the driver's, with an ``info`` that lasts; the others each time."""
     seen: list[str] = []
@@ -499,6 +516,27 @@ async def test_lost_connections(place: str, pre_ping: bool, pool: OffloadPool, m
 
     await run_at(place, use)
     assert pool.statistics().in_use == 0
+
+
+async def test_a_rollback_that_nobody_answers(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up after a while, as a connection that is lost, and the session goes on with another one."""
+    monkeypatch.setattr("offload_db.contrib.sqlalchemy.ROLLBACK_TIMEOUT", 0.2)
+    monkeypatch.setattr("offload_db.kills.PATIENCE", 0.2)
+    with Proxy((database["host"], database["port"])) as proxy, pool_of(2, {**database, **proxy.address}) as pool:
+
+        @offload
+        async def handler() -> None:
+            with orm.Session(create_engine(pool)) as session:
+                assert session.scalar(sa.text("SELECT 4")) == 4
+                proxy.blackhole()
+                with pytest.raises(exc.OperationalError, match="took longer") as caught:
+                    session.rollback()
+                assert caught.value.connection_invalidated
+                proxy.flow()
+                assert session.scalar(sa.text("SELECT 5")) == 5
+
+        await handler()
+        assert pool.statistics().in_use == 0
 
 
 async def test_checkout_timeouts_and_lanes(database: dict[str, Any]) -> None:

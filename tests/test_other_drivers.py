@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -171,6 +172,26 @@ async def test_lost_connections(place: str, pool: OffloadPool, driver: Any, mysq
 
     await run_at(place, use)
     assert dict(pool.statistics().discards) == {"lost": 1, "dead_idle": 1}
+
+
+def test_a_lost_link_is_closed_without_harm_to_others(pool: OffloadPool, driver: Any, mysql: MySQL) -> None:
+    """What another part of the program opens under the number of a lost link's socket stays open."""
+    opened: list[socket.socket] = []
+    before = {each for each in os.listdir("/dev/fd") if each.isdigit()}
+    with pool.connection() as connection:
+        raw = connection.driver_connection
+        mysql.kill_connection(int(value(connection, "SELECT CONNECTION_ID()")))
+        with pytest.raises(driver.Error):
+            raw.cursor().execute("SELECT 1")
+        for _ in before:  # the lowest numbers that are free are given out first
+            opened.extend(socket.socketpair())
+        driver_of(raw).abandon(raw)
+    pool.close()
+    for one, other in zip(opened[::2], opened[1::2], strict=True):
+        one.sendall(b"still there")
+        assert other.recv(100) == b"still there"
+        one.close()
+        other.close()
 
 
 @pytest.mark.parametrize("place", PLACES)

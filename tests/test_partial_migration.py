@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pymysql
 import pytest
 from dbutils.pooled_db import PooledDB
 
 import offload_db
 from offload_db import lanes
+from tests.support import settled
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +74,56 @@ async def test_after_one_refusal_an_undecorated_handler_finds_a_connection_under
             assert query(pool) == (1,)
             await anyio.lowlevel.checkpoint()
         finished = True
+    pool.close()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_what_idle_threads_hold_cannot_be_waited_for_on_the_loop(waiting: bool, database: dict[str, Any]) -> None:
+    """Connections of generator dependencies come back through the loop: its thread does not stand still for them.
+
+    The threads that took them rest, or one of them waits for another request's connection.
+    """
+    pool = make_pool(database, size=2)
+
+    def dependency() -> Any:
+        with pool.connection() as connection:
+            yield connection
+
+    dependencies = [contextmanager(dependency)() for _ in range(3)]
+    for each in dependencies[:2]:
+        await anyio.to_thread.run_sync(each.__enter__)
+    async with anyio.create_task_group() as group:
+        if waiting:
+            group.start_soon(anyio.to_thread.run_sync, dependencies[2].__enter__)
+            await settled(lambda: pool.statistics().waiting)
+        else:
+            del dependencies[2]
+        started = time.monotonic()
+        with pytest.raises(offload_db.CheckoutTimeout, match=r"put @offload_db\.offload on the handler"):
+            query(pool)
+        assert time.monotonic() - started < 10  # of the 30 s of the checkout_timeout
+        for each in dependencies[:2]:
+            await anyio.to_thread.run_sync(each.__exit__, None, None, None)
+    for each in dependencies[2:]:
+        await anyio.to_thread.run_sync(each.__exit__, None, None, None)
+    assert query(pool) == (1,)
+    pool.close()
+
+
+async def test_what_a_busy_thread_holds_is_waited_for_on_the_loop(database: dict[str, Any]) -> None:
+    """A thread that works on gives its connection back by itself, however long that takes."""
+    pool = make_pool(database, size=1)
+    taken = threading.Event()
+
+    def work() -> None:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            taken.set()
+            cursor.execute("SELECT SLEEP(0.5)")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.to_thread.run_sync, work)
+        await settled(taken.is_set)
+        assert query(pool) == (1,)
     pool.close()
 
 

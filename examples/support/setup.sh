@@ -100,3 +100,18 @@ ensure_server() {
   die "no MariaDB server program was found: install one (Debian, Ubuntu: apt-get install mariadb-server)," \
     "or set MYSQL_HOST, MYSQL_PORT, MYSQL_USER and MYSQL_PASSWORD to a server whose user may create databases"
 }
+
+have_client_library() {
+  pkg-config --exists libmariadb 2>/dev/null || pkg-config --exists mysqlclient 2>/dev/null
+}
+
+# ensure_client_library: see to what mysqlclient is built with; fail where it can't be had.
+ensure_client_library() {
+  have_client_library && return
+  command -v apt-get >/dev/null 2>&1 && as_root true || return 1
+  mkdir -p "$VENVS"
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends
+    gcc libc6-dev libmariadb-dev pkg-config)
+  { as_root "${install[@]}" || { as_root apt-get update -qq && as_root "${install[@]}"; }; } >>"$VENVS/apt.log" 2>&1
+  have_client_library
+}

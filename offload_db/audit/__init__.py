@@ -4,8 +4,8 @@
 or executed, and nothing of the rest of the library is needed. The way through the files:
 
 ``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
-``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them; ``context`` answers what the
-``rules`` ask.
+``outside``, ``annotations``, ``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
+``context`` answers what the ``rules`` ask.
 """
 
 from __future__ import annotations

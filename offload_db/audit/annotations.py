@@ -1,6 +1,6 @@
 """What annotations and dependencies say that parameters and results are.
 
-Stands on ``calling.py``; ``expressions.py`` evaluates the names in them.
+Stands on ``outside.py``; ``expressions.py`` evaluates the names in them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import abc
 import ast
 from collections.abc import Sequence
 
-from .calling import Calling
 from .lookup import last_name
 from .model import (
     NOTHING,
@@ -24,6 +23,7 @@ from .model import (
     Values,
     instance,
 )
+from .outside import Outside
 from .project import Project
 
 DEPENDS = frozenset(
@@ -37,7 +37,7 @@ _YIELDING = frozenset(
 _SEQUENCES = frozenset({"list", "List", "Sequence", "tuple", "Tuple", "set", "Set", "deque"})
 
 
-class Annotations(Calling, abc.ABC):
+class Annotations(Outside, abc.ABC):
     """Reads annotations and ``Depends(…)``."""
 
     def __init__(self, project: Project) -> None:
@@ -114,9 +114,17 @@ class Annotations(Calling, abc.ABC):
         wanted = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg == "dependency"), None)
         if wanted is None:
             return self.annotation(annotation)
+        found, scopes = self.depended(wanted)
+        for scope in scopes:
+            if scope not in self.scope.dependencies:
+                self.scope.dependencies.append(scope)
+        return found
+
+    def depended(self, wanted: ast.expr) -> tuple[Values, list[Scope]]:
+        """Return what ``Depends(wanted)`` gives, and the functions that it has called."""
         found: set[Value] = set()
+        scopes: list[Scope] = []
         for value in self.evaluate(wanted):
-            scopes: list[Scope] = []
             if isinstance(value, FunctionRef):
                 scopes.append(value.scope)
                 found |= self.read(value.scope.yields if value.scope.is_generator else value.scope.returns)
@@ -129,10 +137,9 @@ class Annotations(Calling, abc.ABC):
                 inits = self.member(instance(value.scope), "__init__") or ()
                 scopes += [inner.scope for inner in inits if isinstance(inner, FunctionRef)]
                 found |= self.object_of(value)
-            for scope in scopes:
-                if scope not in self.scope.dependencies:
-                    self.scope.dependencies.append(scope)
-        return frozenset(found)
+            else:
+                found |= self.handed_out(value)  # Depends(pool.connection)
+        return frozenset(found), sorted(scopes, key=Scope.place)
 
 
 def external_names(values: Values) -> set[str]:

@@ -1,19 +1,19 @@
-"""What a call does: which audited functions it enters and with what, what a library's function blocks on and returns.
+"""What a call of audited code or of a database object does: whom it enters, with what, and what it blocks on.
 
-Stands on ``lookup.py``; ``interpret.py`` evaluates the arguments.
+Stands on ``lookup.py``; what libraries do is in ``outside.py``.
 """
 
 from __future__ import annotations
 
+import abc
 import ast
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import libraries
-from .lookup import Lookup, last_name
+from .lookup import Lookup
 from .model import (
-    LOCK,
+    FOREIGN,
     NOTHING,
     OPAQUE,
     AppMethod,
@@ -28,44 +28,15 @@ from .model import (
     Generated,
     Instance,
     Method,
-    Offload,
     Scope,
     Value,
     Values,
     app_value,
     database,
-    decorating,
     function_ref,
     generated,
     instance,
 )
-
-_CURSOR_NAME = re.compile(r"(^|_)(cur|curs|cursor|conn|cnx|connection)\d?$")
-_CURSOR_METHODS = {
-    "execute": "statement", "executemany": "statement", "callproc": "statement", "fetchone": "fetch",
-    "fetchmany": "fetch", "fetchall": "fetch", "commit": "transaction", "rollback": "transaction",
-}  # fmt: skip
-_SAME = frozenset(
-    {"contextlib.closing", "contextlib.contextmanager", "contextlib.asynccontextmanager", "contextlib.nullcontext",
-     "copy.copy", "functools.lru_cache", "functools.cache", "asyncio.shield", "asyncio.wait_for",
-     "asyncio.create_task", "asyncio.ensure_future", "inspect.unwrap", "builtins.reversed", "builtins.iter",
-     "sqlalchemy.text"}
-)  # fmt: skip
-_COLLECTIONS = frozenset(
-    {"builtins.list", "builtins.tuple", "builtins.set", "builtins.sorted", "builtins.frozenset", "queue.Queue",
-     "queue.LifoQueue", "queue.SimpleQueue", "collections.deque", "builtins.dict", "collections.defaultdict",
-     "collections.OrderedDict", "weakref.WeakValueDictionary"}
-)  # fmt: skip
-_ITERATING = frozenset(
-    {"builtins.list", "builtins.tuple", "builtins.set", "builtins.sorted", "builtins.len", "builtins.sum",
-     "builtins.any", "builtins.all", "builtins.dict"}
-)  # fmt: skip
-_CALLING = frozenset(
-    {"builtins.map", "builtins.filter", "builtins.sorted", "builtins.min", "builtins.max", "functools.reduce"}
-)
-_HANDING = frozenset({"run_in_threadpool", "to_thread", "run_sync", "run_in_executor", "submit", "sync_to_async"})
-_STORING = frozenset({"append", "appendleft", "add", "put", "put_nowait", "insert", "extend"})
-_TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values", "setdefault", "copy"})
 
 
 @dataclass(slots=True)
@@ -92,14 +63,20 @@ class Outcome:
     values: set[Value]
     targets: list[Scope]
     effects: list[Effect]
+    iterated: list[Scope] = field(default_factory=list)  # generators that it runs
 
     def effect(self) -> Effect | None:
         """Return the one effect that stands for all: that of what is offloaded, if anything is."""
+        order = {"statement": 0, "connect": 1, "transaction": 2}
         ranks = {"offloaded": 0, "wrappable": 1, "raw": 2, "unknown": 3}
-        return min(self.effects, key=lambda effect: ranks[effect.reach], default=None)
+        return min(
+            self.effects,
+            key=lambda effect: (ranks[effect.reach], order.get(effect.kind, 9), effect.driver),
+            default=None,
+        )
 
 
-class Calling(Lookup):
+class Calling(Lookup, abc.ABC):
     """Calls values."""
 
     def containers(self, node: ast.AST, items: int = 0) -> Container:
@@ -128,8 +105,36 @@ class Calling(Lookup):
         for values in arguments.all():
             for value in values:
                 if isinstance(value, FunctionRef):
-                    self._called_back(value, node, arguments, outcome)
+                    self._called_back(value, arguments, outcome)
+        self._runs_generators(node, callee, arguments, outcome)
         return outcome
+
+    # --- what libraries do, see ``outside.py``
+
+    @abc.abstractmethod
+    def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
+        """Call something of a library."""
+
+    @abc.abstractmethod
+    def _by_name(
+        self,
+        node: ast.Call,
+        func: ast.Attribute,
+        inside: Values,
+        arguments: Arguments,
+        outcome: Outcome,
+        *,
+        unknown: bool,
+    ) -> None:
+        """Call a method of which only the name tells something."""
+
+    @abc.abstractmethod
+    def _runs_generators(self, node: ast.Call, callee: Values, arguments: Arguments, outcome: Outcome) -> None:
+        """Run the generators that a library is given."""
+
+    @abc.abstractmethod
+    def _offload(self, values: Values, mode: str, line: int) -> Values:
+        """Take notice that functions are offloaded."""
 
     # --- one value
 
@@ -150,9 +155,16 @@ class Calling(Lookup):
         elif isinstance(value, External):
             self._external(value.name, node, arguments, outcome)
         elif isinstance(value, Decorating):
-            outcome.values |= self._offload(arguments.first(), value.mode, node.lineno)
+            given = self._offload(arguments.first(), value.mode, node.lineno)
+            outcome.values |= given if arguments.positional else {value}
+        elif isinstance(value, AppMethod) and value.name == "add_resource":
+            outcome.values.add(
+                app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
+            )
         elif isinstance(value, AppMethod) or value is OPAQUE:
             outcome.values.add(OPAQUE)
+        elif value is FOREIGN:
+            outcome.values.add(FOREIGN)
 
     def _enter(self, value: FunctionRef, arguments: Arguments, outcome: Outcome) -> None:
         scope = value.scope
@@ -230,90 +242,19 @@ class Calling(Lookup):
         if gives:
             outcome.values.add(database(gives, owner.driver, owner.reach))
 
-    # --- what comes from outside
-
-    def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
-        first = arguments.first()
-        if made := libraries.maker(name):
-            kind, driver, reach, does = made
-            given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
-            if "offloaded" in given:
-                reach = "offloaded"
-            outcome.values.add(database(kind, driver, reach))
-            if does:
-                outcome.effects.append(Effect(does, driver, reach))
-        elif name in libraries.PANDAS:
-            outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
-            outcome.values.add(OPAQUE)
-        elif name in libraries.APPS:
-            where = (self.scope.module.shown, node.lineno, node.col_offset)
-            outcome.values.add(app_value(where, *libraries.APPS[name]))
-        elif name in libraries.LOCKS:
-            outcome.values.add(LOCK)
-        elif name == "offload_db.offload":
-            outcome.values |= self._offload(first, _mode(node), node.lineno) if node.args else {decorating(_mode(node))}
-        elif name == "offload_db.blocking":
-            for value in first:
-                if isinstance(value, FunctionRef):
-                    value.scope.hops = True
-            outcome.values |= {value for value in first if isinstance(value, FunctionRef)} or {OPAQUE}
-        else:
-            if effect := libraries.blocks_elsewhere(name):
-                outcome.effects.append(effect)
-            self._builtin(name, node, arguments, outcome)
-
-    def _offload(self, values: Values, mode: str, line: int) -> Values:
-        for value in values:
-            if isinstance(value, FunctionRef) and value.scope.offload is None:
-                value.scope.offload = Offload(mode, line)
-        return values
-
-    @staticmethod
-    def _reach(arguments: Arguments) -> str:
-        given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
-        return next((reach for reach in ("offloaded", "wrappable") if reach in given), "raw")
-
-    def _builtin(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
-        first = arguments.first()
-        if name in _SAME or name.endswith(".OffloadMiddleware"):
-            outcome.values |= first
-        elif name == "typing.cast":
-            outcome.values |= arguments.positional[1] if len(arguments.positional) > 1 else NOTHING
-        elif name == "functools.partial":
-            rest = Arguments(arguments.positional[1:], arguments.named)
-            for value in first:
-                if isinstance(value, FunctionRef):
-                    self.bind(value.scope, rest, 1 if value.bound else 0)
-            outcome.values |= first
-        elif name == "builtins.super":
-            outcome.values |= self._super()
-        elif name == "builtins.getattr" and len(node.args) > 1:
-            key = node.args[1]
-            if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                for value in first:
-                    outcome.values |= self.attribute(value, key.value, node.args[0])
-        elif name in ("builtins.next", "builtins.anext"):
-            for value in first:
-                outcome.values |= self.elements(value)
-        elif name in _COLLECTIONS:
-            made = self.containers(node)
-            for value in first:
-                self.grow(made.rest, self.elements(value))
-            outcome.values.add(made)
-        else:
-            outcome.values.add(OPAQUE)
-        if name in _ITERATING:
-            for value in first:
-                self._iterate(value, node.args[0], outcome)
-        if name in _CALLING:
-            elements: set[Value] = set()
-            for values in arguments.positional[1:]:
-                for value in values:
-                    elements |= self.elements(value)
-            for value in {*first, *arguments.named.get("key", NOTHING)}:
-                self._call(value, node, Arguments([frozenset(elements)], {}), outcome)
+    def protocol(self, value: Value, name: str, outcome: Outcome) -> None:
+        """Enter what an operator calls: ``__getitem__`` and the like of an audited class."""
+        for inner in (self.member(value, name) or ()) if isinstance(value, Instance) else ():
+            if isinstance(inner, FunctionRef):
+                self._enter(inner, Arguments((), {}), outcome)
+                if inner.scope.is_lazy:
+                    outcome.iterated.append(inner.scope)
 
     def _iterate(self, value: Value, node: ast.expr, outcome: Outcome) -> None:
+        if isinstance(value, Instance):
+            self.protocol(value, "__iter__", outcome)
+        if isinstance(value, Generated) and value.scope.is_lazy:
+            outcome.iterated.append(value.scope)
         does = libraries.ITERATED.get(value.kind) if isinstance(value, Database) else None
         # A call that fetches is noted by itself.
         if isinstance(value, Database) and does and (does == "statement" or not isinstance(node, ast.Call)):
@@ -335,73 +276,14 @@ class Calling(Lookup):
         """Return what iterating over a value gives."""
         if isinstance(value, Generated):
             return self.read(value.scope.yields)
+        if isinstance(value, Instance):
+            refs = [ref for ref in self.member(value, "__iter__") or () if isinstance(ref, FunctionRef)]
+            return frozenset(one for ref in refs for one in self.read(ref.scope.yields))
         if isinstance(value, Database) and value.kind == "peewee_query":
             return frozenset((database("peewee_model", value.driver, value.reach),))
         return super().elements(value)
 
-    # --- what only its name tells
-
-    def _by_name(
-        self,
-        node: ast.Call,
-        func: ast.Attribute,
-        inside: Values,
-        arguments: Arguments,
-        outcome: Outcome,
-        *,
-        unknown: bool,
-    ) -> None:
-        name = func.attr
-        if name in ("enter_context", "enter_async_context"):
-            for value in arguments.first():
-                outcome.values |= self.entered(value)
-        elif name in _HANDING:
-            self._handed(arguments, outcome)
-        elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):
-            if "pandas" in self.scope.module.libraries or self._reach(arguments) != "raw":
-                outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
-        elif name in ("create_all", "drop_all"):
-            for value in [value for values in arguments.all() for value in values]:
-                if isinstance(value, Database) and value.kind in ("engine", "sa_connection"):
-                    outcome.effects.append(Effect("statement", value.driver, value.reach))
-        for value in inside:
-            if isinstance(value, Container):
-                self._container(value, name, arguments, outcome)
-        if unknown and not inside and name in _CURSOR_METHODS and _CURSOR_NAME.search(last_name(func.value)):
-            # Nothing is known of the object but its name, in a file that uses a blocking driver and no other.
-            used = self.scope.module.libraries
-            if used & libraries.SYNC_DRIVERS and not used & libraries.OTHER_DRIVERS:
-                outcome.effects.append(Effect(_CURSOR_METHODS[name], "unknown", "unknown"))
-
-    def _container(self, value: Container, name: str, arguments: Arguments, outcome: Outcome) -> None:
-        if name in _STORING:
-            for values in arguments.positional:
-                self.grow(value.rest, values)
-        elif name in _TAKING:
-            outcome.values |= self.elements(value)
-            for values in arguments.positional[1:]:
-                self.grow(value.rest, values)
-        elif name == "items":
-            outcome.values.add(value)
-
-    def _handed(self, arguments: Arguments, outcome: Outcome) -> None:
-        """Learn what a function returns that runs in a thread: it does not block here, but its result is used here."""
-        for number, values in enumerate(arguments.positional):
-            given = [value for value in values if isinstance(value, (FunctionRef, Method, External))]
-            rest = Arguments(arguments.positional[number + 1 :], arguments.named)
-            inner = Outcome(set(), [], [])
-            for value in given:
-                if isinstance(value, FunctionRef):
-                    self._enter(value, rest, inner)
-                elif isinstance(value, Method):
-                    self._method(value, inner)
-                elif made := libraries.maker(value.name):
-                    inner.values.add(database(*made[:3]))
-            if given:
-                outcome.values |= inner.values
-                return
-
-    def _called_back(self, value: FunctionRef, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
+    def _called_back(self, value: FunctionRef, arguments: Arguments, outcome: Outcome) -> None:
         """Enter a function that is given to one that calls it."""
         for target in list(outcome.targets):
             if not target.called_parameters:
@@ -428,13 +310,6 @@ class Calling(Lookup):
                     if isinstance(inner, FunctionRef):
                         return self.result(inner.scope) or frozenset((value,))
         return frozenset((value,))
-
-
-def _mode(node: ast.Call) -> str:
-    for keyword in node.keywords:
-        if keyword.arg == "mode" and isinstance(keyword.value, ast.Constant):
-            return str(keyword.value.value)
-    return "bridge"
 
 
 def unbound(scope: Scope) -> Values:

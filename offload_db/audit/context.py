@@ -15,14 +15,16 @@ from .findings import Endpoint, Finding, Handler
 from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
-from .model import Call, Cell, Database, Instance, Opened, Scope, functions
+from .model import App, Call, Cell, Database, Instance, Module, Opened, Scope, functions
 from .routes import find_routes
+from .scan import read
 from .texts import judge, text
 
 _POLLED = re.compile(
     r"/(cache|live|latest|current|realtime|real-time|poll|polling|heartbeat|status|position|positions)$"
     r"|^(/api)?(/v\d+)?/(health|healthz|livez|ready|readyz|ping|metrics)$"
 )
+_APPLICATION = re.compile(r"(^|\.|_)(app|application)(\.(state|ctx))?$")
 _LIGHT = frozenset({"fetch", "cursor", "close", "ping"})
 
 
@@ -45,8 +47,10 @@ class Context:
         for call in self.sites:
             self._sites_of.setdefault(call.scope, []).append(call)
         self._suspends: dict[Scope, bool] = {}
+        self._lines: dict[Module, list[str]] = {}
         self._blocking: dict[Scope, bool] = {}
-        self.shared_cells = {shared.cell for shared in self.shared()}
+        self.shared = self._find_shared()
+        self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
 
     # --- a function
 
@@ -102,18 +106,17 @@ class Context:
 
     def mode(self, scope: Scope) -> str:
         """Return the mode that fits: ``bridge``, ``thread``, or ``either``."""
-        if self.suspends(scope):
+        if self.suspends(scope) or self.unprotected(scope) is not None:
             return "bridge"
         return "thread" if self.blocks_elsewhere(scope) is not None else "either"
 
     def runs_in(self, scope: Scope, depth: int = 0) -> str:
-        """Return the mode in which an offloaded function runs."""
+        """Return the mode in which an offloaded function runs; ``unknown`` where that is computed."""
         if scope.offload is not None:
             return scope.offload.mode
         callers = [c.scope for c in self.graph.callers.get(scope, ()) if c.scope in self.covered]
-        if depth < 5 and callers and all(self.runs_in(caller, depth + 1) == "thread" for caller in callers):
-            return "thread"
-        return "bridge"
+        modes = {self.runs_in(caller, depth + 1) for caller in callers} if depth < 5 else set()
+        return modes.pop() if len(modes) == 1 else "bridge"
 
     def above(self, scope: Scope) -> list[Scope]:
         """Return the asynchronous functions that a function runs in."""
@@ -140,26 +143,33 @@ class Context:
 
     def leaks(self) -> Iterator[tuple[Scope, Opened, str]]:
         """Yield the connections that functions on the loop open and may leave open."""
+        kept = {reader for shared in self.interpreter.shared for reader in self.interpreter.readers(shared.cell)}
         for scope in self.graph.scopes:
             if scope in self.on_loop and scope.kind == "function":
                 for opened in scope.opened:
-                    if not any(target in cell.readers for cell in self.shared_cells for target in opened.targets):
+                    if kept.isdisjoint(opened.targets):
                         how = leak(opened, scope)
                         if how is not None:
                             yield scope, opened, how
 
-    def shared(self) -> list[Shared]:
+    def _find_shared(self) -> list[Shared]:
         """Return where connections and cursors are put that several callers share."""
         kept = self._kept_classes()
         found: dict[Cell, Shared] = {}
         for shared in self.interpreter.shared:
-            readers = {reader for reader in shared.cell.readers if reader.kind in ("function", "lambda")}
+            readers = {
+                reader for reader in self.interpreter.readers(shared.cell) if reader.kind in ("function", "lambda")
+            }
             if shared.cell in found or not readers & self.on_loop:
                 continue
             if "." in shared.name and not self._is_kept(shared, kept):
                 continue
             found[shared.cell] = shared
         return list(found.values())
+
+    def readers(self, shared: Shared) -> list[Scope]:
+        """Return who reads what is shared, in the order of the source."""
+        return sorted(self.interpreter.readers(shared.cell), key=Scope.place)
 
     def _kept_classes(self) -> set[Scope]:
         """Return the classes of which an object is kept for good."""
@@ -169,10 +179,11 @@ class Context:
 
     def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
         node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(
-            ("app.state", "app.ctx", "application")
-        ):
+        if isinstance(node, ast.Attribute) and _APPLICATION.search(ast.unparse(node.value)):
             return True
+        owner = shared.scope.owner
+        if owner is not None and any(isinstance(base, App) for base in self.interpreter.outside_bases(owner)):
+            return True  # an attribute of an application
         return any(
             shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
             for scope in kept
@@ -263,7 +274,7 @@ class Context:
             rule,
             scope.module.shown,
             line,
-            getattr(node, "col_offset", 0) + 1,
+            self._column(scope.module, line, getattr(node, "col_offset", 0)),
             scope.qualname,
             call,
             severity,
@@ -278,6 +289,14 @@ class Context:
             stays=stays,
             end_line=getattr(node, "end_lineno", line) or line,
         )
+
+    def _column(self, module: Module, line: int, offset: int) -> int:
+        """Return the column of a place, in characters from 1: `ast` counts the bytes of UTF-8."""
+        lines = self._lines.get(module)
+        if lines is None:
+            lines = self._lines[module] = read(module.path).split("\n")
+        text = lines[line - 1] if line <= len(lines) else ""
+        return len(text.encode()[:offset].decode(errors="ignore")) + 1
 
     def handlers(self) -> list[Handler]:
         """Return every asynchronous function that answers a request or blocks."""
@@ -323,18 +342,29 @@ class Context:
         return None
 
     def _shares(self, scope: Scope) -> bool:
-        seen = {scope}
+        return any(one in readers for one in self._below(scope) for readers in self._sharing.values())
+
+    def unprotected(self, scope: Scope) -> str | None:
+        """Return a connection of its own that a function shares with others, and that no pool protects."""
+        for one in self._below(scope):
+            for shared in self.shared:
+                if one in self._sharing[shared.cell] and any(
+                    isinstance(value, Database) and value.reach == "raw" for value in shared.cell.values
+                ):
+                    return f"the {shared.kind.removeprefix('sa_')} {shared.name}"
+        return None
+
+    def _below(self, scope: Scope) -> list[Scope]:
+        """Return a function and the plain functions that it calls, however deep."""
+        found = {scope: None}
         waiting = [scope]
         while waiting:
-            one = waiting.pop()
-            if any(one in cell.readers for cell in self.shared_cells):
-                return True
-            for call in one.calls:
+            for call in waiting.pop().calls:
                 for target in call.targets if not call.passed else ():
-                    if not target.is_async and target not in seen:
-                        seen.add(target)
+                    if not target.is_async and target not in found:
+                        found[target] = None
                         waiting.append(target)
-        return False
+        return list(found)
 
 
 def _argument(call: Call, scope: Scope, name: str) -> ast.expr | None:

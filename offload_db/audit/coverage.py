@@ -75,7 +75,11 @@ def _is_covered(scope: Scope, graph: Graph, found: set[Scope]) -> bool:
     for call in calls:
         if call.scope.kind == "module" and call.passed:
             continue  # a registration, which is a route if it can be seen
-        if call.passed:
+        if call.streamed:
+            entries = graph.entries(call.scope)
+            if not entries or not all(route.streams for route in entries):
+                return False
+        elif call.passed:
             if not _request_is_bridged(call.scope, graph) or not call.text.endswith("add_task"):
                 return False
         elif call.spawner is not None or call.scope not in found:

@@ -6,6 +6,7 @@ Needs LibCST, whose trees keep every space and comment. What to change is decide
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,9 @@ def apply(source: bytes, edits: Edits) -> bytes:
     except cst.ParserSyntaxError as error:
         raise EditError(f"LibCST does not parse it: {error.message}") from error
     wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
-    transformer = _Transformer(edits, wrapper.resolve(PositionProvider), source.decode(tree.encoding).splitlines())
+    # Form feeds and the like end no line for Python, but do for str.splitlines.
+    lines = re.split(r"\r\n|\r|\n", source.decode(tree.encoding))
+    transformer = _Transformer(edits, wrapper.resolve(PositionProvider), lines)
     changed = wrapper.module.visit(transformer)
     if transformer.missing():
         raise EditError(f"the code at {sorted(transformer.missing())} was not found")

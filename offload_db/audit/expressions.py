@@ -1,6 +1,6 @@
 """What expressions may evaluate to, and the calls that are made on the way.
 
-Stands on ``calling.py``; ``interpret.py`` runs the statements.
+Stands on ``annotations.py``; ``interpret.py`` runs the statements.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
 from .calling import Arguments, Outcome, unbound
-from .lookup import last_name
+from .lookup import holder, last_name
 from .model import (
+    FOREIGN,
     LOCK,
     NOTHING,
     OPAQUE,
+    App,
     AppMethod,
     Call,
     Cell,
@@ -26,13 +28,17 @@ from .model import (
     Effect,
     External,
     FunctionRef,
+    Generated,
     Instance,
     LockUse,
+    Method,
     ModuleRef,
     Scope,
     Value,
     Values,
+    instance,
 )
+from .outside import sends_later
 from .project import Project
 
 
@@ -124,21 +130,37 @@ class Expressions(Annotations):
                 self.scope.spawners.append(node)
         elif spawner is not None and not isinstance(node.func, ast.Name | ast.Attribute):
             self.spawner = None
-        positional = [self.evaluate(argument) for argument in node.args]
-        named = {keyword.arg or "": self.evaluate(keyword.value) for keyword in node.keywords}
+        positional = [self._given(argument, node) for argument in node.args]
+        named = {keyword.arg or "": self._given(keyword.value, node) for keyword in node.keywords}
         here, self.spawner = self.spawner, spawner
         arguments = Arguments(positional, named)
         if LOCK in inside:
             self._lock_method(node)
         outcome = self.apply(node, callee, arguments, inside)
+        if awaited and callee and all(isinstance(value, Method) or value is FOREIGN for value in callee):
+            # Who awaits `session.execute(…)` has a session of the asyncio extension, and its result is here already.
+            outcome.values = {FOREIGN if isinstance(value, Database) else value for value in outcome.values}
+        if len(node.args) > 2 and external_names(callee) & libraries.TORNADO_RULES:
+            self._initialize(positional[1], node.args[2])
         if self.recording:
-            if self._is_parameter(node.func):
+            if self._is_parameter(node.func) and not any(isinstance(value, Instance) for value in callee):
                 outcome.targets.clear()  # who is called depends on the caller: see Calling._called_back
             self.record(node, outcome, awaited=awaited, sql=node.args[0] if node.args else None)
+            if sends_later(node):
+                self._streams(node, arguments)
             self._references(node, callee, outcome, arguments, here if here is node else None)
-            if self._concerns_frameworks(node, callee):
+            if self._concerns_frameworks(node, callee) or id(node.func) in self.framework_calls:
                 self.framework_calls[id(node)] = FrameworkCall(self.scope, node, callee, arguments)
         return frozenset(outcome.values)
+
+    def _given(self, argument: ast.expr, node: ast.Call) -> Values:
+        """Return what an argument may be. A response runs a generator expression later, in a thread."""
+        if not isinstance(argument, ast.GeneratorExp) or not sends_later(node):
+            return self.evaluate(argument)
+        before, self.recording = self.recording, False
+        values = self.evaluate(argument)
+        self.recording = before
+        return values
 
     @staticmethod
     def _concerns_frameworks(node: ast.Call, callee: Values) -> bool:
@@ -171,7 +193,9 @@ class Expressions(Annotations):
         if not self.recording:
             return
         effect = None if awaited else outcome.effect()  # what is awaited is no blocking driver
-        targets = tuple(target for target in outcome.targets if _enters(target, awaited=awaited))
+        entered = [target for target in outcome.targets if _enters(target, awaited=awaited)]
+        # Values have no order of their own, reports have.
+        targets = tuple(sorted({*entered, *outcome.iterated}, key=Scope.place))
         if effect is None and not targets:
             return
         func = node.func if isinstance(node, ast.Call) else node
@@ -180,6 +204,13 @@ class Expressions(Annotations):
             self.scope, node, dotted(func), effect, targets, awaited, self.loops, tuple(self.locks), spawner, sql
         )
         self.scope.calls.append(call)
+
+    def _streams(self, node: ast.Call, arguments: Arguments) -> None:
+        """Note the asynchronous generators that a response is given: they run when its handler is over."""
+        given = [value.scope for values in arguments.all() for value in values if isinstance(value, Generated)]
+        targets = tuple(sorted({scope for scope in given if scope.is_async}, key=Scope.place))
+        if targets:
+            self.scope.calls.append(Call(self.scope, node, dotted(node.func), targets=targets, streamed=True))
 
     def _references(
         self, node: ast.Call, callee: Values, outcome: Outcome, arguments: Arguments, spawner: ast.Call | None
@@ -204,9 +235,30 @@ class Expressions(Annotations):
 
     def _tuple(self, node: ast.Tuple) -> Values:
         made = self.containers(node, len(node.elts))
-        for item, element in zip(made.items, node.elts, strict=True):
-            self.grow(item, self.evaluate(element))
+        values = [self.evaluate(element) for element in node.elts]
+        for item, found in zip(made.items, values, strict=True):
+            self.grow(item, found)
+        if len(node.elts) > 2:
+            self._initialize(values[1], node.elts[2])
         return frozenset((made,))
+
+    def _initialize(self, handlers: Values, settings: ast.expr) -> None:
+        """Give Tornado's ``initialize`` what a route names: ``(r"/path", Handler, dict(db=db))``."""
+        for value in handlers:
+            for inner in (
+                (self.member(instance(value.scope), "initialize") or ()) if isinstance(value, ClassRef) else ()
+            ):
+                if isinstance(inner, FunctionRef):
+                    self.bind(inner.scope, Arguments((), self._entries(settings)), 1)
+
+    def _entries(self, node: ast.expr) -> dict[str, Values]:
+        """Return what a dictionary holds, by its keys."""
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            return {str(k.value): self.evaluate(v) for k, v in pairs if isinstance(k, ast.Constant)}
+        if isinstance(node, ast.Call) and last_name(node.func) == "dict":
+            return {keyword.arg: self.evaluate(keyword.value) for keyword in node.keywords if keyword.arg}
+        return {}
 
     def _list(self, node: ast.List | ast.Set) -> Values:
         made = self.containers(node)
@@ -223,7 +275,7 @@ class Expressions(Annotations):
         return frozenset((made,))
 
     def _starred(self, node: ast.Starred) -> Values:
-        return frozenset(element for value in self.evaluate(node.value) for element in self.elements(value))
+        return self.iterate(node.value)
 
     def _subscript(self, node: ast.Subscript) -> Values:
         found: set[Value] = set()
@@ -235,6 +287,11 @@ class Expressions(Annotations):
                 found |= self.read(value.items[index]) if exact else self.elements(value)  # type: ignore[index]  # as `exact` says
             elif isinstance(value, External) and value.name.endswith(".Annotated"):
                 return self._annotated(node)
+            elif isinstance(value, Instance):
+                outcome = Outcome(set(), [], [])
+                self.protocol(value, "__getitem__", outcome)
+                self.record(node, outcome)
+                found |= outcome.values
             elif isinstance(value, ClassRef):
                 found.add(value)  # Repository[Truck]
             elif isinstance(value, External):
@@ -244,7 +301,7 @@ class Expressions(Annotations):
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
         elif not found and isinstance(node.slice.value, str):
-            cell = self.loose.get(f"{last_name(node.value)}[{node.slice.value}]")
+            cell = self.loose.get(f"{holder(node.value)}[{node.slice.value}]")
             return self.read(cell) if cell is not None else NOTHING
         return frozenset(found)
 
@@ -293,9 +350,7 @@ class Expressions(Annotations):
         return frozenset(outcome.values)
 
     def _yield(self, node: ast.Yield | ast.YieldFrom) -> Values:
-        values = self.evaluate(node.value)
-        if isinstance(node, ast.YieldFrom):
-            values = frozenset(element for value in values for element in self.elements(value))
+        values = self.iterate(node.value) if isinstance(node, ast.YieldFrom) else self.evaluate(node.value)
         self.grow(self.scope.yields, values)
         return NOTHING
 
@@ -309,17 +364,21 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     self.grow(base.scope.attribute(target.attr), values)
+                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
+                        self._keep(f"app.{target.attr}", values)
                 elif isinstance(base, ModuleRef):
                     self.grow(base.module.scope.cell(target.attr), values)
-            self._keep(f"{last_name(target.value)}.{target.attr}", values)
+            self._keep(f"{holder(target.value)}.{target.attr}", values)
         elif isinstance(target, ast.Subscript):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
-                self._keep(f"{last_name(target.value)}[{target.slice.value}]", values)
+                self._keep(f"{holder(target.value)}[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):
-            self.bind_target(target.value, values)
+            made = self.containers(target)
+            self.grow(made.rest, values)
+            self.bind_target(target.value, frozenset((made,)))
         elif isinstance(target, (ast.Tuple, ast.List)):
             for number, part in enumerate(target.elts):
                 parts: set[Value] = set()
@@ -349,6 +408,8 @@ def _enters(target: Scope, *, awaited: bool) -> bool:
     """Tell whether calling a function runs it here and now: a decorator may have made it something to wait for."""
     if target.is_async:
         return True
+    if target.is_lazy:
+        return False
     return not (target.offload or "hands" in target.decorators or (awaited and "unknown" in target.decorators))
 
 

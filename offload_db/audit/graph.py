@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from .model import Call, Scope
-from .routes import Route
+from .route_tables import Route
 
 _RANKS = ("statement", "connect", "other")
 
@@ -42,7 +42,7 @@ class Graph:
         self._steps = {name: self.towards(functools.partial(_drives_with, name)) for name in _RANKS}
         # what a bridge does not free, by who reaches it
         self.to_raw = self.towards(
-            lambda call: _drives(call) and call.effect is not None and call.effect.reach == "raw"
+            lambda call: _drives(call) and call.effect is not None and call.effect.reach == "raw", through_hops=False
         )
         self.to_unwrapped = self.towards(
             lambda call: _drives(call) and call.effect is not None and call.effect.reach == "wrappable"

@@ -6,13 +6,14 @@ Owns the statements and the order of work; what expressions mean is ``expression
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .calling import Arguments, Outcome, unbound
 from .expressions import Expressions, dotted
 from .libraries import CONNECTIONS
-from .lookup import last_name
+from .lookup import holder, last_name
 from .model import (
     LOCK,
     NOTHING,
@@ -24,8 +25,10 @@ from .model import (
     Decorating,
     External,
     FunctionRef,
+    Generated,
     Instance,
     LockUse,
+    Module,
     Opened,
     Scope,
     Value,
@@ -77,6 +80,7 @@ class Interpreter(Expressions):
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
+        self.imported: dict[Cell, set[Cell]] = {}  # a global, and the names under which others import it
 
     def run(self, progress: Progress | None = None) -> None:
         """Interpret all modules.
@@ -97,6 +101,19 @@ class Interpreter(Expressions):
         self.recording = True
         for scope in everything:
             self._guarded(scope)
+
+    def readers(self, cell: Cell) -> set[Scope]:
+        """Return who reads a cell, also under a name that it is imported as."""
+        found: set[Scope] = set()
+        seen = {cell}
+        waiting = [cell]
+        while waiting:
+            one = waiting.pop()
+            found |= one.readers
+            further = self.imported.get(one, set()) - seen
+            seen |= further
+            waiting += further
+        return found
 
     def _guarded(self, scope: Scope) -> None:
         """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
@@ -176,9 +193,9 @@ class Interpreter(Expressions):
             for value in self.evaluate(target.value):
                 if isinstance(value, App):
                     self.route_classes.append((value, values))
-        kinds = [
+        kinds = sorted(
             value.kind for value in values if isinstance(value, Database) and value.kind in (*CONNECTIONS, "cursor")
-        ]
+        )
         if not kinds:
             return
         scope = self.scope
@@ -189,21 +206,31 @@ class Interpreter(Expressions):
             elif where is scope and isinstance(statement.value, ast.Call):
                 made = next((call for call in reversed(scope.calls) if call.node is statement.value), None)
                 targets = made.targets if made is not None else ()
-                if kinds[0] != "cursor" and last_name(statement.value.func) != "enter_context":
+                opens = made is not None and (made.effect is not None or targets)
+                if kinds[0] != "cursor" and opens and last_name(statement.value.func) != "enter_context":
                     scope.opened.append(Opened(target.id, statement, dotted(statement.value.func), targets))
         elif isinstance(target, ast.Attribute):
+            keys = [f"{holder(target.value)}.{target.attr}"]
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     cell = base.scope.attribute(target.attr)
                     self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))
-            key = f"{last_name(target.value)}.{target.attr}"
-            if key in self.loose:
-                self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
+                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
+                        keys.append(f"app.{target.attr}")
+            for key in keys:
+                if key in self.loose:
+                    self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
 
     def _ann_assign(self, statement: ast.AnnAssign) -> None:
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)
         if self.scope.kind != "class":
             self.bind_target(statement.target, values)
+
+    def _type_alias(self, statement: ast.stmt) -> None:
+        """``type Conn = pymysql.Connection``, which Python 3.12 has brought."""
+        name, value = getattr(statement, "name", None), getattr(statement, "value", None)
+        if name is not None:
+            self.bind_target(name, self.evaluate(value))
 
     def _aug_assign(self, statement: ast.AugAssign) -> None:
         self.evaluate(statement.value)
@@ -239,10 +266,12 @@ class Interpreter(Expressions):
             if self.recording:
                 self._enters(node, values, is_async=is_async)
             if item.optional_vars is not None:
-                entered: Values = frozenset(inner for value in values for inner in self.entered(value))
-                if is_async:
-                    entered = frozenset(v if not isinstance(v, Database) else OPAQUE for v in entered)
-                self.bind_target(item.optional_vars, entered)
+                # What a library hands out by `async with` is awaited, and no blocking connection.
+                foreign = {value for value in values if is_async and isinstance(value, Database)}
+                entered: set[Value] = {inner for value in values - foreign for inner in self.entered(value)}
+                if foreign:
+                    entered.add(OPAQUE)
+                self.bind_target(item.optional_vars, frozenset(entered))
         self.statements(statement.body)
         del self.locks[held:]
 
@@ -256,7 +285,9 @@ class Interpreter(Expressions):
                     for inner in self.member(value, name) or ():
                         if isinstance(inner, FunctionRef):
                             outcome.targets.append(inner.scope)
-        if outcome.targets:
+            elif isinstance(value, Generated) and value.scope.is_lazy:
+                outcome.iterated.append(value.scope)
+        if outcome.targets or outcome.iterated:
             self.record(node, outcome, awaited=is_async)
 
     # --- definitions
@@ -336,6 +367,8 @@ class Interpreter(Expressions):
         for inner in made.body:
             if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
                 values = self.evaluate(inner.value) or self.annotation(inner.annotation)
+                if inner.value is not None:  # a class-based view: `db: Session = Depends(get_db)`
+                    values = self.dependency(inner.value, inner.annotation) or values
                 self.grow(made.attribute(inner.target.id), values)
 
     # --- imports
@@ -366,11 +399,12 @@ class Interpreter(Expressions):
             found = self.project.find(base, module)
         for alias in statement.names:
             if alias.name == "*":
+                if found is None and not statement.level and base not in module.outer_stars:
+                    module.outer_stars.append(base)
+                    self._enqueue_all(module)
                 if found is not None and found not in module.stars:
                     module.stars.append(found)
-                    for scope in module.scopes.values():
-                        if scope.kind != "class":
-                            self.enqueue(scope)
+                    self._enqueue_all(module)
                 continue
             values: Values = NOTHING
             if found is not None and found is not module:
@@ -387,7 +421,15 @@ class Interpreter(Expressions):
                     values = frozenset((external(f"{base}.{alias.name}"),))
             where = self.binding(alias.asname or alias.name)
             if where is not None:
-                self.grow(where.cell(alias.asname or alias.name), values)
+                cell = where.cell(alias.asname or alias.name)
+                if found is not None and alias.name in found.scope.bound_names:
+                    self.imported.setdefault(found.scope.cell(alias.name), set()).add(cell)
+                self.grow(cell, values)
+
+    def _enqueue_all(self, module: Module) -> None:
+        for scope in module.scopes.values():
+            if scope.kind != "class":
+                self.enqueue(scope)
 
 
 def _call_of(node: ast.expr) -> ast.Call:
@@ -414,3 +456,5 @@ _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
     ast.Import: Interpreter._import,
     ast.ImportFrom: Interpreter._import_from,
 }
+if sys.version_info >= (3, 12):
+    _HANDLERS[ast.TypeAlias] = Interpreter._type_alias

@@ -9,15 +9,20 @@ from collections.abc import Mapping
 
 from .model import Effect
 
-SYNC_DRIVERS = frozenset({"pymysql", "mysqldb", "mysql", "dbutils", "pymysqlpool", "sqlalchemy", "sqlmodel", "peewee"})
-OTHER_DRIVERS = frozenset(
-    {"aiomysql", "asyncmy", "aiosqlite", "asyncpg", "databases", "sqlite3", "psycopg", "psycopg2", "tortoise", "duckdb"}
+SYNC_DRIVERS = frozenset(
+    {"pymysql", "mysqldb", "mysql", "mariadb", "dbutils", "pymysqlpool", "sqlalchemy", "sqlmodel", "peewee"}
 )
+OTHER_DRIVERS = frozenset(
+    {"aiomysql", "asyncmy", "aiosqlite", "asyncpg", "aiopg", "aioodbc", "databases", "sqlite3", "psycopg", "psycopg2",
+     "psycopg_pool", "pyodbc", "pymssql", "cx_oracle", "oracledb", "tortoise", "duckdb"}
+)  # fmt: skip
+_AWAITABLE = ("sqlalchemy.ext.asyncio.", "mysql.connector.aio.", "sqlmodel.ext.asyncio.")
 
 # dotted name of a class or function -> (kind of what it makes, driver, reach, what the call itself does)
 _PYMYSQL = ("connection", "pymysql", "raw", "connect")
 _MYSQLCLIENT = ("connection", "mysqlclient", "raw", "connect")
 _CONNECTOR = ("connection", "mysql-connector", "raw", "connect")
+_MARIADB = ("connection", "mariadb", "raw", "connect")
 _POOL = ("pool", "dbutils", "wrappable", "connect")
 _THREAD_POOL = ("pool", "dbutils", "raw", None)
 _SESSION = ("session", "sqlalchemy", "raw", None)
@@ -42,6 +47,10 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "mysql.connector.abstracts.MySQLConnectionAbstract": _CONNECTOR,
     "mysql.connector.pooling.PooledMySQLConnection": _CONNECTOR,
     "mysql.connector.pooling.MySQLConnectionPool": ("pool", "mysql-connector", "raw", "connect"),
+    "mariadb.connect": _MARIADB,
+    "mariadb.Connection": _MARIADB,
+    "mariadb.connections.Connection": _MARIADB,
+    "mariadb.ConnectionPool": ("pool", "mariadb", "raw", "connect"),
     "dbutils.pooled_db.PooledDB": _POOL,
     "DBUtils.PooledDB.PooledDB": _POOL,
     "dbutils.persistent_db.PersistentDB": _THREAD_POOL,
@@ -72,6 +81,8 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "sqlalchemy.orm.Query": ("query", "sqlalchemy", "raw", None),
     "sqlmodel.Session": _SESSION,
     "sqlmodel.create_engine": _ENGINE,
+    "flask_sqlalchemy.SQLAlchemy": ("flask_db", "sqlalchemy", "raw", None),
+    "quart_sqlalchemy.SQLAlchemy": ("flask_db", "sqlalchemy", "raw", None),
     "peewee.MySQLDatabase": _PEEWEE,
     "peewee.DatabaseProxy": _PEEWEE,
     "peewee.Database": _PEEWEE,
@@ -86,6 +97,15 @@ _CURSOR_MODULES = {
     "pymysql.cursors": "pymysql",
     "MySQLdb.cursors": "mysqlclient",
     "mysql.connector.cursor": "mysql-connector",
+    "mariadb.cursors": "mariadb",
+}
+
+# objects that libraries hold ready
+OBJECTS: Mapping[str, tuple[str, str, str]] = {"fastapi_sqlalchemy.db.session": ("session", "sqlalchemy", "raw")}
+# kind -> attribute -> kind of what it is
+ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
+    "flask_db": {"session": "scoped_session", "engine": "engine", "Model": "sa_model"},
+    "sa_model": {"query": "query"},
 }
 
 _FETCH = dict.fromkeys(("fetchone", "fetchmany", "fetchall", "fetchall_unbuffered", "nextset"), ("fetch", ""))
@@ -162,6 +182,7 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "execution_options": ("", "sa_connection"),
         "close": ("close", ""),
     },
+    "flask_db": dict.fromkeys(("create_all", "drop_all"), ("statement", "")),
     "sa_transaction": {**_TRANSACTION, "close": ("transaction", "")},
     "session": _SESSION_METHODS,
     "scoped_session": {**_SESSION_METHODS, "remove": ("close", ""), "query_property": ("", "query")},
@@ -257,6 +278,7 @@ APPS: Mapping[str, tuple[str, str]] = {
     "tornado.routing.RuleRouter": ("tornado", "app"),
 }
 
+TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 FRAMEWORKS = frozenset(
     {"fastapi", "starlette", "sanic", "aiohttp", "quart", "tornado", "offload_db", "dbutils", "DBUtils"}
 )
@@ -269,6 +291,7 @@ ROUTE_METHODS = VERBS | {
     "view",
     "add_api_route",
     "add_route",
+    "add_resource",
     "add_get",
     "add_post",
     "add_put",
@@ -293,6 +316,16 @@ SPAWNERS = frozenset(
     {"create_task", "ensure_future", "gather", "start_soon", "start", "run_coroutine_threadsafe", "wait",
      "as_completed", "add_task", "spawn", "create_background_task", "wait_for", "shield"}
 )  # fmt: skip
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a dotted name belongs to a driver that is not looked at."""
+    return name.partition(".")[0].lower() in OTHER_DRIVERS or name.startswith(_AWAITABLE)
+
+
+def is_known(name: str) -> bool:
+    """Tell whether a dotted name means something here."""
+    return maker(name) is not None or name in PANDAS or name in LOCKS or name.partition(".")[0] in FRAMEWORKS
 
 
 def maker(name: str) -> tuple[str, str, str, str | None] | None:

@@ -10,8 +10,9 @@ import ast
 import builtins
 from collections import deque
 
-from .libraries import APPS, METHODS, maker
+from .libraries import APPS, ATTRIBUTES, METHODS, OBJECTS, is_foreign, is_known, maker
 from .model import (
+    FOREIGN,
     NOTHING,
     OPAQUE,
     App,
@@ -40,6 +41,7 @@ from .project import Project
 
 # More than this is no knowledge any more, but for database objects. It bounds the work.
 MOST_VALUES = 24
+_APPLICATIONS = frozenset({"application", "current_app", "_app", "config_dict"})
 _BUILTINS = frozenset(dir(builtins))
 
 
@@ -55,6 +57,7 @@ class Lookup:
         self.loose: dict[str, Cell] = {}
         self.recording = False
         self.loose_names: set[str] = set()
+        self._passing: set[tuple[Scope, str]] = set()  # proxies that are looked through
         self._families: dict[Scope, list[Scope]] = {}  # a class with its bases
         self._outside: dict[Scope, list[Value]] = {}
         self.family_readers: dict[Scope, set[Scope]] = {}
@@ -122,7 +125,15 @@ class Lookup:
         for other in self.scope.module.stars:
             if values := self.module_attribute(other, name):
                 return values
-        return frozenset((external(f"builtins.{name}"),)) if name in _BUILTINS else NOTHING
+        if name in _BUILTINS:
+            return frozenset((external(f"builtins.{name}"),))
+        return self._outer_star(self.scope.module, name)
+
+    def _outer_star(self, module: Module, name: str) -> Values:
+        """Return what a name may be that a library has and that is imported with all of its names."""
+        return frozenset(
+            external(f"{library}.{name}") for library in module.outer_stars if is_known(f"{library}.{name}")
+        )
 
     def module_attribute(self, module: Module, name: str, depth: int = 0) -> Values:
         """Return what ``module.name`` may be."""
@@ -138,7 +149,7 @@ class Lookup:
             for other in module.stars:
                 if values := self.module_attribute(other, name, depth + 1):
                     return values
-        return NOTHING
+        return self._outer_star(module, name)
 
     # --- attributes
 
@@ -149,6 +160,10 @@ class Lookup:
         """
         if isinstance(value, External):
             full = f"{value.name}.{name}"
+            if full in OBJECTS:
+                return frozenset((database(*OBJECTS[full]),))
+            if kept := self.loosely(around, name):
+                return kept  # such as `g.db`
             if name in self.project.by_tail and (inner := self.project.find(full, self.scope.module)) is not None:
                 return frozenset((module_ref(inner),))  # of a package without __init__.py
             return frozenset((external(full),))
@@ -156,8 +171,12 @@ class Lookup:
             return self.module_attribute(value.module, name)
         if isinstance(value, (Instance, ClassRef)):
             found = self.member(value, name)
-            return found if found is not None else self.loosely(around, name) or self._of_outer_base(value, name)
+            if found is not None:
+                return found
+            return self.loosely(around, name) or self._of_outer_base(value, name) or self._passed_on(value, name)
         if isinstance(value, Database):
+            if held := ATTRIBUTES.get(value.kind, {}).get(name):
+                return frozenset((database(held, value.driver, value.reach),))
             return frozenset((method(value, name),))
         if isinstance(value, App):
             if name == "router" and value.kind == "app":
@@ -165,7 +184,26 @@ class Lookup:
             if name in ("state", "ctx", "config"):
                 return frozenset((OPAQUE,))
             return self.loosely(around, name) or frozenset((app_method(value, name),))
+        if value is FOREIGN:
+            return frozenset((FOREIGN,))
         return self.loosely(around, name)
+
+    def _passed_on(self, value: Instance | ClassRef, name: str) -> Values:
+        """Return an attribute of what a proxy wraps, whose ``__getattr__`` says ``getattr(self._conn, name)``."""
+        key = (value.scope, name)
+        if name.startswith("__") or key in self._passing:
+            return NOTHING
+        found: set[Value] = set()
+        self._passing.add(key)
+        for passing in self.member(value, "__getattr__") or ():
+            for node in ast.walk(passing.scope.node) if isinstance(passing, FunctionRef) else ():
+                if isinstance(node, ast.Call) and last_name(node.func) == "getattr" and node.args:
+                    wrapped = node.args[0]
+                    if isinstance(wrapped, ast.Attribute) and wrapped.attr != name:
+                        for inner in self.member(value, wrapped.attr) or ():
+                            found |= self.attribute(inner, name)
+        self._passing.discard(key)
+        return frozenset(found)
 
     def _of_outer_base(self, value: Instance | ClassRef, name: str) -> Values:
         """Return what was stored in a base that a library made: ``Base.query = session.query_property()``."""
@@ -177,7 +215,7 @@ class Lookup:
 
     def loosely(self, around: ast.expr | None, name: str) -> Values:
         """Return what was stored under an attribute of an object that is not known, such as ``request.app.state``."""
-        cell = self.loose.get(f"{last_name(around)}.{name}") if name in self.loose_names else None
+        cell = self.loose.get(f"{holder(around)}.{name}") if name in self.loose_names else None
         return self.read(cell) if cell is not None else NOTHING
 
     def member(self, value: Instance | ClassRef, name: str) -> Values | None:
@@ -194,6 +232,8 @@ class Lookup:
             if found:
                 return frozenset(found | self._overrides(value.scope, name, found))
         for base in self.outside_bases(value.scope):
+            if isinstance(base, Database) and name in ATTRIBUTES.get(base.kind, ()):
+                return self.attribute(base, name)
             if isinstance(base, Database) and (name in METHODS.get(base.kind, ()) or base.kind.startswith("peewee")):
                 return frozenset((method(base, name),))
             if isinstance(base, App):
@@ -249,8 +289,10 @@ class Lookup:
         order = self.classes(scope)
         found = self._outside.get(scope)
         if found is None:
-            made = [self.made_by(base, one) for one in order for base in one.bases.values if isinstance(base, External)]
+            bases = [(base, one) for one in order for base in one.bases.values]
+            made = [self.made_by(base, one) for base, one in bases if isinstance(base, External)]
             found = self._outside[scope] = [value for value in made if value is not None]
+            found += [base for base, _ in bases if isinstance(base, Database)]
         return found
 
     @staticmethod
@@ -272,7 +314,7 @@ class Lookup:
             for item in value.items:
                 found |= self.read(item)
             return found
-        return NOTHING
+        return frozenset((FOREIGN,)) if value is FOREIGN else NOTHING
 
     def object_of(self, value: Value) -> Values:
         """Return an object of what an annotation or a dependency names."""
@@ -284,8 +326,16 @@ class Lookup:
                 return frozenset((database(known[0], known[1], "unknown" if known[2] != "offloaded" else known[2]),))
             if value.name in ("typing.Any", "typing_extensions.Any", "builtins.object"):
                 return NOTHING
+            if is_foreign(value.name):
+                return frozenset((FOREIGN,))
             return frozenset((OPAQUE,))
         return NOTHING
+
+
+def holder(node: ast.expr | None) -> str:
+    """Return by what name things are found that are stored in an object: an application has several."""
+    name = last_name(node)
+    return "app" if name in _APPLICATIONS else name
 
 
 def last_name(node: ast.expr | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ class Change:
         """Return the change as a unified diff."""
         with tokenize.open(self.path) as file:
             encoding = file.encoding
-        before = self.before.decode(encoding).splitlines(keepends=True)
-        after = self.after.decode(encoding).splitlines(keepends=True)
+        before = _lines(self.before.decode(encoding))
+        after = _lines(self.after.decode(encoding))
         name = self.shown.lstrip("/")
         lines = difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
@@ -53,6 +54,11 @@ class Migration:
             yield f"left alone  {_place(left.scope)}: {left.why}"
         for note in (*self.plan.notes, *self.failures):
             yield f"note        {note}"
+
+
+def _lines(text: str) -> list[str]:
+    """Split where Python does, and `patch`: not at form feeds."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _place(scope: Scope) -> str:

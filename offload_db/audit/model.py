@@ -149,6 +149,7 @@ class Decorating(Value):
 
 
 OPAQUE = Opaque()
+FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)
@@ -237,9 +238,18 @@ class Scope:
     dependencies: list[Scope] = field(default_factory=list)  # what the framework calls before it
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether a call only makes a generator, whose code runs when that is iterated over."""
+        return self.is_generator and not self.is_async and not self.decorators & {"contextmanager", "unknown"}
+
+    @property
     def line(self) -> int:
         """The line of its ``def``."""
         return getattr(self.node, "lineno", 1)
+
+    def place(self) -> tuple[str, int, int]:
+        """Return where it stands, to sort by."""
+        return self.module.shown, self.line, getattr(self.node, "col_offset", 0)
 
     @property
     def owner(self) -> Scope | None:
@@ -277,6 +287,7 @@ class Module:
     scope: Scope = field(init=False)
     scopes: dict[int, Scope] = field(default_factory=dict)  # by id of the syntax node
     stars: list[Module] = field(default_factory=list)  # modules whose names are all imported
+    outer_stars: list[str] = field(default_factory=list)  # the same of libraries
     ignores: dict[int, frozenset[str]] = field(default_factory=dict)  # line -> rules
     libraries: set[str] = field(default_factory=set)  # first names of what it imports
 
@@ -308,6 +319,7 @@ class Call:
     spawner: ast.Call | None = None  # the create_task or gather that it is an argument of
     sql: ast.expr | None = None
     passed: bool = False  # not a call but a function that is handed on, to be called later
+    streamed: bool = False  # an asynchronous generator that a response runs when its handler is over
 
     @property
     def line(self) -> int:

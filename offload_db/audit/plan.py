@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .context import Context
-from .model import Call, External, Module, Scope
+from .libraries import METHODS
+from .model import Call, ClassRef, Database, External, Module, ModuleRef, Scope, Values
+from .outside import of_other_driver
 from .rules import RULES
+from .texts import source_of
 
 _POOLS = frozenset({"dbutils.pooled_db.PooledDB", "DBUtils.PooledDB.PooledDB"})
+_LOOP_METHODS = frozenset(
+    {"create_task", "ensure_future", "call_soon", "call_later", "call_at", "put_nowait", "get_nowait", "set_result",
+     "set_exception", "add_callback", "spawn_callback", "start_soon"}
+)  # fmt: skip
+_TORNADO_METHODS = frozenset({"finish", "flush", "render", "redirect", "send_error", "write_message"})
+_DEF = (
+    "it is a def: FastAPI, Starlette and Quart run those in threads; under Sanic, aiohttp and Tornado make it an async "
+    "def first"
+)
 _LOOP_MODULES = frozenset({"asyncio", "anyio", "trio", "create_task", "get_running_loop", "get_event_loop"})
 
 
@@ -62,7 +74,7 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
             plan.left.append(decision)
     for route in context.graph.routes:
         if not route.handler.is_async and all(left.scope is not route.handler for left in plan.left):
-            plan.left.append(LeftAlone(route.handler, "it is a def, which its framework runs in a thread"))
+            plan.left.append(LeftAlone(route.handler, _DEF))
     if plan.decorate or any(scope.is_async for scope in context.covered):
         _wrap(context, plan)
     return plan
@@ -112,16 +124,23 @@ def _with_mode(context: Context, scope: Scope, sites: list[Call]) -> Decorate | 
     elsewhere = context.blocks_elsewhere(scope)
     if elsewhere is None:
         return Decorate(scope, "bridge", "")
-    if whole:
+    shared = context.unprotected(scope)
+    if shared is not None:
+        why = f"all callers share {shared}, and in threads they would use it at once"
+    elif whole:
         return Decorate(scope, "thread", f"{elsewhere.text}() blocks, too, and a bridge does not free it")
+    elif scope.awaits or scope.is_generator:
+        why = "it awaits"
+    else:
+        why = "it uses the event loop itself"
     if any(_freed(context, call) for call in sites):
         return Decorate(
-            scope, "bridge", f'{elsewhere.text}() goes on blocking: it awaits, so that mode="thread" does not fit'
+            scope, "bridge", f'{elsewhere.text}() goes on blocking: {why}, so that mode="thread" does not fit'
         )
     return LeftAlone(
         scope,
-        f'{elsewhere.text}() uses what a bridge does not free, and it awaits, so that mode="thread" does not fit: take '
-        "a connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine",
+        f'{elsewhere.text}() uses what a bridge does not free, and {why}, so that mode="thread" does not fit: take a '
+        "connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine",
     )
 
 
@@ -131,11 +150,16 @@ def _freed(context: Context, call: Call) -> bool:
 
 
 def _uses_loop(scope: Scope) -> bool:
-    return any(
-        isinstance(node, ast.Name) and node.id in _LOOP_MODULES
-        for statement in scope.body
-        for node in ast.walk(statement)
-    )
+    """Tell whether a function does what only the event loop's thread may do."""
+    for statement in scope.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and node.id in _LOOP_MODULES:
+                return True
+            if isinstance(node, ast.Attribute) and node.attr in _LOOP_METHODS:
+                return True
+            if isinstance(node, ast.Attribute) and node.attr in _TORNADO_METHODS and _last(node.value) == "self":
+                return True
+    return False
 
 
 def holds_lock(context: Context, scope: Scope) -> str | None:
@@ -222,34 +246,78 @@ def _in_the_course_of(handler: Scope) -> set[Scope]:
 
 def _wrap(context: Context, plan: Plan) -> None:
     calls = context.interpreter.framework_calls.values()
-    wrapped = {
-        _last(argument)
-        for call in calls
-        if any(isinstance(value, External) and value.name == "offload_db.OffloadPool" for value in call.callee)
-        for argument in (*call.node.args, *(keyword.value for keyword in call.node.keywords))
-    }
-    inside = {
-        id(argument)
-        for call in calls
-        if any(isinstance(value, External) and value.name == "offload_db.OffloadPool" for value in call.callee)
-        for argument in (*call.node.args, *(keyword.value for keyword in call.node.keywords))
-    }
+    wrapping = [(call, argument) for call in calls if _is_wrapper(call.callee) for argument in _arguments(call.node)]
+    inside = {id(argument) for _, argument in wrapping}
+    wrapped = {place for call, argument in wrapping for place in _places(context, argument, call.scope)}
     for call in calls:
-        if not any(isinstance(value, External) and value.name in _POOLS for value in call.callee):
+        made = _makes_pool(context, call.callee)
+        creator = call.arguments.first() or call.arguments.named.get("creator", frozenset())
+        if made is None or id(call.node) in inside or of_other_driver(creator):
             continue
         module = call.scope.module
         target = _target(call.node, module)
-        if id(call.node) in inside or (target is not None and _last(target) in wrapped):
+        if target is not None and (module, _last(target)) in wrapped:
             continue
-        if package_name(module) is None and "offload_db" in module.scope.bound_names:
-            plan.notes.append(f"{module.shown}:{call.node.lineno}: the pool is not wrapped: offload_db is another name")
+        where = f"{module.shown}:{call.node.lineno}"
+        if isinstance(made, Scope) and (extra := _own_methods(context, made)):
+            plan.notes.append(f"{where}: the pool is not wrapped: {made.name} has methods of its own ({extra})")
+        elif package_name(module) is None and "offload_db" in module.scope.bound_names:
+            plan.notes.append(f"{where}: the pool is not wrapped: offload_db is another name")
         else:
             plan.wrap.append((module, call.node))
     for scope in context.graph.scopes:
-        for made in scope.calls:
-            values = [v for v in scope.module.scope.cell(made.text).values if isinstance(v, External)]
+        for made_call in scope.calls:
+            values = [v for v in scope.module.scope.cell(made_call.text).values if isinstance(v, External)]
             if any(value.name.endswith(".PersistentDB") for value in values):
-                plan.notes.append(f"{scope.module.shown}:{made.line}: {made.text} is no PooledDB, and is not wrapped")
+                where = f"{scope.module.shown}:{made_call.line}"
+                plan.notes.append(f"{where}: {made_call.text} is no PooledDB, and is not wrapped")
+
+
+def _is_wrapper(callee: Values) -> bool:
+    return any(isinstance(value, External) and value.name == "offload_db.OffloadPool" for value in callee)
+
+
+def _arguments(node: ast.Call) -> list[ast.expr]:
+    return [*node.args, *(keyword.value for keyword in node.keywords)]
+
+
+def _makes_pool(context: Context, callee: Values) -> External | Scope | None:
+    """Return what makes a pool: the library's class, or the audited class that is derived from it."""
+    for value in callee:
+        if isinstance(value, External) and value.name in _POOLS:
+            return value
+        if isinstance(value, ClassRef):
+            for base in context.interpreter.outside_bases(value.scope):
+                if isinstance(base, Database) and base.kind == "pool" and base.reach == "wrappable":
+                    return value.scope
+    return None
+
+
+def _own_methods(context: Context, scope: Scope) -> str:
+    """Return the methods that callers of a derived pool could miss in an ``OffloadPool``."""
+    known = {"__init__", *METHODS["pool"]}
+    return ", ".join(
+        sorted(
+            name
+            for one in context.interpreter.classes(scope)
+            for name in one.bound_names
+            if name not in known and not name.startswith("_")
+        )
+    )
+
+
+def _places(context: Context, node: ast.expr, scope: Scope) -> Iterator[tuple[Module, str]]:
+    """Yield the modules and names under which a pool that is wrapped was made."""
+    module = scope.module
+    yield module, _last(node)
+    if isinstance(node, ast.Name):
+        for statement in module.tree.body:
+            if isinstance(statement, ast.ImportFrom) and (source := source_of(statement, module, context.project)):
+                yield from ((source, a.name) for a in statement.names if (a.asname or a.name) == node.id)
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        for value in module.scope.cell(node.value.id).values:
+            if isinstance(value, ModuleRef):
+                yield value.module, node.attr
 
 
 def _target(node: ast.Call, module: Module) -> ast.expr | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from .findings import Finding, Report
 from .rules import CODES, RULES
@@ -64,7 +65,7 @@ def _result(finding: Finding) -> dict[str, Any]:
 def _location(file: str, line: int, column: int = 1) -> dict[str, Any]:
     return {
         "physicalLocation": {
-            "artifactLocation": {"uri": file},
+            "artifactLocation": {"uri": ("file://" if file.startswith("/") else "") + quote(file)},
             "region": {"startLine": line, "startColumn": column},
         }
     }

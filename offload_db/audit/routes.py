@@ -6,58 +6,25 @@ Also says which applications and routers bridge their requests by themselves.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from .annotations import DEPENDS, external_names
 from .expressions import FrameworkCall
 from .interpret import Interpreter
-from .libraries import APPS, VERBS
-from .model import App, AppMethod, ClassRef, External, FunctionRef, Scope, Values, instance
+from .libraries import APPS, TORNADO_RULES, VERBS
+from .model import App, AppMethod, ClassRef, External, FunctionRef, Instance, Scope, Values, instance
+from .route_tables import Bridge, Declared, Key, Route, Tables
 from .texts import text
-
-Key = tuple[str, int, int]
 
 _ROUTE_OBJECTS = frozenset(
     {"starlette.routing.Route", "starlette.routing.WebSocketRoute", "fastapi.routing.APIRoute",
      "fastapi.routing.APIWebSocketRoute"}
 )  # fmt: skip
-_TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 _INCLUDING = frozenset({"include_router", "blueprint", "register_blueprint", "mount", "add_subapp"})
 _DECORATING = VERBS | {"route", "api_route", "websocket", "websocket_route", "view"}
 _ROUTER_NAME = re.compile(r"(^|_)(app|api|router|routes|route|bp|blueprint|application)\d?$", re.IGNORECASE)
-_POSITION = re.compile(r"//+")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A request and the function that answers it."""
-
-    method: str
-    path: str
-    handler: Scope
-    bridged: bool  # by its application or router
-    decorator: ast.expr | None  # what registers it, if that is a decorator
-
-
-@dataclass(slots=True)
-class _Declared:
-    method: str
-    path: str
-    handler: Scope
-    owner: Key | None
-    decorator: ast.expr | None
-    node: ast.expr
-
-
-@dataclass(slots=True)
-class _Tables:
-    declared: list[_Declared] = field(default_factory=list)
-    prefixes: dict[Key, str] = field(default_factory=dict)
-    included: dict[Key, list[tuple[Key | None, str | None, bool]]] = field(default_factory=dict)
-    bridged: set[Key] = field(default_factory=set)  # the whole application
-    bridged_routes: set[Key] = field(default_factory=set)  # its own routes
-    inside: dict[int, Key | tuple[int, str]] = field(default_factory=dict)  # a Route(…) in a list
 
 
 def find_routes(interpreter: Interpreter) -> list[Route]:
@@ -83,12 +50,17 @@ def _bridging(values: Values) -> bool:
 class _Finder:
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
-        self.tables = _Tables()
+        self.tables = Tables()
 
     # --- what is declared
 
     def visit(self, call: FrameworkCall) -> None:
         """Take notice of a call that makes, includes or registers something."""
+        registration = self.interpreter.framework_calls.get(id(call.node.func))
+        if registration is not None:  # app.get("/path")(handler)
+            for value in call.arguments.first():
+                if isinstance(value, FunctionRef):
+                    self.decorator(registration, value.scope)
         for value in call.callee:
             if isinstance(value, AppMethod):
                 self._method(call, value)
@@ -103,7 +75,7 @@ class _Finder:
 
     def _external(self, call: FrameworkCall, name: str) -> None:
         node = call.node
-        if name in APPS:
+        if name.removesuffix(".__init__") in APPS:  # also Application.__init__(self, handlers)
             self._made(call, (call.scope.module.shown, node.lineno, node.col_offset))
         elif name.endswith(".OffloadMiddleware"):
             self._wrapped(call)
@@ -112,7 +84,7 @@ class _Finder:
             self._register(call, None, self._path(call, 0), self._argument(call, 1, "endpoint"), verb)
         elif name == "starlette.routing.Mount":
             self._mount(call)
-        elif name in _TORNADO_RULES:
+        elif name in TORNADO_RULES:
             self._register(call, None, self._path(call, 0), self._argument(call, 1, "handler"), "")
         elif name.startswith("aiohttp.web.") and name.rpartition(".")[2] in (*VERBS, "view", "route"):
             verb = name.rpartition(".")[2]
@@ -123,9 +95,24 @@ class _Finder:
 
     def _wrapped(self, call: FrameworkCall) -> None:
         for values in call.arguments.all():
-            self.tables.bridged.update(value.key for value in values if isinstance(value, App))
+            for value in values:
+                if isinstance(value, App):
+                    self._bridges(value.key, call.node, call.scope)
+
+    def _bridges(self, key: Key, node: ast.Call | None, scope: Scope) -> None:
+        """Take notice of a middleware that bridges an application, and of the paths that it names."""
+        named: dict[str, tuple[str, ...]] = {}
+        for keyword in _keywords(node) if node is not None else ():
+            if keyword.arg in ("paths", "exclude"):
+                found = self._resolved(keyword.value, scope)
+                items = found.elts if isinstance(found, (ast.List, ast.Tuple, ast.Set)) else []
+                named[keyword.arg] = tuple(text for item in items if (text := self._text(item, scope)) is not None)
+        bridge = Bridge(named.get("paths"), named.get("exclude", ()))
+        self.tables.bridges.setdefault(key, []).append(bridge)
 
     def _made(self, call: FrameworkCall, key: Key) -> None:
+        for value in self._applications(call):  # Sanic's Blueprint.group(one, two, url_prefix="/api")
+            self.tables.included.setdefault(value.key, []).append((key, None, False))
         for keyword in call.node.keywords:
             if keyword.arg in ("prefix", "url_prefix"):
                 self.tables.prefixes[key] = self._text(keyword.value, call.scope) or ""
@@ -135,13 +122,39 @@ class _Finder:
                 self._middlewares(keyword.value, call.scope, key)
             elif keyword.arg in ("routes", "handlers"):
                 self._listed(keyword.value, call.scope, key)
-        if call.node.args:
-            self._listed(call.node.args[0], call.scope, key)
+            elif keyword.arg == "dependencies":
+                self.tables.dependencies.setdefault(key, []).extend(self._depended(keyword.value, call.scope))
+        if any(isinstance(value, External) and value.name.startswith("sanic.") for value in call.callee):
+            self.tables.versions[key] = _version(call.node)
+            if len(call.node.args) > 1 and (prefix := self._text(call.node.args[1], call.scope)):
+                self.tables.prefixes[key] = prefix  # Blueprint("name", "/prefix")
+        for argument in call.node.args:
+            self._listed(argument, call.scope, key)
+
+    def _depended(self, node: ast.expr, scope: Scope) -> Iterator[Scope]:
+        """Yield the functions of ``dependencies=[Depends(…)]``."""
+        found = self._resolved(node, scope)
+        for item in found.elts if isinstance(found, (ast.List, ast.Tuple)) else ():
+            call = self._resolved(item, scope)
+            if isinstance(call, ast.Call) and external_names(self._values(call.func, scope)) & DEPENDS:
+                for wanted in (*call.args[:1], *(k.value for k in call.keywords if k.arg == "dependency")):
+                    self._values(wanted, scope)
+                    yield from self.interpreter.depended(wanted)[1]
+
+    def _applications(self, call: FrameworkCall) -> Iterator[App]:
+        """Yield the applications and routers that a call is given, also in a list."""
+        for values in call.arguments.all():
+            for value in values:
+                for inner in (value, *self.interpreter.elements(value)):
+                    if isinstance(inner, App):
+                        yield inner
 
     def _middlewares(self, node: ast.expr, scope: Scope, key: Key) -> None:
-        for inner in ast.walk(self._resolved(node, scope)):
+        found = self._resolved(node, scope)
+        calls = {id(inner.args[0]): inner for inner in ast.walk(found) if isinstance(inner, ast.Call) and inner.args}
+        for inner in ast.walk(found):
             if isinstance(inner, (ast.Name, ast.Attribute)) and _bridging(self._values(inner, scope)):
-                self.tables.bridged.add(key)
+                self._bridges(key, calls.get(id(inner)), scope)  # Middleware(OffloadMiddleware, paths=[…])
 
     def _listed(self, node: ast.expr, scope: Scope, key: Key | tuple[int, str]) -> None:
         """Take notice of a list of routes that belongs to an application or a mount."""
@@ -166,25 +179,29 @@ class _Finder:
         """Tornado's ``(r"/path", Handler)``."""
         if len(node.elts) >= 2 and (path := self._text(node.elts[0], scope)):
             for handler, method in self._handlers(node.elts[1], scope, ""):
-                self.tables.declared.append(_Declared(method, path, handler, None, None, node))
+                self.tables.declared.append(Declared(method, path, handler, None, None, node, scope))
 
     def _mount(self, call: FrameworkCall) -> None:
         prefix = self._path(call, 0) or ""
         for keyword in call.node.keywords:
             if keyword.arg == "routes":
                 self._listed(keyword.value, call.scope, (id(call.node), prefix))
-        for values in call.arguments.all():
-            for value in values:
-                if isinstance(value, App):
-                    self.tables.included.setdefault(value.key, []).append((None, prefix, False))
+        for value in self._applications(call):
+            self.tables.included.setdefault(value.key, []).append((id(call.node), prefix, False))
 
     def _method(self, call: FrameworkCall, value: AppMethod) -> None:
         name, owner = value.name, value.owner.key
         if name in _INCLUDING:
             self._include(call, name, owner)
+        elif name == "add_resource":
+            made = (call.scope.module.shown, call.node.lineno, call.node.col_offset)
+            self.tables.prefixes[made] = self._path(call, 0) or ""
+            self.tables.included.setdefault(made, []).append((owner, None, False))
+        elif name == "__init__":  # of a subclass, which gives its list of routes on
+            self._made(call, owner)
         elif name == "add_middleware":
             if any(_bridging(values) for values in call.arguments.all()):
-                self.tables.bridged.add(owner)
+                self._bridges(owner, call.node, call.scope)
         elif name in ("add_handlers", "add_routes"):
             for argument in call.node.args:
                 self._listed(argument, call.scope, owner)
@@ -202,16 +219,20 @@ class _Finder:
         for keyword in call.node.keywords:
             if keyword.arg in ("prefix", "url_prefix"):
                 prefix = self._text(keyword.value, call.scope)
+            elif keyword.arg == "dependencies":
+                needed = list(self._depended(keyword.value, call.scope))
+                for child in self._applications(call):
+                    self.tables.dependencies.setdefault(child.key, []).extend(needed)
         replaces = name in ("blueprint", "register_blueprint") and prefix is not None
-        for values in call.arguments.all():
-            for child in values:
-                if isinstance(child, App):
-                    self.tables.included.setdefault(child.key, []).append((owner, prefix, replaces))
+        for child in self._applications(call):
+            self.tables.included.setdefault(child.key, []).append((owner, prefix, replaces))
 
     def _added(self, call: FrameworkCall, value: AppMethod, owner: Key) -> None:
         verb = value.name.removeprefix("add_")
         if value.owner.framework == "sanic" and verb in ("route", "websocket_route"):
             handler, path = self._argument(call, 0, "handler"), self._path(call, 1)
+        elif value.owner.kind == "resource":
+            handler, path, verb = self._argument(call, 1, "handler"), "", self._word(call, 0)
         elif value.owner.framework == "aiohttp" and verb == "route":
             handler, path, verb = self._argument(call, 2, "handler"), self._path(call, 1), self._word(call, 0)
         elif verb == "url_rule":
@@ -226,18 +247,19 @@ class _Finder:
         if path is None or handler is None:
             return
         for scope, method in self._handlers(handler, call.scope, verb, call.node):
-            self.tables.declared.append(_Declared(method, path, scope, owner, None, call.node))
+            self.tables.declared.append(Declared(method, path, scope, owner, None, call.node, call.scope))
 
     def _handlers(
         self, node: ast.expr, scope: Scope, verb: str, call: ast.Call | None = None
     ) -> Iterator[tuple[Scope, str]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "as_view":
             node = node.func.value
-        for value in self._values(node, scope):
+        values = [value for value in self._values(node, scope) if isinstance(value, (FunctionRef, ClassRef))]
+        for value in sorted(values, key=lambda value: value.scope.place()):
             if isinstance(value, FunctionRef):
                 for method in self._methods(verb, call):
                     yield value.scope, method
-            elif isinstance(value, ClassRef):
+            else:
                 yield from self._of_class(value.scope)
 
     def _of_class(self, scope: Scope) -> Iterator[tuple[Scope, str]]:
@@ -252,8 +274,12 @@ class _Finder:
         if "websocket" in verb:
             return ["WEBSOCKET"]
         for keyword in call.keywords if call is not None else ():
-            if keyword.arg == "methods" and isinstance(keyword.value, (ast.List, ast.Tuple, ast.Set)):
-                return [str(item.value).upper() for item in keyword.value.elts if isinstance(item, ast.Constant)]
+            if keyword.arg == "methods":
+                listed = keyword.value
+                if isinstance(listed, ast.Call) and listed.args:  # frozenset({"GET"})
+                    listed = listed.args[0]
+                if isinstance(listed, (ast.List, ast.Tuple, ast.Set)):
+                    return [str(item.value).upper() for item in listed.elts if isinstance(item, ast.Constant)]
         return [verb.upper()] if verb.isupper() and verb != "*" else ["GET"]
 
     def decorator(self, call: FrameworkCall, scope: Scope) -> None:
@@ -273,39 +299,36 @@ class _Finder:
             if scope.kind == "class"
             else ((scope, method) for method in self._methods(func.attr, call.node))
         )
+        version = _version(call.node) if owners and owners[0].framework == "sanic" else ""
         for handler, method in handlers:
-            self.tables.declared.append(_Declared(method, path, handler, owner, call.node, call.node))
+            self.tables.declared.append(
+                Declared(method, path, handler, owner, call.node, call.node, call.scope, version)
+            )
 
     # --- what comes of it
 
     def routes(self) -> Iterator[Route]:
         """Yield the routes with their whole paths."""
         for declared in self.tables.declared:
-            path, owner = declared.path, declared.owner
-            inside = self.tables.inside.get(id(declared.node))
-            while inside is not None and len(inside) == 2:
-                path = inside[1] + path
-                inside = self.tables.inside.get(inside[0])
-            if inside is not None:
-                owner = inside
-            direct = owner in self.tables.bridged_routes
-            for prefix, bridged in self._prefixes(owner, frozenset()):
-                whole = _POSITION.sub("/", prefix + path) or "/"
-                yield Route(declared.method, whole, declared.handler, bridged or direct, declared.decorator)
+            self._depends(declared, self.tables.owner(declared))
+        yield from self.tables.routes()
 
-    def _prefixes(self, key: Key | None, seen: frozenset[Key]) -> Iterator[tuple[str, bool]]:
-        if key is None or key in seen:
-            yield "", False
-            return
-        own = self.tables.prefixes.get(key, "")
-        bridged = key in self.tables.bridged
-        parents = self.tables.included.get(key)
-        if not parents:
-            yield own, bridged
-            return
-        for parent, prefix, replaces in dict.fromkeys(parents):
-            for above, above_bridged in self._prefixes(parent, seen | {key}):
-                yield above + (prefix or "") + ("" if replaces else own), bridged or above_bridged
+    def _depends(self, declared: Declared, owner: Key | None) -> None:
+        """Give a handler the dependencies that its route, its router and the routers around have."""
+        needed = [self._depended(k.value, declared.scope) for k in _keywords(declared.node) if k.arg == "dependencies"]
+        waiting: list[Key | int | None] = [owner]
+        seen: set[Key] = set()
+        while waiting:
+            key = waiting.pop()
+            if isinstance(key, int):
+                key = self.tables.mounted(key)[1]
+            if key is not None and key not in seen:
+                seen.add(key)
+                needed.append(iter(self.tables.dependencies.get(key, ())))
+                waiting += [parent for parent, _, _ in self.tables.included.get(key, ())]
+        for scope in itertools.chain.from_iterable(needed):
+            if scope not in declared.handler.dependencies:
+                declared.handler.dependencies.append(scope)
 
     # --- arguments
 
@@ -326,7 +349,12 @@ class _Finder:
         return self._text(call.node.args[number], call.scope) or "" if number < len(call.node.args) else ""
 
     def _text(self, node: ast.expr | None, scope: Scope) -> str | None:
-        return text(node, scope, self.interpreter.project)
+        return text(node, scope, self.interpreter.project, self._owners)
+
+    def _owners(self, node: ast.expr, scope: Scope) -> list[Scope]:
+        """Return the classes that the object may be of whose attribute is a text, such as ``settings``."""
+        values = [value for value in self._values(node, scope) if isinstance(value, (Instance, ClassRef))]
+        return [one for value in values for one in self.interpreter.classes(value.scope)]
 
     def _values(self, node: ast.expr, scope: Scope) -> Values:
         self.interpreter.scope, self.interpreter.recording = scope, False
@@ -340,6 +368,18 @@ class _Finder:
                 return where.assigned[node.id][-1]
             where = where.parent
         return node
+
+
+def _keywords(node: ast.expr) -> list[ast.keyword]:
+    return node.keywords if isinstance(node, ast.Call) else []
+
+
+def _version(node: ast.Call) -> str:
+    """Return what Sanic puts before every prefix of a blueprint or route with a version."""
+    for keyword in node.keywords:
+        if keyword.arg == "version" and isinstance(keyword.value, ast.Constant) and keyword.value.value is not None:
+            return f"/v{str(keyword.value.value).lstrip('/v')}"
+    return ""
 
 
 def _last(node: ast.expr) -> str:

@@ -20,12 +20,12 @@ LIMITS = (
     ),
     (
         "Which object a call has at a given moment: a name is everything that is ever assigned to it, a parameter "
-        "everything that any caller passes. A helper that is given both a blocking and another connection is "
-        "reported for all of its callers."
+        "everything that any caller passes, an attribute the same for all objects of its class. A helper that is "
+        "given both a blocking and another connection is reported for all of its callers."
     ),
     (
         "def handlers, which FastAPI, Starlette and Quart run in threads. Sanic, aiohttp and Tornado run them on "
-        "the loop, and they are not reported there either."
+        "the loop, and they are not reported there either, nor are generators under tornado.gen.coroutine."
     ),
     "SQL that is only known at run time, when it judges how heavy a statement is; whether an index serves it.",
     "Lazy loading of SQLAlchemy and peewee attributes (truck.driver), and the flush before a query.",
@@ -35,7 +35,11 @@ LIMITS = (
         "here they only decide which mode fits."
     ),
     "The drivers of other databases (sqlite3, psycopg2), and Django's ORM.",
-    "Routes whose path or prefix is computed.",
+    (
+        "Who runs a generator that is handed to a library: that call counts as running it, unless it makes a response "
+        "or hands it to a thread."
+    ),
+    ("Routes whose path or prefix is computed. Of one that the environment sets, the default in the source is shown."),
     "How long a call takes. offload_db.OffloadPool.blocking_calls() says so at run time.",
 )
 

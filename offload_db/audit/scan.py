@@ -29,8 +29,7 @@ def scan(path: Path, shown: str, name: str, root: Path) -> Module:
     :raises OSError: if it cannot be read
     :raises UnicodeDecodeError: if its bytes are not in the encoding that it declares
     """
-    with tokenize.open(path) as file:
-        text = file.read()
+    text = read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid escapes in somebody's strings
         tree = ast.parse(text, filename=str(path))
@@ -41,6 +40,12 @@ def scan(path: Path, shown: str, name: str, root: Path) -> Module:
     if "ignore[" in text:
         module.ignores = _ignores(text)
     return module
+
+
+def read(path: Path) -> str:
+    """Return the text of a file in the encoding that it declares."""
+    with tokenize.open(path) as file:
+        return file.read()
 
 
 def _ignores(text: str) -> dict[int, frozenset[str]]:

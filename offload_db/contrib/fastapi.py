@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -180,7 +181,11 @@ class Gap:
 
 
 _STREAMS = {"StreamingResponse", "EventSourceResponse"}
-_TASKS = {"create_task", "ensure_future", "gather", "TaskGroup", "create_task_group", "start_soon", "open_nursery"}
+_TASKS = {
+    *("create_task", "ensure_future", "gather", "TaskGroup", "as_completed", "shield"),
+    *("create_task_group", "start_soon", "open_nursery"),
+    *(("wait_for",) if sys.version_info < (3, 12) else ()),  # which newer versions await in the same task
+}
 
 
 def find_gaps(app: Any) -> list[Gap]:
@@ -298,6 +303,11 @@ def _asynchronous(function: Any) -> bool:
 
 
 def _names(function: Any) -> set[str]:
-    """Return the names in a function's code, as far as it has one."""
-    code = getattr(inspect.unwrap(_called(function)), "__code__", None)
-    return set() if code is None else {*code.co_names, *code.co_freevars}
+    """Return the names in a function's code and in that of functions inside of it, as far as it has any."""
+    codes = [getattr(inspect.unwrap(_called(function)), "__code__", None)]
+    names: set[str] = set()
+    for code in codes:
+        if code is not None:
+            names |= {*code.co_names, *code.co_freevars}
+            codes += [inner for inner in code.co_consts if inspect.iscode(inner)]
+    return names

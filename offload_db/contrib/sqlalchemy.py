@@ -13,8 +13,9 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import anyio
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
+from pymysql.err import OperationalError
 
 try:
     import sqlalchemy
@@ -239,8 +240,12 @@ class OffloadDialect(MySQLDialect_pymysql):
         if place() is not Place.BRIDGED:
             dbapi_connection.rollback()
             return
-        with anyio.fail_after(ROLLBACK_TIMEOUT, shield=True):  # noqa: ASYNC100  # the call suspends the task
+        with anyio.move_on_after(ROLLBACK_TIMEOUT, shield=True):  # noqa: ASYNC100  # the call suspends the task
             dbapi_connection.rollback()
+            return
+        # An error of the driver's, of which SQLAlchemy knows what it means: the connection is lost.
+        reason = f"the rollback took longer than {ROLLBACK_TIMEOUT:.0f} s and was given up"
+        raise OperationalError(CR.CR_SERVER_LOST, reason)
 
     def do_close(self, dbapi_connection: Any) -> None:
         """Throw out a connection that was invalidated, or detached from the pool."""

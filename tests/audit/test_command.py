@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +114,59 @@ def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
         assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["level"] in ("error", "warning", "note")
         assert result["locations"][0]["physicalLocation"]["region"]["startLine"] > 0
+
+
+def test_places(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns count characters, and the addresses of SARIF are valid for any file name."""
+    (project / "app.py").write_text("import pymysql\nasync def f():\n    'ñ…'; pymysql.connect()\n", encoding="utf-8")
+    (project / "app.py").rename(project / "a b:ñ.py")
+    _, report = run_json(capsys, ".")
+    assert [(finding["line"], finding["column"]) for finding in report["findings"]] == [(3, 11)]
+    for path, address in ((".", "a%20b%3A%C3%B1.py"), (str(project), "a%20b%3A%C3%B1.py")):
+        assert main(["audit", path, "--format", "sarif"]) == 1
+        [result] = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+        place = result["locations"][0]["physicalLocation"]
+        assert (place["artifactLocation"]["uri"], place["region"]) == (address, {"startLine": 3, "startColumn": 11})
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type statements came with Python 3.12")
+def test_type_statement(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A type statement gives a name to a connection's type."""
+    source = "import pymysql\ntype Conn = pymysql.Connection\nasync def f[T](conn: Conn, x: T):\n    conn.ping()\n"
+    (project / "app.py").write_text(source, encoding="utf-8")
+    _, report = run_json(capsys, ".")
+    assert [finding["line"] for finding in report["findings"]] == [4]
+
+
+def test_beside_the_library(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of the library among the files changes nothing of what its decorator and its pool mean."""
+    shutil.copytree(Path(offload_db.__file__).parent, project / "offload_db")
+    source = """
+import offload_db
+
+pool = offload_db.OffloadPool.from_env()
+
+
+@offload_db.offload
+async def done():
+    pool.connection().close()
+
+
+async def left():
+    pool.connection().close()
+"""
+    (project / "app.py").write_text(source, encoding="utf-8")
+    _, report = run_json(capsys, ".")
+    found = [finding for finding in report["findings"] if finding["file"] == "app.py"]
+    assert [(finding["function"], finding["via"]) for finding in found if finding["open"]] == [("left", [])] * 2
+
+
+def test_pipes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A named pipe is no source file; a link that leads nowhere is reported."""
+    os.mkfifo(project / "pipe.py")
+    (project / "link.py").symlink_to("nowhere.py")
+    _, report = run_json(capsys, ".")
+    assert [error["file"] for error in report["errors"]] == ["link.py"]
 
 
 def test_github(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,3 +320,140 @@ def test_unknown_route(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     )
     assert main(["migrate", str(tmp_path), "--only", "GET:/truck"]) == 2
     assert "there is no such route; similar ones are GET:/trucks" in capsys.readouterr().err
+
+
+def test_form_feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A form feed ends no line, neither where the decorator goes nor in the diff."""
+    source = "from database import query\n\x0c\nasync def handler():\n    query()\n\x0c\n"
+    after = migrated(tmp_path, source.encode())
+    assert (
+        after
+        == source.replace("async", "@offload_db.offload\nasync").replace("from", "import offload_db\n\nfrom").encode()
+    )
+    (tmp_path / "handlers.py").write_text(source, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["migrate", str(tmp_path), "--quiet"]) == 0
+    assert "\n+@offload_db.offload\n" in capsys.readouterr().out
+
+
+def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Handlers that share a connection of its own get no mode="thread": threads would use it at once."""
+    source = """
+        import pymysql
+        from database import query
+
+        connection = pymysql.connect(host="db")
+
+        async def shares():
+            connection.ping()
+
+        async def shares_and_asks():
+            connection.ping()
+            query()
+
+        async def has_its_own():
+            pymysql.connect(host="db").ping()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert "async def shares():" in after.split("@offload_db.offload")[0]
+    assert "@offload_db.offload\nasync def shares_and_asks" in after
+    assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
+    assert "all callers share the connection connection" in capsys.readouterr().err
+    by_hand = after.replace("async def shares():", '@offload_db.offload(mode="thread")\nasync def shares():')
+    (tmp_path / "handlers.py").write_text(by_hand, encoding="utf-8")
+    assert "ODB304" in {finding.rule for finding in audit([tmp_path]).open}
+
+
+def test_only_the_loop_may(tmp_path: Path) -> None:
+    """What touches the loop, or answers through Tornado, runs in no thread."""
+    source = """
+        import time
+
+        from database import query
+
+        async def hands_on(request):
+            query()
+            time.sleep(1)
+            request.app.loop.call_soon(print)
+
+        class Handler:
+            async def get(self):
+                query()
+                time.sleep(1)
+                self.finish()
+
+            async def post(self):
+                query()
+                time.sleep(1)
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert after.count("@offload_db.offload\n") == 2
+    assert '    @offload_db.offload(mode="thread")\n    async def post' in after
+
+
+def test_which_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pools of other databases, of a class with methods of its own, and wrapped elsewhere are left alone."""
+    (tmp_path / "first.py").write_text(
+        "import pymysql\nfrom dbutils.pooled_db import PooledDB\n\nraw = PooledDB(pymysql)\npool = PooledDB(pymysql)\n",
+        encoding="utf-8",
+    )
+    source = """
+        import offload_db
+        import psycopg2
+        import pymysql
+        from dbutils.pooled_db import PooledDB
+        from first import raw as bare
+
+        class Plain(PooledDB):
+            def __init__(self):
+                super().__init__(pymysql)
+
+        class Rich(PooledDB):
+            def fetch(self):
+                return 1
+
+        pool = offload_db.OffloadPool(bare)
+        elsewhere = PooledDB(psycopg2)
+        plain = Plain()
+        rich = Rich(pymysql)
+
+        async def handler():
+            pool.connection().close()
+            plain.connection().close()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == ["plain = offload_db.OffloadPool(plain)", "@offload_db.offload"]
+    assert "Rich has methods of its own (fetch)" in capsys.readouterr().err
+    first = (tmp_path / "first.py").read_text(encoding="utf-8")
+    assert "pool = offload_db.OffloadPool(pool)" in first
+    assert "OffloadPool(raw)" not in first
+
+
+def test_made_on_demand(tmp_path: Path) -> None:
+    """A pool that a helper makes when it is first asked is wrapped, and then nothing is open."""
+    source = """
+        from typing import Optional
+
+        import pymysql
+        from dbutils.pooled_db import PooledDB
+
+        class Database:
+            _pool: Optional[PooledDB] = None
+
+            @classmethod
+            def connection(cls):
+                if cls._pool is None:
+                    cls._pool = PooledDB(**{"creator": pymysql})
+                return cls._pool.connection()
+
+        async def handler():
+            with Database.connection() as conn:
+                conn.ping()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert "            cls._pool = offload_db.OffloadPool(cls._pool)\n" in after
+    assert audit([tmp_path]).open == []

@@ -39,6 +39,16 @@ def test_findings(path: Path) -> None:
     assert found == expected(path)
 
 
+def test_order() -> None:
+    """The report is the same each time, whatever order sets have."""
+    path = HERE / "projects" / "alternatives"
+    kept: list[object] = []
+    for number in range(6):
+        found = audit([path]).findings
+        kept.append([object() for _ in range(number * 997)])  # other addresses, and so other hashes
+        assert [finding.via for finding in found] == [("First.query",)]
+
+
 @pytest.mark.parametrize("path", ROUTES, ids=lambda path: path.stem)
 def test_routes(path: Path) -> None:
     """Each framework's routes are found, with their prefixes."""

@@ -17,7 +17,7 @@ from offload_db import ConnectionLost, OffloadPool, StatementTimeout, kills, off
 from offload_db.drivers import Identity, PyMySQLDriver
 from offload_db.kills import Killer
 from tests.conftest import MySQL
-from tests.support import in_thread, outcome, pool_of, settled, until, value
+from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 
 from .checks import assert_ended, checked, running, serve
 from .proxy import Proxy
@@ -145,6 +145,38 @@ async def test_no_kill_possible(
         assert (now.kills, now.kills_failed, now.open) == (0, 1, 0)
         assert sum(now.discards.values()) == 1
         await checked(pool, mysql, database["database"])
+
+
+@GENERAL
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("closed", [False, True], ids=["cursor open", "cursor closed"])
+async def test_rolling_back_ends_a_result_that_is_being_read(
+    closed: bool, place: str, general: bool, database: dict[str, Any], mysql: MySQL
+) -> None:
+    """Rolling back amid a long unbuffered result kills its statement instead of reading on; the link stays good."""
+
+    def use() -> None:
+        with pool.connection() as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE t (n INT) ENGINE=InnoDB")
+                connection.begin()
+                cursor.execute("INSERT INTO t VALUES (1)")
+            reading = connection.cursor(pymysql.cursors.SSCursor)
+            reading.execute("SELECT seq, REPEAT('x', 9999) FROM seq_1_to_9000000")
+            assert reading.fetchone()[0] == 1
+            if closed:
+                reading.close()
+            connection.rollback()
+            for number in range(3):
+                assert value(connection, "SELECT %s", number) == number
+            assert value(connection, "SELECT COUNT(*) FROM t") == 0
+
+    with way_of_killing(general), pool_of(1, database) as pool:
+        with anyio.fail_after(PATIENCE):
+            await run_at(place, use)
+        assert pool.statistics().kills == 1
+        assert pool.statistics().discards == {}
+        assert_ended(mysql, "seq_1_to_9000000")
 
 
 async def test_an_update_that_is_killed_has_no_effect(database: dict[str, Any], mysql: MySQL) -> None:

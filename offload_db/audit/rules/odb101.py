@@ -1,4 +1,4 @@
-"""A statement of PyMySQL, mysqlclient or mysql-connector is executed in an async def.
+"""A driver executes a statement in an async def: PyMySQL, mysqlclient, mysql-connector or MariaDB's.
 
 The loop stands still until the server has answered, and with it every other request. Put @offload on the handler; if
 it also blocks elsewhere and never awaits, @offload(mode="thread").

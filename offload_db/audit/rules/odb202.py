@@ -27,7 +27,7 @@ _RAW = (
 def check(context: Context) -> Iterator[Finding]:
     """Yield one finding for each offloaded function and what it blocks on."""
     for scope in context.asynchronous:
-        if scope not in context.covered or context.runs_in(scope) == "thread":
+        if scope not in context.covered or context.runs_in(scope) != "bridge":
             continue
         for reach, steps in (("wrappable", context.graph.to_unwrapped), ("raw", context.graph.to_raw)):
             found = next((call for call in context.sites_of(scope) if _goes(call, reach, context, steps)), None)

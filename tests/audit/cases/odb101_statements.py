@@ -1,6 +1,7 @@
 """Statements of the drivers, in every kind of asynchronous function."""
 import pymysql
 import MySQLdb
+import mariadb
 import mysql.connector
 from dbutils.pooled_db import PooledDB
 from fastapi import Depends, FastAPI
@@ -96,3 +97,12 @@ async def in_branches(kind: str):
 def sync_helper():
     with pool.connection() as conn, conn.cursor() as cur:
         cur.execute("SELECT 1")
+
+
+async def mariadb_rows():
+    conn = mariadb.connect(host="db")  # expect: ODB102
+    try:
+        cur = conn.cursor(dictionary=True)  # expect: ODB103
+        cur.execute("SELECT * FROM trucks WHERE truck_id = ?", (1,))  # expect: ODB101
+    finally:
+        conn.close()  # expect: ODB103

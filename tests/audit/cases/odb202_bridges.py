@@ -1,4 +1,6 @@
 """Offloaded handlers whose driver a bridge does not free."""
+import functools
+
 import offload_db
 import pandas as pd
 import pymysql
@@ -60,3 +62,33 @@ async def freed():
     with offload_db.connect(host="db") as conn:
         conn.commit()
     return offload_db.blocking(pd.read_sql)("SELECT 1", engine)
+
+
+in_threads = functools.partial(offload_db.offload, mode="thread")
+
+
+@offload_db.blocking
+def hops():
+    return pymysql.connect(host="db").ping()
+
+
+def decorated_with(mode):
+    def decorate(fn):
+        return offload_db.offload(mode=mode)(fn)
+
+    return decorate
+
+
+@in_threads()
+async def by_partial():
+    own_connection().ping()
+
+
+@decorated_with("thread")
+async def by_computed_mode():
+    own_connection().ping()
+
+
+@offload_db.offload
+async def through_blocking():
+    hops()

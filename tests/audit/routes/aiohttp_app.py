@@ -33,6 +33,10 @@ async def any_method(request):  # route: PATCH /any
     request.app["db"].connection()
 
 
+async def of_resource(request):  # route: GET /resource, POST /resource
+    pool.connection()
+
+
 def main():
     app = web.Application()
     app["db"] = pool
@@ -40,6 +44,9 @@ def main():
     app.add_routes([web.put("/listed", listed)])
     app.router.add_get("/added", added)
     app.router.add_route("PATCH", "/any", any_method)
+    resource = app.router.add_resource("/resource")
+    resource.add_route("GET", of_resource)
+    resource.add_route("POST", of_resource)
     sub = web.Application()
     sub.router.add_get("/x", in_sub)
     app.add_subapp("/sub", sub)

@@ -1,4 +1,6 @@
 """Routes of FastAPI."""
+import os
+
 import offload_db
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Mount, Route
@@ -79,3 +81,58 @@ async def listed(request):  # route: GET /sub/list/{x}
 
 
 routes = [Mount("/sub", routes=[Route("/list/{x}", endpoint=listed)])]
+
+
+async def of_route():  # route: GET /needs/x
+    pool.connection()
+
+
+class OfRouter:
+    async def __call__(self):  # route: GET /needs/x
+        pool.connection()
+
+
+async def of_inclusion():  # route: GET /needs/x
+    pool.connection()
+
+
+async def of_app():  # route: GET /needs/x
+    pool.connection()
+
+
+needs = APIRouter(dependencies=[Depends(OfRouter())])
+
+
+@needs.get("/x", dependencies=[Depends(of_route)])
+def plain():
+    pool.connection()
+
+
+needing = FastAPI(dependencies=[Depends(of_app)])
+needing.include_router(needs, prefix="/needs", dependencies=[Depends(of_inclusion)])
+
+
+class Base:
+    API: str = "/base"
+
+
+class Settings(Base):
+    ADMIN = os.getenv("ADMIN", "/admin")
+
+
+settings = Settings()
+third = FastAPI()
+of_settings = APIRouter(prefix=settings.ADMIN)
+third.include_router(of_settings, prefix=settings.API)
+
+
+@of_settings.get(f"{Settings.API}/x")
+async def with_settings():  # route: GET /base/admin/base/x
+    pool.connection()
+
+
+async def called_upon():  # route: PUT /called
+    pool.connection()
+
+
+third.put("/called")(called_upon)

@@ -6,6 +6,9 @@ from sanic.views import HTTPMethodView
 pool = offload_db.OffloadPool.from_env()
 app = Sanic("fleet")
 bp = Blueprint("trucks", url_prefix="/trucks")
+second = Blueprint("second", url_prefix="/second", version=2)
+third = Blueprint("third", "/third")
+group = Blueprint.group(second, url_prefix="/group")
 
 
 @app.get("/direct")
@@ -35,3 +38,22 @@ async def added(request):  # route: DELETE /added
 app.add_route(View.as_view(), "/view")
 app.add_route(added, "/added", methods=["DELETE"])
 app.blueprint(bp)
+app.blueprint(group)
+
+
+@second.get("/")
+async def in_group(request):  # route: GET /v2/group/second/
+    pool.connection()
+
+
+@app.get("/versioned", version="v3")
+async def versioned(request):  # route: GET /v3/versioned
+    pool.connection()
+
+
+@third.route("/set", methods=frozenset({"PATCH"}))
+async def of_set(request):  # route: PATCH /third/set
+    pool.connection()
+
+
+app.blueprint([third])

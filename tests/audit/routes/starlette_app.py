@@ -31,11 +31,15 @@ async def late(request):  # route: GET /late
     pool.connection()
 
 
+async def deep(request):  # route: GET /v/w/deep
+    pool.connection()
+
+
 app = Starlette(
     routes=[
         Route("/", home),
         Route("/things", endpoint=created, methods=["POST"]),
-        Mount("/v", routes=[Route("/view", View)]),
+        Mount("/v", routes=[Route("/view", View), Mount("/w", app=Router([Route("/deep", deep)]))]),
         WebSocketRoute("/ws", ws),
     ]
 )

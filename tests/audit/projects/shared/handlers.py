@@ -1,0 +1,5 @@
+from kept import connection as conn
+
+
+async def handler():
+    conn.ping()  # expect: ODB103

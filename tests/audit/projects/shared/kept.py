@@ -1,0 +1,3 @@
+import pymysql
+
+connection = pymysql.connect(host="db")  # expect: ODB304
