@@ -11,12 +11,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from .connector import DEFAULT_CONNECT_TIMEOUT
+import anyio
+
+from .bridge import Place, place
+from .connector import patience_of
 from .cursor import OffloadCursor
 from .errors import ConnectionClosed
 from .pool import OffloadPool
 from .statements import Link
-from .turns import closed_error
+from .turns import Turn, closed_error
 
 # Calls that end a transaction for certain.
 _ENDS = frozenset({"commit", "rollback"})
@@ -94,12 +97,17 @@ class OffloadConnection:
             return
         turn = link.turn
         try:
-            turn.take(shield=True)
+            cancelled = _last_turn(turn)
         except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
             return
         object.__setattr__(self, "_link", None)
         turn.close()
         self._lease.give_back()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # its traceback holds this frame
 
     def discard(self) -> None:
         """Close the connection for good instead of giving it back; the server rolls back what is open.
@@ -210,6 +218,21 @@ class OffloadConnection:
         return link.call(name, partial(_method, link, name, args, kwargs), killable=query, text=text)
 
 
+def _last_turn(turn: Turn) -> BaseException | None:
+    """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised."""
+    cancelled: BaseException | None = None
+    while True:
+        try:
+            turn.take(shield=True)
+        except BaseException as error:
+            # asyncio's own task.cancel() passes through a shield.
+            if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+            cancelled = error
+        else:
+            return cancelled
+
+
 def _execute(raw: Any, statement: str) -> None:
     with raw.cursor() as cursor:
         cursor.execute(statement)
@@ -237,7 +260,8 @@ def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
     raw, driver = link.raw, link.driver
     session = driver.session(raw)
     before = driver.set_read_timeout(raw, None)
-    driver.set_read_timeout(raw, before or getattr(raw, "connect_timeout", None) or DEFAULT_CONNECT_TIMEOUT)
+    limits = {"read_timeout": before, "connect_timeout": getattr(raw, "connect_timeout", None)}
+    driver.set_read_timeout(raw, patience_of(limits))
     try:
         driver.skip_rest(raw)
         result = function()

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from .drivers import PYMYSQL, Driver, driver_from, driver_of
-from .errors import ConfigurationError
+from .drivers import PYMYSQL, Driver, Identity, driver_from
+from .errors import CheckoutTimeout, ConfigurationError
 from .fast import faster
+
+E = TypeVar("E", bound=BaseException)
 
 # Attempts to connect at the same time. Each costs the interpreter's lock some 20 ms with PyMySQL 1.2 and TLS, so more
 # at once would only make the event loop wait.
@@ -57,11 +61,9 @@ class Connector:
         self.settings = kwargs
         """What connections are opened with."""
         self.patience = DEFAULT_CONNECT_TIMEOUT
-        """Seconds that a new connection may take to say anything, where the driver can limit it."""
+        """Seconds that a new connection may take to say anything."""
         if self._driver is not None:
-            # connect_timeout covers the TCP connect alone: a server that accepts and says nothing would be waited
-            # for without end.
-            self.patience = kwargs.get("read_timeout") or kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT
+            self.patience = patience_of(kwargs)
             self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
 
     @property
@@ -99,11 +101,13 @@ class Connector:
     def connect(self, seconds: float | None = None) -> Any:
         """Open a connection; waits for the server.
 
-        :param seconds: how long any one answer may be waited for, where that is less than the settings allow
+        :param seconds: how long the turn and any one answer may be waited for, where that is less than the settings
+            allow
         :raises Exception: as the driver raises it. While the server can't be reached, attempts are paced, and between
             two of them the last error is raised again
         """
-        return self._gate.attempt(partial(self._connect, seconds))
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        return self._gate.attempt(partial(self._connect, until), until)
 
     def connect_admin(self, seconds: float) -> Any:
         """Open a connection to kill with, within *seconds* where the driver can limit it; waits for the server."""
@@ -116,18 +120,18 @@ class Connector:
         """Begin anew in a child process: threads of the parent may have been in the middle of attempts."""
         self._gate.renew()
 
-    def _connect(self, seconds: float | None) -> Any:
+    def _connect(self, until: float) -> Any:
         factory = self._factory
-        if self._driver is not None and seconds is not None and seconds < self.patience:
+        seconds = until - time.monotonic()
+        if self._driver is not None and seconds < self.patience:
             factory = copy.copy(factory)
-            shorter = max(seconds, SHORTEST_PATIENCE)
-            factory._kwargs = {**factory._kwargs, "connect_timeout": shorter, "read_timeout": shorter}
+            factory._kwargs = hurried(factory._kwargs, seconds)
         steady = factory.steady_connection()
         if self._changes:
             _reopen(steady, self._changes)
         raw = _stripped(steady)
         if self._driver is not None:
-            driver_of(raw).set_read_timeout(raw, self.settings.get("read_timeout"))
+            unhurried(raw, self.settings)
         return raw
 
 
@@ -141,26 +145,34 @@ class _Gate:
         """Begin anew."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._failures = 0
         self._not_before = 0.0
         self._probing = False
 
-    def attempt(self, connect: Any) -> Any:
-        with self._places:
+    def attempt(self, connect: Callable[[], Any], until: float = math.inf) -> Any:
+        """Call *connect* when it is its turn.
+
+        :param until: when the caller's own time is over: what fails then says nothing of the server
+        """
+        left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
+        places = self._places
+        if not places.acquire(timeout=left):
+            raise CheckoutTimeout.because("no connection was opened in time: others were being opened before it")
+        try:
             probe = self._enter()
             try:
                 raw = connect()
-            except Exception as error:
-                self._failed(error, probe)
-                raise
-            except BaseException:
-                self._failed(None, probe)
+            except BaseException as error:
+                says_something = isinstance(error, Exception) and time.monotonic() < until
+                self._failed(error if says_something else None, probe)
                 raise
             with self._lock:
                 self._error, self._failures = None, 0
                 self._probing = self._probing and not probe
             return raw
+        finally:
+            places.release()
 
     def _enter(self) -> bool:
         with self._lock:
@@ -172,7 +184,7 @@ class _Gate:
                 return True
         raise _like(error)
 
-    def _failed(self, error: Exception | None, probe: bool) -> None:
+    def _failed(self, error: BaseException | None, probe: bool) -> None:
         with self._lock:
             self._probing = self._probing and not probe
             if error is None:
@@ -183,11 +195,50 @@ class _Gate:
             self._error = _like(error)
 
 
-def _like(error: Exception) -> Exception:
+def _like(error: E) -> E:
     """Make the same error without its history, which would keep alive what its callers held."""
     like = type(error).__new__(type(error))
     like.args = error.args
     return like
+
+
+def patience_of(kwargs: dict[str, Any]) -> float:
+    """Return the seconds that PyMySQL is to wait for a new connection's first answers.
+
+    Its ``connect_timeout`` covers the TCP connect alone: a server that accepts and says nothing would be waited for
+    without end, or for as long as the longest query may take.
+    """
+    limits = (kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT, kwargs.get("read_timeout"))
+    return min(limit for limit in limits if limit)
+
+
+def hurried(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return PyMySQL's connection settings with no more than *seconds* for any one answer."""
+    shorter = max(seconds, SHORTEST_PATIENCE)
+    limits = {name: min(kwargs.get(name) or shorter, shorter) for name in ("connect_timeout", "read_timeout")}
+    return {**kwargs, **limits}
+
+
+def unhurried(raw: Any, kwargs: dict[str, Any]) -> None:
+    """Give PyMySQL's connection the limits that it was to have, for its queries and for when it connects anew."""
+    raw._read_timeout = kwargs.get("read_timeout")
+    raw.connect_timeout = kwargs.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT) or None
+
+
+def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
+    """Ask a new connection for its identity; waits for the server, and closes the connection if that fails.
+
+    :param seconds: how long the answer may be waited for
+    """
+    try:
+        with driver.limited(raw, max(seconds, SHORTEST_PATIENCE)):
+            return driver.identity(raw)
+    except BaseException as error:
+        # A server that does not know what it is asked is one whose statements can't be killed, no more.
+        if isinstance(error, Exception) and driver.in_step(error):
+            return None
+        driver.abandon(raw)
+        raise
 
 
 def take_idle(pool: PooledDB) -> list[Any]:

@@ -6,7 +6,9 @@ drivers that are known are in ``drivers.py`` and ``other_drivers.py``.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +176,19 @@ class Driver:
     def set_read_timeout(self, raw: Any, seconds: float | None) -> float | None:
         """Limit the seconds that any answer may take; returns the limit before."""
         return None
+
+    @contextmanager
+    def limited(self, raw: Any, seconds: float) -> Iterator[None]:
+        """Limit the seconds that the calls of the block may wait for the server."""
+        # Nothing is known of how to tell the driver, so the link is cut under the call.
+        timer = threading.Timer(seconds, self.cut, (raw,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
 
     def finish(self, cursor: Any) -> None:
         """Close a cursor that is not finished, leaving rows unread if they are many; waits for the server."""

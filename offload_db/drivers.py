@@ -14,6 +14,8 @@ import inspect
 import select
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pymysql
@@ -244,6 +246,14 @@ class PyMySQLDriver(Driver):
         before: float | None = raw._read_timeout
         raw._read_timeout = seconds  # PyMySQL applies it with the next read
         return before
+
+    @contextmanager
+    def limited(self, raw: Any, seconds: float) -> Iterator[None]:
+        before = self.set_read_timeout(raw, seconds)
+        try:
+            yield
+        finally:
+            self.set_read_timeout(raw, before)
 
     def skip_few(self, raw: Any) -> bool:
         result = raw._result

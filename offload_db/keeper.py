@@ -6,12 +6,13 @@ Owns checkout, checkin and discard: the one place where links are made, rest and
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,12 +22,12 @@ import pymysql
 from dbutils.pooled_db import PooledDB
 
 from .bridge import Place, place
-from .connector import Connector, take_idle
+from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle
 from .drivers import driver_of
 from .errors import BlockingCallError, CheckoutTimeout
 from .fast import hasten
 from .kills import Killer
-from .lanes import Lane, Lanes, Slot
+from .lanes import Lane, Lanes, Slot, pool_closed
 from .leaks import Checkout, LeakWatch
 from .scopes import current_deadline, current_lane
 from .statements import Link
@@ -35,6 +36,8 @@ from .workers import Expired, Leaving, OnLoopCall, Workers
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
+# Seconds of silence after which links that have rested longer are not even asked.
+SILENCE = 1.0
 
 
 class Lease:
@@ -98,7 +101,7 @@ class Keeper:
         # never more links than slots; deque operations are atomic and no lock is needed.
         self._idle: deque[Link] = deque()
         self._links: set[Link] = set()
-        self._closed = False
+        self._closed = self._broken_off = False
         for raw in take_idle(pool):
             if len(self._links) < size:
                 if fast:
@@ -120,10 +123,28 @@ class Keeper:
         return [link for link in self._links.copy() if link not in self._idle]
 
     def _break_off(self) -> None:
-        """Bring back the calls that still run; waits for the server."""
-        if out := self._out():
-            with ThreadPoolExecutor(max_workers=8, thread_name_prefix="offload_db close") as threads:
-                list(threads.map(Link.interrupt, out))
+        """Bring back the calls that still run, and let no call begin any more; waits for the server."""
+        self._broken_off = True
+        out = deque(self._out())
+
+        def interrupt() -> None:
+            while True:
+                try:
+                    link = out.popleft()
+                except IndexError:
+                    return
+                link.interrupt()
+
+        # Python's own executor takes no more work when the interpreter exits, which is when many pools are closed.
+        helpers = [threading.Thread(target=interrupt, name="offload_db close", daemon=True) for _ in range(8)]
+        started = []
+        for helper in helpers[: len(out) - 1] if out else []:
+            with suppress(RuntimeError):  # no further thread can be had
+                helper.start()
+                started.append(helper)
+        interrupt()
+        for helper in started:
+            helper.join()
 
     def _fill(self) -> None:
         """Open connections until there are ``min_size``."""
@@ -159,17 +180,22 @@ class Keeper:
 
         leaving = Leaving(settle)
         try:
-            link = self._rested(connector)
-            if link is None:
-                left, started = None if deadline is None else deadline.left, time.monotonic()
-                try:
+            started = time.monotonic()
+            try:
+                link = self._rested(connector, None if deadline is None else deadline.left)
+                if link is None:
+                    left = None if deadline is None else deadline.left
                     self._make_room()
                     connect = partial(self._open, connector, left)
                     self._workers.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
-                finally:
-                    if deadline is not None:
-                        deadline.spend("connecting", time.monotonic() - started)
-                link = opened[0]
+                    link = opened[0]
+            finally:
+                if deadline is not None:
+                    deadline.spend("connecting", time.monotonic() - started)
+            if self._broken_off:
+                # Whoever closes the pool has brought back those who had a connection by then, and waits no longer.
+                opened[:] = [link]
+                raise pool_closed()  # noqa: TRY301  # the connection goes the way of those that come too late
         except BaseException as error:
             if not leaving.left:
                 settle()
@@ -181,9 +207,13 @@ class Keeper:
         self._counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 
-    def _rested(self, connector: Connector) -> Link | None:
-        """Take an idle link that stands, mostly without a round trip; None if there is none."""
+    def _rested(self, connector: Connector, seconds: float | None) -> Link | None:
+        """Take an idle link that stands, mostly without a round trip; None if there is none.
+
+        :param seconds: how long a round trip may take, where that is less than :data:`PING_TIMEOUT`
+        """
         now = time.monotonic()
+        until = math.inf if seconds is None else now + seconds
         while True:
             link = self._pop(connector)
             if link is None:
@@ -194,17 +224,34 @@ class Keeper:
             long = now - link.rested > PING_AFTER or not link.driver.sees_rest(link.raw)
             if reason is None and long:
                 # Between here and the server something may have forgotten the link without a word.
+                asked = time.monotonic()
+                patience = max(SHORTEST_PATIENCE, min(PING_TIMEOUT, until - asked))
                 try:
-                    answers = self._workers.run("ping", partial(link.answers, PING_TIMEOUT))
+                    answers = self._workers.run("ping", partial(link.answers, patience))
                 except BaseException:
                     self._idle.append(link)
                     if self._closed:
                         self._close_idle()
                     raise
                 reason = link.fault = None if answers else "dead_idle"
+                if not answers and time.monotonic() - asked >= SILENCE:
+                    self._give_up_rested(connector, link.rested)
             if reason is None:
                 return link
             self._discard(link, reason)
+            if time.monotonic() >= until:
+                return None
+
+    def _give_up_rested(self, connector: Connector, since: float) -> None:
+        """Throw out the idle links that have rested for longer than one that is dead without a word.
+
+        What forgot that one will have forgotten them as well, and to ask each would take as long again.
+        """
+        for link in [link for link in self._idle if link.connector is connector and link.rested <= since]:
+            with suppress(ValueError):  # another thread may have taken it
+                self._idle.remove(link)
+                link.fault = "dead_idle"
+                self._discard(link, "dead_idle")
 
     def _pop(self, connector: Connector) -> Link | None:
         """Take the idle link of this kind that was used last."""
@@ -227,22 +274,12 @@ class Keeper:
             self._discard(link, "displaced")
 
     def _open(self, connector: Connector, seconds: float | None) -> Link:
-        return self._link(connector.connect(seconds), connector, seconds)
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        return self._link(connector.connect(seconds), connector, until)
 
-    def _link(self, raw: Any, connector: Connector, seconds: float | None = None) -> Link:
+    def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> Link:
         driver = driver_of(raw)
-        patience = connector.patience
-        before = driver.set_read_timeout(raw, patience if seconds is None else max(0.01, min(seconds, patience)))
-        try:
-            identity = driver.identity(raw)
-        except BaseException as error:
-            # A server that does not know what it is asked is one whose statements can't be killed, no more.
-            if not isinstance(error, Exception) or not driver.in_step(error):
-                driver.abandon(raw)
-                raise
-            identity = None
-        finally:
-            driver.set_read_timeout(raw, before)
+        identity = identify(driver, raw, min(connector.patience, until - time.monotonic()))
         link = Link(raw, driver, identity, self._workers, self._killer, connector=connector)
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
@@ -322,7 +359,12 @@ class Keeper:
         if reason is None:
             link.rested = time.monotonic()
             self._idle.append(link)
-        else:
+            if self._closed:
+                # The pool was closed in between, and whoever did that may not have found it here.
+                with suppress(ValueError):
+                    self._idle.remove(link)
+                    reason = "closed"
+        if reason is not None:
             link.fault = link.fault or reason
             link.close()
             self._links.discard(link)
@@ -344,7 +386,7 @@ class Keeper:
         self._lanes = self._new_lanes()
         self._counters.after_fork()
         self._connector.after_fork()
-        self._killer = Killer(self._connector.connect_admin, self._counters)
+        self._killer.renew()
         if self._leaks is not None:
             self._leaks = LeakWatch(self._leaks.seconds)
 

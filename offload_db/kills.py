@@ -29,6 +29,8 @@ TURN = 0.25
 EFFECT = 0.02
 # Connections to try for the one that a balancer leads to the right server.
 TRIES = 16
+# Seconds between looks at whether a call has come back while its kill waits for a place.
+GLANCE = 0.05
 
 
 class Killer:
@@ -40,21 +42,32 @@ class Killer:
     def __init__(self, connect: Callable[[float], Any], counters: Counters) -> None:
         self._connect = connect
         self._counters = counters
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: threads of the parent may have been in the middle of kills."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._turn = threading.Lock()
+        self._lock = threading.Lock()  # for the numbers and the list below, for a few instructions only
+        self._present = self._waiting = 0
+        self._through = self._silent = 0
+        # Connections, and their servers, that a kill has left to those who wait: when a hundred statements are
+        # stopped at once, opening a connection for each takes too long.
+        self._spare: list[tuple[tuple[str, ...], Any]] = []
 
     def stop(self, call: StoppableCall) -> None:
         """Bring the call back: kill its statement, as often as it takes, or else cut its link.
 
-        Returns when the call has come back or its link is cut, after :data:`PATIENCE` seconds at most.
+        Returns when the call has come back or its link is cut: after :data:`PATIENCE` seconds, and later only while
+        it waits for other kills that come through.
         """
         deadline = time.monotonic() + PATIENCE
         try:
-            if call.killable and self._places.acquire(timeout=PATIENCE):
+            if call.killable and self._enter(call):
                 try:
-                    self._kill(call, deadline)
+                    self._kill(call)
                 finally:
-                    self._places.release()
+                    self._leave()
         except Exception as error:
             logger.info("a statement could not be killed (%s); its link is cut", type(error).__name__)
         if not call.killable:
@@ -72,40 +85,89 @@ class Killer:
 
         Returns after :data:`PATIENCE` seconds at most, and never raises.
         """
-        identity = call.identity
-        if identity is None or not self._places.acquire(timeout=PATIENCE):
+        if call.identity is None or not self._enter(call):
             return
         try:
-            admin = self._reach(identity, call, time.monotonic() + PATIENCE)
-            if admin is None:
-                return
-            try:
-                self._send(admin, identity, call)
-                if call.killed:
-                    self._counters.add("kills")
-            finally:
-                driver_of(admin).close(admin)
+            self._kill(call, once=True)
+            if call.killed:
+                self._counters.add("kills")
         except Exception as error:
             logger.info("a statement could not be killed (%s); its link is closed", type(error).__name__)
         finally:
-            self._places.release()
+            self._leave()
 
-    def _kill(self, call: StoppableCall, deadline: float) -> None:
+    def _enter(self, call: StoppableCall) -> bool:
+        """Wait for a place, as long as kills before this one come through; False if it is not to be sent any more."""
+        with self._lock:
+            self._present += 1
+        if self._places.acquire(blocking=False):
+            return True
+        with self._lock:
+            self._waiting += 1
+        through, silent, deadline = self._through, self._silent, time.monotonic() + PATIENCE
+        admitted = False
+        while not admitted and not call.finished.is_set() and time.monotonic() < deadline:
+            admitted = self._places.acquire(timeout=GLANCE)
+            if self._through != through:
+                through, silent, deadline = self._through, self._silent, time.monotonic() + PATIENCE
+        with self._lock:
+            self._waiting -= 1
+        # Who waited while the server was silent need not find that out once more.
+        if admitted and self._silent == silent:
+            return True
+        self._leave(admitted=admitted)
+        return False
+
+    def _leave(self, *, admitted: bool = True) -> None:
+        if admitted:
+            self._places.release()
+        left: list[tuple[tuple[str, ...], Any]] = []
+        with self._lock:
+            self._present -= 1
+            if not self._present:
+                left, self._spare = self._spare, left
+        for _, admin in left:
+            driver_of(admin).close(admin)
+
+    def _kill(self, call: StoppableCall, *, once: bool = False) -> None:
         identity = call.identity
         if identity is None:
             return
-        admin = self._reach(identity, call, deadline)
-        if admin is None:
-            return
-        pause = 0.002
+        deadline = time.monotonic() + PATIENCE
+        through = False
         try:
-            while not call.finished.is_set() and time.monotonic() < deadline:
-                self._send(admin, identity, call)
-                # The statement may not have reached the server yet, or another one of the same call may follow.
-                call.finished.wait(pause)
-                pause = min(pause * 2, 0.25)
+            admin = self._reach(identity, call, deadline)
+            if admin is None:
+                return
+            pause = 0.002
+            try:
+                while not call.finished.is_set() and call.killable:
+                    self._send(admin, identity, call)
+                    through = True
+                    if once or time.monotonic() >= deadline:
+                        break
+                    # The statement may not have reached the server yet, or another one of the same call may follow.
+                    call.finished.wait(pause)
+                    pause = min(pause * 2, 0.25)
+            except BaseException:
+                through = False
+                raise
+            finally:
+                self._part(admin, identity.server, well=through)
         finally:
-            driver_of(admin).close(admin)
+            with self._lock:
+                if through or call.finished.is_set():
+                    self._through += 1
+                elif time.monotonic() > deadline - PATIENCE / 2:
+                    self._silent += 1
+
+    def _part(self, admin: Any, server: tuple[str, ...], *, well: bool) -> None:
+        """Leave the connection to somebody who waits, or close it."""
+        with self._lock:
+            if well and self._waiting > len(self._spare):
+                self._spare.append((server, admin))
+                return
+        driver_of(admin).close(admin)
 
     def _send(self, admin: Any, identity: Identity, call: StoppableCall) -> None:
         my_turn = self._turn.acquire(timeout=TURN)
@@ -118,7 +180,15 @@ class Killer:
                 self._turn.release()
 
     def _reach(self, identity: Identity, call: StoppableCall, deadline: float) -> Any:
-        """Open a connection to the very server that runs the statement; None if there is no getting there."""
+        """Get a connection to the very server that runs the statement; None if there is no getting there."""
+        if call.finished.is_set():
+            return None
+        with self._lock:
+            spare = self._spare.pop() if self._spare else None
+        if spare is not None:
+            if spare[0] == identity.server:
+                return spare[1]
+            driver_of(spare[1]).close(spare[1])
         for _ in range(TRIES):
             left = deadline - time.monotonic()
             if left <= 0 or call.finished.is_set():

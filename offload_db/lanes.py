@@ -183,7 +183,7 @@ class Lanes:
                 "or hold connections for a shorter time"
             )
         if slot.state is _GONE:
-            raise _closed_error()
+            raise pool_closed()
         return slot
 
     def _wait_on_loop(self, slot: Slot, signal: ThreadSignal, patience: float | None) -> None:
@@ -235,7 +235,7 @@ class Lanes:
         try:
             with self._lock:
                 if self._closed:
-                    raise _closed_error()
+                    raise pool_closed()
                 if (room.waiting == 0 or slot.on_loop) and self._has_room(slot):
                     self._grant(slot)
                     return slot
@@ -434,5 +434,6 @@ def _decrease(counter: Counter[Caller], key: Caller) -> None:
         del counter[key]
 
 
-def _closed_error() -> PoolClosed:
+def pool_closed() -> PoolClosed:
+    """Make the error for asking a pool that is closed."""
     return PoolClosed.because("the pool is closed; make a new one, or close it later")

@@ -14,8 +14,8 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
 
 from .driver_base import (
@@ -148,6 +148,12 @@ class _Known(Driver):
         with socket.socket(fileno=number) as link:
             link.shutdown(socket.SHUT_RDWR)
 
+    @contextmanager
+    def limited(self, raw: Any, seconds: float) -> Iterator[None]:
+        self.descriptor(raw)  # so that it is known to the thread that cuts the link
+        with super().limited(raw, seconds):
+            yield
+
     def abandon(self, raw: Any) -> None:
         with suppress(Exception):  # then closing neither waits for the rest of a result nor for the server
             self.cut(raw)
@@ -189,7 +195,13 @@ class MySQLClientDriver(_Known):
         return raw.cursor(sys.modules["MySQLdb.cursors"].Cursor)
 
     def descriptor(self, raw: Any) -> int | None:
-        return int(raw.fileno()) if raw.open and hasattr(raw, "fileno") else None
+        try:
+            number = int(raw.fileno()) if raw.open and hasattr(raw, "fileno") else None
+        except Exception:  # newer versions answer nobody but the thread that is in a call
+            known: int | None = getattr(raw, "_descriptor", None)
+            return known
+        raw._descriptor = number
+        return number
 
     def session(self, raw: Any) -> int | None:
         return int(raw.thread_id()) if raw.open else None

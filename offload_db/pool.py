@@ -283,7 +283,10 @@ class OffloadPool(Operations):
             with anyio.CancelScope(shield=True):
                 # Not through the pool's own workers, which are what has to be freed.
                 try:
-                    await hop(self._break_off, anyio.CapacityLimiter(1))
+                    try:
+                        await hop(self._break_off, anyio.CapacityLimiter(1))
+                    except RuntimeError:  # no further thread can be had: the interpreter exits
+                        self._break_off()
                     with anyio.move_on_after(BREAK_OFF_TIMEOUT):
                         await self._lanes.wait_until_idle()
                 finally:  # asyncio's own task.cancel() passes through a shield

@@ -108,6 +108,7 @@ class Link:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
         self.turn, self._wire, self._call = Turn(), threading.Lock(), None
+        self._killer.renew()
         self.driver.disown(self.raw)
 
     def call(
@@ -376,15 +377,13 @@ class Link:
             call.finished.set()
 
     def answers(self, seconds: float) -> bool:
-        """Ask the server for a sign of life; waits that long at most where the driver can limit it."""
-        before = self.driver.set_read_timeout(self.raw, seconds)
+        """Ask the server for a sign of life; waits that long at most."""
         try:
-            self.driver.ping(self.raw)
+            with self.driver.limited(self.raw, seconds):
+                self.driver.ping(self.raw)
         except Exception:
             return False
-        finally:
-            self.driver.set_read_timeout(self.raw, before)
-        return True
+        return self.driver.alive_at_rest(self.raw)  # it may have been cut in the last moment
 
     def close(self) -> None:
         """Close the link for good; waits for the server at most to take a goodbye."""

@@ -273,7 +273,10 @@ class Counters:
     ) -> PoolStatistics:
         """Freeze the counters together with the momentary measures given."""
         while self._finalised:
-            reason = self._finalised.popleft()
+            try:
+                reason = self._finalised.popleft()
+            except IndexError:  # another thread has taken the last one
+                break
             if reason is None:
                 self.add("checkins")
             else:

@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -68,11 +69,11 @@ class TaskSignal:
 
     def set(self) -> bool:
         """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
-        if threading.get_ident() == self._thread:
-            self._event.set()
-            return True
         try:
-            self._schedule(self._event.set)
+            if threading.get_ident() == self._thread:
+                self._event.set()
+            else:
+                self._schedule(self._event.set)
         except RuntimeError:
             return False
         return True
@@ -174,7 +175,8 @@ class Trip(Generic[T]):
             return
         errand = Trip(interrupt)
         # Not through anyio: a task that is cancelled over and over would not get that far.
-        threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+        with suppress(RuntimeError):  # no further thread can be had: the function has to come to its own end
+            threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
         await signal.wait_out()
         await errand.abandon()
 

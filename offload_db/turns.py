@@ -146,13 +146,13 @@ class Turn:
     def _admit(self) -> None:
         if self._busy:
             return
-        for waiting in self._queue:
+        for waiting in list(self._queue):
             if self._may(waiting.scope):
                 self._queue.remove(waiting)
-                waiting.admitted = True
-                self._begin(waiting.scope)
-                waiting.signal.set()
-                return
+                if waiting.signal.set():
+                    waiting.admitted = True  # it looks at this under the lock
+                    self._begin(waiting.scope)
+                    return
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import time
 from typing import Any, ClassVar
 
 import pymysql
 
 from .connection import OffloadConnection
-from .connector import DEFAULT_CONNECT_TIMEOUT
+from .connector import hurried, identify, patience_of, unhurried
 from .drivers import driver_of
+from .errors import CheckoutTimeout
 from .fast import faster
 from .kills import Killer
+from .scopes import current_deadline
 from .statements import Link
 from .statistics import Counters
-from .workers import Leaving, Workers
+from .workers import Expired, Leaving, Workers
 
 
 class _Unpooled:
@@ -67,6 +71,7 @@ def connect(**kwargs: Any) -> OffloadConnection:
     If the task is cancelled, no connection is left open.
 
     :raises pymysql.err.OperationalError: if the server can't be reached, as PyMySQL raises it
+    :raises CheckoutTimeout: if the bridged call's ``timeout`` is over before
     """
     opened: list[Link] = []
 
@@ -75,24 +80,32 @@ def connect(**kwargs: Any) -> OffloadConnection:
             link.driver.abandon(link.raw)
 
     leaving = Leaving(settle)
+    deadline = current_deadline()
+    left, started = None if deadline is None else deadline.left, time.monotonic()
     try:
-        _unpooled.run("connect", lambda: opened.append(_open(kwargs)), leaving=leaving)
-    except BaseException:
+        _unpooled.run("connect", lambda: opened.append(_open(kwargs, left)), timeout=left, leaving=leaving)
+    except BaseException as error:
         if not leaving.left:
             settle()
+        if deadline is not None:
+            deadline.spend("connecting", time.monotonic() - started)
+            if isinstance(error, Expired) or (not deadline.left and isinstance(error, pymysql.err.OperationalError)):
+                raise CheckoutTimeout.because(f"no connection was opened in time: {deadline}") from None
         raise
+    if deadline is not None:
+        deadline.spend("connecting", time.monotonic() - started)
     return OffloadConnection(_Unpooled(opened[0]))
 
 
-def _open(kwargs: dict[str, Any]) -> Link:
-    # connect_timeout covers the TCP connect alone: a server that accepts and says nothing would be waited for without
-    # end.
-    patience = kwargs.get("read_timeout") or kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT
-    raw = _connect(**{**kwargs, "read_timeout": patience})
+def _open(kwargs: dict[str, Any], seconds: float | None) -> Link:
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    patience = patience_of(kwargs)
+    wanted = {**kwargs, "read_timeout": patience}
+    raw = _connect(**(wanted if seconds is None else hurried(wanted, seconds)))
     driver = driver_of(raw)
     killer = Killer(lambda seconds: _connect(**driver.bounded(kwargs, seconds)), _unpooled.counters)
-    identity = driver.identity(raw) if raw.open else None
-    driver.set_read_timeout(raw, kwargs.get("read_timeout"))
+    identity = identify(driver, raw, min(patience, until - time.monotonic())) if raw.open else None
+    unhurried(raw, kwargs)
     return Link(raw, driver, identity, _unpooled, killer)
 
 
@@ -101,5 +114,15 @@ def _connect(**kwargs: Any) -> Any:
     current: Any = pymysql.connect
     return faster(pymysql.connections.Connection if current is connect else current)(**kwargs)
 
+
+def _after_fork() -> None:
+    """Leave the parent its links in a forked child; there they can be connected anew."""
+    _unpooled.counters.after_fork()
+    for lease in list(_Unpooled._open):
+        lease.link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 connect.__signature__ = inspect.signature(pymysql.connections.Connection)  # type: ignore[attr-defined]  # for help()

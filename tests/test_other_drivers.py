@@ -6,15 +6,17 @@ import gc
 import importlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, keeper, kills, offload
 from offload_db.drivers import GENERIC, driver_of
 from tests.conftest import MySQL
+from tests.faults.proxy import Proxy
 from tests.support import PLACES, assert_ended, attempt, run_at, running, settled, value
 
 pytestmark = [
@@ -284,3 +286,45 @@ def test_servers_that_cannot_be_reached(driver: Any, database: dict[str, Any]) -
 def test_what_is_pymysqls_alone(pool: OffloadPool) -> None:
     """`pool.connect` tells that it is for PyMySQL."""
     assert attempt(pool.connect, host="localhost")[0] == "ConfigurationError"
+
+
+async def test_a_dead_link_costs_a_bounded_wait(
+    driver: Any, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a network that forwards nothing, a cancelled statement comes back, and so does the ping of a rested link."""
+    monkeypatch.setattr(kills, "PATIENCE", 0.5)
+    monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
+    monkeypatch.setattr(keeper, "PING_TIMEOUT", 0.5)
+    timeout = "connect_timeout" if driver.__name__ == "MySQLdb" else "connection_timeout"
+    with Proxy((mysql.host, mysql.port)) as proxy:
+        pool = make_pool(driver, {**database, **proxy.address}, **{timeout: 1})
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, "SELECT SLEEP(15)")
+
+        @offload
+        async def checkout() -> None:
+            pool.connection().close()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(lambda: running(mysql, database, "SLEEP"))
+            proxy.blackhole()
+            started = time.monotonic()
+            group.cancel_scope.cancel()
+        assert time.monotonic() - started < 8
+        assert pool.statistics().kills_failed == 1
+        proxy.flow()
+        await checkout()
+        assert pool.statistics().idle == 1
+        proxy.blackhole()
+        started = time.monotonic()
+        with pytest.raises(driver.Error):
+            await checkout()
+        assert time.monotonic() - started < 8
+        assert pool.statistics().discards == {"lost": 1, "dead_idle": 1}
+        proxy.flow()
+        await settled(lambda: pool.statistics().in_use == 0)
+        pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -178,3 +179,16 @@ async def test_blocking_calls_are_listed_by_place(mysql: MySQL) -> None:
         assert begin.file == __file__
         assert begin.function == "test_blocking_calls_are_listed_by_place"
         assert pool.statistics().hops == 0
+
+
+def test_two_threads_take_a_snapshot_at_once() -> None:
+    """Finalisers' notes that another thread has taken meanwhile are no error."""
+
+    class Taken(deque[str | None]):
+        def __bool__(self) -> bool:
+            return True
+
+    counters = Counters()
+    counters._finalised = Taken([None, "lost"])
+    now = counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={})
+    assert (now.checkins, now.discards) == (1, {"lost": 1})

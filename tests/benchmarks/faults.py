@@ -95,7 +95,7 @@ def late_cancellations(mysql: MySQL, general: bool, number: int) -> None:
     mysql.drop_database(name)
     report(
         f"cancelled close to the end, {'general way' if general else 'by query id'}",
-        f"{fire.cancelled} cancelled, {fire.natural} ended by themselves, {now.kills} kills: "
+        f"{fire.cancelled} cancelled, {fire.natural} ended by themselves, {now.kills} kills, {fire.early} in time: "
         f"{fire.innocent} innocent statements killed, {now.kills_failed} kills failed",
         good=not (fire.innocent or now.kills_failed),
     )

@@ -9,6 +9,7 @@ import asyncio
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -161,12 +162,18 @@ def the_general_way() -> Iterator[None]:
         PyMySQLDriver.identity = original  # type: ignore[method-assign]
 
 
+# Seconds that a statement takes which is cancelled close to its end.
+LENGTH = 0.02
+
+
 @dataclass
 class Crossfire:
     """What cancellations close to the natural end did."""
 
     cancelled: int = 0
     natural: int = 0
+    early: int = 0
+    """Statements that a kill ended before their time."""
     innocent: int = 0
     """Statements that were hit though nobody cancelled them."""
 
@@ -187,19 +194,22 @@ async def cancel_near_the_end(pool: OffloadPool, number: int, *, at_once: int = 
     @offload
     async def shooter() -> None:
         with pool.connection() as connection, connection.cursor() as cursor:
-            late = 0.0
+            lead = 0.008
             for _ in numbers:
+                # It is the kill that has to come close to the end, and it takes some time to get there.
+                seconds = max(0.0, LENGTH - lead + dice.uniform(-0.001, 0.001))
+                started = time.monotonic()
                 # ruff sees no await, but in bridged code execute() is one.
-                seconds = max(0.0, 0.003 + late + dice.uniform(-0.001, 0.001))
                 with anyio.move_on_after(seconds) as scope:  # noqa: ASYNC100
-                    cursor.execute("SELECT SLEEP(0.003)")
-                # Follow the end as it moves with the machine's load, so that about half are cancelled.
-                late += -0.0002 if not scope.cancel_called else 0.0002
-                late = min(max(late, -0.002), 0.02)
+                    cursor.execute(f"SELECT SLEEP({LENGTH})")
+                # Follow the kills as they take longer with the machine's load, so that about half come in time.
+                early = time.monotonic() - started < LENGTH
+                lead = min(max(lead + (-0.0002 if early else 0.0002), 0.0), LENGTH - 0.002)
                 if scope.cancel_called:
                     fire.cancelled += 1
                 else:
                     fire.natural += 1
+                fire.early += early
                 for _ in range(2):
                     _innocent(cursor, "SELECT SLEEP(0.001)", fire)
 

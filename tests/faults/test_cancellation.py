@@ -247,3 +247,38 @@ async def test_cancelled_while_the_server_is_full(database: dict[str, Any], name
             for link in list(pool._links):  # so that the next has to connect again
                 link.driver.cut(link.raw)
         await checked(pool, mysql, name)
+
+
+async def test_closing_what_a_child_still_uses(
+    anyio_backend_name: str, database: dict[str, Any], name: str, mysql: MySQL
+) -> None:
+    """Cancelled while its close() waits for a child's statement, a handler gives the connection back all the same."""
+    skip_unless_on(anyio_backend_name, "task.cancel()")
+    with pool_of(1, database) as pool:
+        kept: list[Any] = []
+
+        @offload
+        async def handler() -> None:
+            connection = pool.connection()
+            kept.append(connection)
+
+            @offload
+            async def child() -> None:
+                value(connection, "SELECT SLEEP(0.5)")
+
+            started = asyncio.get_running_loop().create_task(child())
+            kept.append(started)
+            await settled(lambda: running(mysql, "SLEEP(0.5)"))
+            connection.close()
+
+        task = asyncio.get_running_loop().create_task(handler())
+        await settled(lambda: kept and len(kept[0]._link.turn._queue) == 1)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not kept[0].open
+        await kept[1]
+        assert pool.statistics().discards == {}
+        await checked(pool, mysql, name)

@@ -15,9 +15,9 @@ import anyio
 import pymysql
 import pytest
 
-from offload_db import OffloadPool, offload
+from offload_db import OffloadPool, connect, offload
 from tests.conftest import MySQL
-from tests.support import in_thread, pool_of, until, value
+from tests.support import attempt, in_thread, pool_of, until, value
 
 from .checks import check, serve
 
@@ -187,3 +187,33 @@ def test_the_forking_of_multiprocessing(database: dict[str, Any], mysql: MySQL) 
         assert not set(seen) & set(before)
         assert sessions(pool, 2) == before
         check(pool, mysql, database["database"])
+
+
+def test_a_connection_of_no_pool(database: dict[str, Any]) -> None:
+    """One that belongs to no pool stays the parent's as well; the child may connect it anew for itself."""
+    connection = connect(**database)
+    session = value(connection, "SELECT CONNECTION_ID()")
+
+    def use() -> Any:
+        return attempt(value, connection, "SELECT CONNECTION_ID()")
+
+    def close() -> str:
+        connection.close()
+        return "closed"
+
+    def reconnect() -> bool:
+        connection.connect()
+        other = value(connection, "SELECT CONNECTION_ID()")
+        connection.close()
+        return bool(other != session)
+
+    assert "ConnectionClosed" in in_child(use)
+    assert in_child(close) == "'closed'"
+    assert in_child(reconnect) == "True"
+    busy = in_thread(lambda: value(connection, "SELECT SLEEP(0.5)"))
+    until(lambda: not connection._link or connection._link.busy)
+    assert "ConnectionClosed" in in_child(use)
+    assert in_child(reconnect) == "True"
+    assert busy.result(10) == 0
+    assert value(connection, "SELECT CONNECTION_ID()") == session
+    connection.close()

@@ -15,10 +15,12 @@ import pytest
 
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, kills, offload
 from offload_db.drivers import Identity, PyMySQLDriver
+from offload_db.kills import Killer
 from tests.conftest import MySQL
 from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 
-from .checks import assert_ended, checked, running
+from .checks import assert_ended, checked, running, serve
+from .proxy import Proxy
 from .storms import cancel_near_the_end, the_general_way
 
 pytestmark = pytest.mark.anyio
@@ -280,3 +282,92 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
 
     for thread in [in_thread(run) for _ in range(number)]:
         thread.result(30)
+
+
+async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
+    """When sixty are cancelled together each is killed, though their kills take longer than one may."""
+    with pool_of(60, through) as pool:
+        await outcome(in_thread(lambda: serve(pool)))
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, LONG)
+
+        before = proxy.accepted
+        async with anyio.create_task_group() as group:
+            for _ in range(60):
+                group.start_soon(handler)
+            await settled(lambda: len(running(mysql, LONG)) == 60)
+            proxy.delay = 0.04
+            group.cancel_scope.cancel()
+        proxy.delay = 0.0
+        assert_ended(mysql, LONG)
+        now = pool.statistics()
+        assert (now.kills, now.kills_failed, now.discards) == (60, 0, {})
+        assert proxy.accepted - before <= 2 * kills.AT_ONCE  # connections are handed on
+        await checked(pool, mysql, through["database"])
+
+
+async def test_a_kill_on_its_way_spares_the_commit(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that ends while its kill is on the way is committed, and nobody shoots at the commit."""
+    shots: list[int] = []
+    committing, aimed = threading.Event(), threading.Event()
+    commit, reach = pymysql.connections.Connection.commit, Killer._reach
+
+    def slow_commit(self: Any) -> None:
+        committing.set()
+        assert aimed.wait(10)
+        threading.Event().wait(0.2)  # long enough for a shot
+        commit(self)
+
+    def slow_reach(self: Killer, *args: Any) -> Any:
+        admin = reach(self, *args)
+        assert committing.wait(10)
+        aimed.set()
+        return admin
+
+    def kill(self: PyMySQLDriver, admin: Any, identity: Identity) -> bool:
+        shots.append(identity.session)
+        return False
+
+    monkeypatch.setattr(pymysql.connections.Connection, "commit", slow_commit)
+    monkeypatch.setattr(Killer, "_reach", slow_reach)
+    monkeypatch.setattr(PyMySQLDriver, "kill", kill)
+    with pool_of(1, database, autocommit=False) as pool:
+        with mysql.connect(database=database["database"]) as plain:
+            plain.cursor().execute("CREATE TABLE t (id INT PRIMARY KEY)")
+            async with anyio.create_task_group() as group:
+                group.start_soon(pool.execute, "INSERT INTO t SELECT 1 FROM (SELECT SLEEP(0.5)) s")
+                await settled(lambda: running(mysql, "SLEEP(0.5)"))
+                group.cancel_scope.cancel()
+            assert aimed.is_set()
+            assert shots == []
+            assert value(plain, "SELECT COUNT(*) FROM t") == 1
+        await checked(pool, mysql, database["database"])
+
+
+async def test_no_thread_to_kill_with(database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process can have no further thread, a cancelled statement comes to its end, and so the cancellation."""
+    with pool_of(1, database) as pool:
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, "SELECT SLEEP(0.7)")
+
+        def refuse(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(lambda: running(mysql, "SLEEP(0.7)"))
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await settled(lambda: pool.statistics().in_use == 0)
+        assert pool.statistics().discards == {}
+        await checked(pool, mysql, database["database"])

@@ -174,3 +174,21 @@ def test_dropped_while_another_thread_waits(database: dict[str, Any], mysql: MyS
 def _use(pool: OffloadPool) -> Any:
     with pool.connection() as connection:
         return value(connection, "SELECT 1")
+
+
+def test_dropped_while_the_pool_is_closed(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that a finaliser brings back just as the pool is closed does not stay open in it."""
+    with pool_of(1, database) as pool:
+        connection = pool.connection()
+        value(connection, "SELECT 1")
+
+        def closed_just_after(link: Any) -> None:
+            pool.close()
+
+        monkeypatch.setattr(pool, "_outlived", closed_just_after)
+        del connection
+        gc.collect()
+        assert pool.statistics().discards == {"closed": 1}
+        check(pool, mysql, database["database"], serves=False)

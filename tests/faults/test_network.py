@@ -12,7 +12,7 @@ import pymysql
 import pytest
 from pymysql.cursors import SSCursor
 
-from offload_db import ConnectionLost, OffloadPool, kills, offload
+from offload_db import ConnectionLost, OffloadPool, connect, keeper, kills, offload
 from tests.conftest import MySQL
 from tests.support import in_thread, pool_of, until, value
 
@@ -258,3 +258,37 @@ async def test_cancelled_on_a_blackholed_link(
         assert pool.statistics().kills_failed == 1
         proxy.flow()
         await checked(pool, mysql, through["database"])
+
+
+def test_many_links_that_something_forgot(
+    proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of idle links that are dead without a word one is asked and waited for; those at rest for longer are not."""
+    monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
+    monkeypatch.setattr(keeper, "PING_TIMEOUT", 1.0)
+    with pool_of(8, through, connect_timeout=1) as pool:
+        serve(pool)
+        proxy.blackhole()
+        started = time.monotonic()
+        with pytest.raises(pymysql.err.OperationalError):
+            pool.connection()
+        assert time.monotonic() - started < 5
+        assert pool.statistics().discards == {"dead_idle": 8}
+        proxy.flow()
+        until(lambda: _reachable(pool))
+        check(pool, mysql, through["database"])
+
+
+@pytest.mark.parametrize("kind", ["pool", "unpooled"])
+def test_a_deaf_server_where_queries_may_take_long(kind: str, proxy: Proxy, through: dict[str, Any]) -> None:
+    """A long read_timeout is for queries: a server that says nothing costs connect_timeout all the same."""
+    proxy.deaf = True
+    settings = {**through, "ssl_disabled": True, "connect_timeout": 1, "read_timeout": 60}
+    started = time.monotonic()
+    with pool_of(1, settings) as pool, pytest.raises(pymysql.err.OperationalError):
+        pool.connection() if kind == "pool" else connect(**settings)
+    assert time.monotonic() - started < 8
+    proxy.deaf = False
+    with pool_of(1, settings) as pool, pool.connection() if kind == "pool" else connect(**settings) as connection:
+        raw: Any = connection.driver_connection
+        assert (raw._read_timeout, raw.connect_timeout) == (60, 1)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pymysql
 import pytest
 
-from offload_db import ConnectionLost, PoolClosed, StatementTimeout, offload
+from offload_db import ConnectionLost, PoolClosed, StatementTimeout, connect, offload
 from tests.conftest import MySQL
 from tests.support import in_thread, outcome, pool_of, settled, until, value
 
@@ -132,6 +134,35 @@ async def test_closed_while_somebody_connects(database: dict[str, Any], mysql: M
         await settled(lambda: pool.statistics().in_use == 0)
         assert pool.statistics().open == 0
         await checked(pool, mysql, database["database"], serves=False)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["bridge", "thread"])
+async def test_aclose_lets_nobody_in_who_still_connects(
+    way: Literal["bridge", "thread"], database: dict[str, Any], mysql: MySQL, proxy: Any
+) -> None:
+    """A connection that is opened only after aclose() has come to its end is of no use to anybody."""
+    with pool_of(1, {**database, **proxy.address}, connect_timeout=20) as pool:
+        proxy.blackhole()
+        results: list[Any] = []
+
+        @offload(mode=way)
+        async def handler() -> None:
+            try:
+                with pool.connection() as connection:
+                    results.append(value(connection, "SELECT 1"))
+            except PoolClosed as error:
+                results.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(lambda: proxy.accepted == 1)
+            await pool.aclose(0.1)
+            assert results == []
+            proxy.flow()
+        assert [type(result) for result in results] == [PoolClosed]
+        await checked(pool, mysql, database["database"], serves=False)
+        assert pool.statistics().open == pool.statistics().checkouts == 0
 
 
 def test_close_on_a_thread(database: dict[str, Any], mysql: MySQL) -> None:
@@ -255,6 +286,20 @@ print('running', flush=True)
 """,
         (0,),
     ),
+    "a pool that is closed at exit": (
+        "",
+        """
+import atexit
+from contextlib import suppress
+atexit.register(lambda: asyncio.run(pool.aclose(0.1)))
+def quietly():
+    with suppress(pymysql.MySQLError): statement()
+threading.Thread(target=quietly, daemon=True).start()
+while running() < 1: time.sleep(0.01)
+print('running', flush=True)
+""",
+        (0,),
+    ),
     "a pool that is never closed": ("", "pool.connection().close(); print('running', flush=True)", (0,)),
     "a connection that is never closed": (
         "",
@@ -293,3 +338,39 @@ def test_the_interpreter_exits(how: str, database: dict[str, Any], mysql: MySQL)
         assert noise not in errors, errors
     if how != "a daemon thread":  # nothing of Python's runs any more that could kill it
         until(lambda: not mysql.process_list(database["database"]))
+
+
+def test_tasks_of_a_loop_that_was_closed(database: dict[str, Any], mysql: MySQL) -> None:
+    """Tasks that waited when their loop was closed under them keep nobody waiting: for a connection or for the turn."""
+    with pool_of(1, database) as pool:
+        holder, shared = pool.connection(), connect(**database)
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, "SELECT 1")
+
+        @offload
+        async def user(statement: str) -> Any:
+            return value(shared, statement)
+
+        async def main() -> list[Any]:
+            return [*await asyncio.gather(handler(), handler(), user("SELECT 2"))]
+
+        busy = in_thread(lambda: value(shared, "SELECT SLEEP(0.7)"))
+        until(lambda: shared._link is not None and shared._link.busy)
+        loop = asyncio.new_event_loop()
+        lost = [loop.create_task(made) for made in (handler(), handler(), user("SELECT 1"))]
+        loop.run_until_complete(asyncio.sleep(0.1))
+        assert pool.statistics().waiting == 2
+        loop.close()
+        assert busy.result(10) == 0
+        holder.close()
+        assert pool.statistics().in_use == pool.statistics().waiting == 0
+        assert asyncio.run(asyncio.wait_for(main(), 10)) == [None, None, 2]
+        shared.close()
+        for task in lost:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # the noise is asyncio's
+            with suppress(RuntimeError):
+                task.get_coro().close()
+        check(pool, mysql, database["database"])

@@ -36,6 +36,7 @@ SHOWN_BY = {
         "faults/test_timeouts.py::test_one_deadline_over_many_statements",
         "faults/test_timeouts.py::test_the_deadline_covers_waiting",
         "faults/test_timeouts.py::test_the_deadline_covers_connecting",
+        "faults/test_timeouts.py::test_the_deadline_covers_a_sign_of_life",
         "faults/test_timeouts.py::test_the_deadline_covers_fetching",
     ],
     "no connection is free": [
@@ -57,11 +58,13 @@ SHOWN_BY = {
     "a link broke while it was idle": [
         "faults/test_network.py::test_cut_while_idle",
         "faults/test_network.py::test_disconnected_for_idleness",
+        "faults/test_network.py::test_many_links_that_something_forgot",
         "faults/test_server_death.py::test_restarted_while_idle",
     ],
     "the server can't be reached": ["faults/test_server_death.py::test_no_storm_of_connects"],
     "the server accepts a connection and says nothing": [
         "faults/test_network.py::test_a_deaf_server",
+        "faults/test_network.py::test_a_deaf_server_where_queries_may_take_long",
         "faults/test_network.py::test_silence_at_any_point_of_the_handshake",
     ],
     "the server is killed and comes back": [
@@ -79,6 +82,7 @@ SHOWN_BY = {
     "the process forks": [
         "faults/test_fork.py::test_a_child_has_connections_of_its_own",
         "faults/test_fork.py::test_forked_while_a_connection_is_out",
+        "faults/test_fork.py::test_a_connection_of_no_pool",
     ],
     "it leaves a transaction open and closes the connection": [
         "test_pool.py::test_an_open_transaction_ends_at_checkin",
@@ -93,6 +97,7 @@ SHOWN_BY = {
     "the application shuts down with `await pool.aclose()`": [
         "faults/test_shutdown.py::test_aclose_drains",
         "faults/test_shutdown.py::test_aclose_kills_the_rest",
+        "faults/test_shutdown.py::test_aclose_lets_nobody_in_who_still_connects",
     ],
 }
 

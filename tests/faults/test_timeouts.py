@@ -11,13 +11,14 @@ import pymysql
 import pytest
 from pymysql.cursors import SSCursor
 
-from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, kills, offload
+from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, keeper, kills, offload
+from offload_db.connector import AT_ONCE
 from offload_db.drivers import PyMySQLDriver
 from offload_db.kills import TURN
 from tests.conftest import MySQL
-from tests.support import in_thread, outcome, pool_of, settled, value
+from tests.support import attempt, in_thread, outcome, pool_of, settled, value
 
-from .checks import assert_ended, checked
+from .checks import assert_ended, checked, serve
 from .proxy import Proxy
 from .storms import the_general_way
 
@@ -141,6 +142,65 @@ async def test_the_deadline_covers_connecting(way: str, proxy: Proxy, through: d
         proxy.deaf = False
         await settled(lambda: pool.statistics().in_use == 0)
         await settled(lambda: _answers(pool))
+        await checked(pool, mysql, through["database"])
+
+
+@pytest.mark.parametrize("way", ["bridge", "thread", "def"])
+async def test_the_deadline_covers_connecting_without_a_pool(way: str, proxy: Proxy, through: dict[str, Any]) -> None:
+    """A connection that belongs to no pool is waited for no longer, and none stays open; later ones have time again."""
+    proxy.deaf = True
+    started = time.monotonic()
+    with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.30 s .* connecting"):
+        await handler_of(way, lambda: connect(**through), timeout=0.3)()
+    assert time.monotonic() - started < 5
+    proxy.deaf = False
+
+    def limits() -> Any:
+        with connect(**through) as connection:
+            raw: Any = connection.driver_connection
+            return raw._read_timeout, raw.connect_timeout
+
+    assert await handler_of(way, limits, timeout=9.0)() == (None, 10)
+
+
+@pytest.mark.parametrize("way", ["bridge", "thread", "def"])
+async def test_the_deadline_covers_a_sign_of_life(
+    way: str, proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking a link that has rested long takes no longer than the deadline; links that were not asked stay."""
+    monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
+    with pool_of(3, through) as pool:
+        await outcome(in_thread(lambda: serve(pool)))
+        proxy.blackhole()
+        started = time.monotonic()
+        with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.30 s .* connecting"):
+            await handler_of(way, lambda: run(pool, "SELECT 1"), timeout=0.3)()
+        assert time.monotonic() - started < 4
+        assert pool.statistics().discards == {"dead_idle": 1}
+        proxy.flow()
+        await checked(pool, mysql, through["database"])
+
+
+async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
+    """Threads wait for others to connect no longer than their own time lasts, and their lateness is theirs alone."""
+    with pool_of(6, through, connect_timeout=3) as pool:
+        proxy.deaf = True
+        others = [in_thread(lambda: attempt(pool.connection)) for _ in range(AT_ONCE)]
+        await settled(lambda: proxy.accepted == AT_ONCE)
+        started = time.monotonic()
+        with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.30 s .* connecting"):
+            await handler_of("thread", lambda: run(pool, "SELECT 1"), timeout=0.3)()
+        assert time.monotonic() - started < 2
+        for other in others:
+            await outcome(other)
+        proxy.deaf = False
+        await settled(lambda: _answers(pool))
+        await outcome(in_thread(pool._close_idle))
+        proxy.deaf = True
+        with pytest.raises(CheckoutTimeout):
+            await handler_of("thread", lambda: run(pool, "SELECT 1"), timeout=0.3)()
+        proxy.deaf = False
+        assert await outcome(in_thread(lambda: run(pool, "SELECT 1"))) == ((1,),)
         await checked(pool, mysql, through["database"])
 
 
