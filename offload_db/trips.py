@@ -68,11 +68,11 @@ class TaskSignal:
 
     def set(self) -> bool:
         """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
-        if threading.get_ident() == self._thread:
-            self._event.set()
-            return True
         try:
-            self._schedule(self._event.set)
+            if threading.get_ident() == self._thread:
+                self._event.set()  # of a loop that has ended it raises as well, where the thread goes on without one
+            else:
+                self._schedule(self._event.set)
         except RuntimeError:
             return False
         return True

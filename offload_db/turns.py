@@ -144,15 +144,14 @@ class Turn:
                 self._lock.release()
 
     def _admit(self) -> None:
-        if self._busy:
-            return
-        for waiting in self._queue:
-            if self._may(waiting.scope):
-                self._queue.remove(waiting)
+        while not self._busy:
+            waiting = next((waiting for waiting in self._queue if self._may(waiting.scope)), None)
+            if waiting is None:
+                return
+            self._queue.remove(waiting)
+            if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
                 self._begin(waiting.scope)
-                waiting.signal.set()
-                return
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""

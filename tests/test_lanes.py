@@ -589,7 +589,8 @@ async def test_closing_wakes_all_waiters() -> None:
     assert (lanes.in_use, lanes.waiting) == (0, 0)
 
 
-def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot() -> None:
+@pytest.mark.parametrize("same_thread", [True, False])
+def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot(same_thread: bool) -> None:
     """A slot granted to a task whose event loop was closed under it goes on to the next waiter."""
     lanes = lanes_of(1)
     held = lanes.acquire(None)
@@ -604,8 +605,12 @@ def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot() -> None:
     loop.close()
     future = in_thread(lambda: lanes.acquire(None))
     until(lambda: lanes.waiting == 2)
-    in_thread(lambda: lanes.release(held)).result(PATIENCE)
+    if same_thread:
+        lanes.release(held)
+    else:
+        in_thread(lambda: lanes.release(held)).result(PATIENCE)
     lanes.release(future.result(PATIENCE))
+    assert_all_free(lanes, 1)
 
 
 @pytest.mark.anyio

@@ -22,7 +22,7 @@ from offload_db.scopes import Scope
 from offload_db.turns import Turn
 
 from .conftest import MySQL
-from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, value
+from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value
 
 
 @contextmanager
@@ -533,6 +533,33 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
 
     in_thread(collected_under_the_lock).result(3.0)
     assert turn.take()
+
+
+@pytest.mark.parametrize("same_thread", [True, False])
+def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
+    """The turn of a task whose event loop was closed under it goes on to the next who waits."""
+    turn = Turn()
+    assert turn.take()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(take(turn))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert len(turn._queue) == 1
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
+    loop.close()
+    future = in_thread(turn.take)
+    until(lambda: len(turn._queue) == 2)
+    if same_thread:
+        turn.give()
+    else:
+        in_thread(turn.give).result(PATIENCE)
+    assert future.result(PATIENCE)
+    in_thread(turn.give).result(PATIENCE)
+    assert turn.free
+
+
+@offload
+async def take(turn: Turn) -> bool:
+    return turn.take()
 
 
 @pytest.mark.anyio
