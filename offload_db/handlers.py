@@ -121,6 +121,8 @@ def _decorate(function: Any, *, mode: Mode, scope: EnterScope) -> Any:
             f"@offload stands on the class {function.__qualname__}; accepted are functions: decorate its methods"
         )
     if not callable(function):
+        if inspect.iscoroutine(function):
+            function.close()  # nobody will await it any more
         raise ConfigurationError(f"@offload: got {function!r}; accepted are functions and methods")
     outer = _called(function)
     plain = inspect.unwrap(outer)

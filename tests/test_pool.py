@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import threading
 import warnings
@@ -138,10 +139,19 @@ def test_create_opens_nothing_and_takes_all_options(mysql: MySQL, database: dict
             lambda: OffloadPool(_unconnected(), on_loop_call=cast("Any", "shout")),
             ("on_loop_call='shout'", "'warn'", "'raise'"),
         ),
+        (lambda: OffloadPool(_unconnected(), checkout_timeout=10**400), ("checkout_timeout=a huge number", "above 0")),
+        (lambda: OffloadPool(_unconnected(), statement_timeout=1e300), ("statement_timeout=1e+300", "above 0")),
+        (lambda: OffloadPool(_unconnected(), lanes=cast("Any", 3)), ("lanes=<builtins.int object>", "Lane objects")),
         (lambda: OffloadPool.create(max_size=-1), ("max_size=-1",)),
         (lambda: OffloadPool.create(min_size=-1), ("min_size=-1",)),
         (lambda: OffloadPool.create(min_size=6, max_size=5), ("min_size=6", "max_size=5")),
+        (lambda: OffloadPool.create(min_size=5, max_size=3), ("min_size=5", "max_size=3")),
         (lambda: OffloadPool.create(size=5), ("size", "max_size")),
+        (lambda: OffloadPool.create(maxusage=-1), ("maxusage=-1", "from 0")),
+        (lambda: OffloadPool.create(setsession=cast("Any", "SET @a = 1")), ("setsession=", "str", "lists")),
+        (lambda: OffloadPool.create(setsession=cast("Any", [b"SET @a = 1"])), ("setsession=", "lists")),
+        (lambda: OffloadPool.create(checkout_timeuot=5, password=SECRET), ("checkout_timeuot", "checkout_timeout?")),
+        (lambda: OffloadPool.create(hots="db", password=SECRET), ("hots", "host?", "pymysql.connect")),
         (lambda: OffloadPool.create("pymysql", password=SECRET), ("creator=",)),
         (lambda: OffloadPool.create(mincached="x", password=SECRET), ("OffloadPool.create",)),
     ],
@@ -177,7 +187,6 @@ GOOD = {"MYSQL_HOST": "db", "MYSQL_USER": "app", "MYSQL_PASSWORD": SECRET, "MYSQ
             for wrong in wrongs
         ],
         ({"DB_POOL_MIN_SIZE": "9", "DB_POOL_MAX_SIZE": "3"}, ("DB_POOL_MIN_SIZE=9", "DB_POOL_MAX_SIZE=3")),
-        ({"DB_POOL_MAX_SIZE": "3"}, ("DB_POOL_MIN_SIZE=5", "DB_POOL_MAX_SIZE=3")),
         (
             {"MYSQL_HOST": None, "MYSQL_USER": "", "MYSQL_PORT": "x", "DB_POOL_MAX_SIZE": "none"},
             ("MYSQL_HOST is not set", "MYSQL_USER is empty", "MYSQL_PORT='x'", "DB_POOL_MAX_SIZE='none'"),
@@ -196,6 +205,18 @@ def test_from_env_names_every_problem(changes: dict[str, str | None], named: tup
     for words in named:
         assert words in str(caught.value)
     assert SECRET not in repr(caught.value)
+
+
+def test_from_env_with_one_size_alone() -> None:
+    """A pool that is to be smaller than five needs no DB_POOL_MIN_SIZE, no more than create() needs min_size."""
+    pool = OffloadPool.from_env({**GOOD, "DB_POOL_MAX_SIZE": "3"})
+    assert (pool._min_size, pool.statistics().size) == (3, 3)
+
+
+def test_help_shows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No default argument is the environment itself: whoever shows the signature would show its passwords."""
+    monkeypatch.setenv("MYSQL_PASSWORD", SECRET)
+    assert SECRET not in str(inspect.signature(OffloadPool.from_env))
 
 
 def test_from_env(mysql: MySQL, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
