@@ -258,6 +258,8 @@ class PyMySQLDriver(Driver):
                 rows += 1
             if not cursor.nextset():
                 break
+        if cursor._result is not None:
+            cursor._result.reader = None  # it is read to its end; the two would keep each other alive
         cursor.close()
 
     def _part(self, cursor: Any, connection: Any) -> None:
