@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
-import greenback
 import pymysql
 from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 
+from .bridge import bridged
 from .errors import ConfigurationError
 from .keeper import Lease
 from .lanes import Lane
@@ -274,7 +274,7 @@ class OffloadPool(Operations):
 
     async def __aenter__(self) -> OffloadPool:
         """Open ``min_size`` connections ahead of need."""
-        await greenback.with_portal_run_sync(self._fill)
+        await bridged(self._fill)
         return self
 
     async def __aexit__(
@@ -306,7 +306,7 @@ class OffloadPool(Operations):
                 finally:  # asyncio's own task.cancel() passes through a shield
                     for link in self._out():
                         link.give_up()
-                    await greenback.with_portal_run_sync(self._close_idle)
+                    await bridged(self._close_idle)
 
     def close(self) -> None:
         """Close the pool: refuse who comes and who waits, and close the idle connections.
