@@ -341,7 +341,7 @@ class Operations(Keeper):
             with scoped(lane, timeout):
                 lease = self._checkout(lane)
                 try:
-                    result = lease.link.call("execute", partial(work, lease.link), statement=True)
+                    result = lease.link.call("execute", partial(work, lease.link), statement=True, text=sql)
                     if isinstance(result, Refused):
                         raise result.error
                     return result

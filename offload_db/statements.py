@@ -8,10 +8,11 @@ connections come from and go to is not known here.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
+
+# What a rollback does not undo, and whoever uses the link next would suffer from.
+_MOVES = re.compile(r"\s*USE\b", re.IGNORECASE)
+_LOCKS = re.compile(r"\s*(LOCK|FLUSH)\b.*?\bTABLES?\b", re.IGNORECASE | re.DOTALL)
 
 
 class Link:
@@ -56,6 +61,7 @@ class Link:
         "expires",
         "fault",
         "identity",
+        "locked",
         "moved",
         "raw",
         "rested",
@@ -86,6 +92,8 @@ class Link:
         self.autocommit = driver.autocommit(raw)
         self.moved = False
         """Whether another database than the connection's own was selected."""
+        self.locked = False
+        """Whether tables were locked."""
         self.altered = False
         """Whether attributes of the driver's connection were set."""
         self._workers = workers
@@ -158,6 +166,8 @@ class Link:
         timeout: float | None,
         text: object,
     ) -> T:
+        if statement or name == "query":
+            self._foresee(text)
         deadline = current_deadline()
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
@@ -194,6 +204,15 @@ class Link:
             raise self._late(name, call, reason) from error
         finally:
             del error
+
+    def _foresee(self, text: object) -> None:
+        """Note what a statement will leave behind."""
+        if isinstance(text, bytes):
+            text = text[:100].decode("latin-1")
+        if isinstance(text, str) and text.lstrip()[:1] in ("u", "U", "l", "L", "f", "F"):
+            # A connection without a database of its own has none to go back to.
+            self.moved = self.moved or bool(_MOVES.match(text) and getattr(self.raw, "db", None))
+            self.locked = self.locked or _LOCKS.match(text) is not None
 
     def _stop_late(self, call: StoppableCall) -> None:
         call.late = True
@@ -309,7 +328,7 @@ class Link:
     @property
     def clean(self) -> bool:
         """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
-        if self.moved or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
+        if self.moved or self.locked or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
             return False
         return not self._doubtful or self.driver.clean(self.raw)
 
@@ -348,9 +367,12 @@ class Link:
             raw.rollback()
             if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:
                 raw.autocommit(self.autocommit)
+            if self.locked:
+                with closing(raw.cursor()) as cursor:  # after the rollback: it commits what is open
+                    cursor.execute("UNLOCK TABLES")
             if self.moved:
                 raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-            self.moved = self._doubtful = self._absorb = False
+            self.moved = self.locked = self._doubtful = self._absorb = False
         finally:
             call.finished.set()
 

@@ -580,14 +580,61 @@ def test_session_settings_are_restored(table: dict[str, Any]) -> None:
     def other_database(connection: Any) -> None:
         connection.select_db("mysql")
 
+    def other_database_by_statement(connection: Any) -> None:
+        connection.cursor().execute("\n use mysql")
+
     with pool_of(1, table) as pool:
-        for change in (by_method, by_statement, other_database):
+        for change in (by_method, by_statement, other_database, other_database_by_statement):
             with pool.connection() as connection:
                 number = value(connection, "SELECT CONNECTION_ID()")
                 change(connection)
             with pool.connection() as connection:
                 assert value(connection, "SELECT CONCAT(@@autocommit + 0, DATABASE())") == f"1{table['database']}"
                 assert value(connection, "SELECT CONNECTION_ID()") == number
+
+
+def test_a_database_is_left_selected_where_there_is_none_to_go_back_to(mysql: MySQL) -> None:
+    """Code on a pool without a database says USE for each use: that must not cost a connection each time."""
+    with pool_of(1, mysql.settings()) as pool:
+        for _ in range(2):
+            with pool.connection() as connection:
+                connection.cursor().execute("USE mysql")
+        assert (pool.statistics().discards, pool.statistics().checkins) == ({}, 2)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("lock", ["LOCK TABLES t WRITE", b"lock table t read", "FLUSH TABLES t WITH READ LOCK"])
+async def test_locked_tables_are_unlocked(lock: Any, autocommit: bool, mysql: MySQL, table: dict[str, Any]) -> None:
+    """Tables that a caller has left locked, or a caller of the awaitable surface, are there for everybody again."""
+
+    def by_cursor(pool: OffloadPool) -> None:
+        with pool.connection() as connection:
+            connection.cursor().execute(lock)
+
+    def by_query(pool: OffloadPool) -> None:
+        with pool.connection() as connection:
+            connection.query(lock)
+
+    def dropped(pool: OffloadPool) -> None:
+        pool.connection().cursor().execute(lock)
+
+    with pool_of(1, table, autocommit=autocommit) as pool, mysql.connect(**table) as other:
+        other.cursor().execute("SET lock_wait_timeout = 1")
+        for use in (by_cursor, by_query, dropped):
+            in_thread(partial(use, pool)).result(PATIENCE)
+            until(lambda: not _is_locked(other))
+        await pool.execute(lock)
+        assert not _is_locked(other)
+        assert pool.statistics().discards == {"dropped_in_transaction": 1}
+
+
+def _is_locked(connection: Any) -> bool:
+    try:
+        connection.cursor().execute("UPDATE t SET n = n + 1")
+    except pymysql.err.OperationalError as error:
+        return bool(error.args[0] == 1205)
+    return False
 
 
 def test_a_changed_character_set_is_not_passed_on(mysql: MySQL) -> None:
