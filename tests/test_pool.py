@@ -471,6 +471,23 @@ async def test_a_checkout_of_an_idle_link_costs_no_trip(mysql: MySQL) -> None:
         assert pool.statistics().checkouts == 6
 
 
+def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a connection throws none out that comes back in between, before its slot is free."""
+    with pool_of(2, mysql.settings()) as pool:
+        link = pool.connection()._link
+        assert link is not None
+        look = pool._rested
+
+        def look_too_early(connector: Any) -> Any:
+            found = look(connector)
+            pool._rest(link)
+            return found
+
+        monkeypatch.setattr(pool, "_rested", look_too_early)
+        with pool.connection():
+            assert pool.statistics().discards == {}
+
+
 @pytest.mark.anyio
 async def test_statistics_add_up_after_everything(mysql: MySQL) -> None:
     """After checkouts that ended in every way, open is idle, and checkouts are checkins and discards."""
