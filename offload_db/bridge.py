@@ -115,6 +115,11 @@ async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kw
         del result  # what throws an error into a generator holds the error
 
 
+def flow() -> tuple[int, int]:
+    """Tell one flow of control from the others that exist now: a task on its loop's thread, or any other thread."""
+    return threading.get_ident(), id(current_task())
+
+
 Caller = tuple[int, object]
 """The thread and, where there is one, the task or piece of work on it."""
 

@@ -8,7 +8,6 @@ connections come from and go to is not known here.
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +15,10 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from .digests import leaves_behind
 from .drivers import Driver, Identity
 from .errors import (
+    CheckoutTimeout,
     ConnectionClosed,
     ConnectionLost,
     OffloadError,
@@ -32,10 +33,6 @@ T = TypeVar("T")
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
-
-# What a rollback does not undo, and whoever uses the link next would suffer from.
-_MOVES = re.compile(r"\s*USE\b", re.IGNORECASE)
-_LOCKS = re.compile(r"\s*(LOCK|FLUSH)\b.*?\bTABLES?\b", re.IGNORECASE | re.DOTALL)
 
 
 class Link:
@@ -141,10 +138,13 @@ class Link:
         :param text: the statement that it executes, for reports
         :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
         :raises StatementTimeout: if the time is over
+        :raises CheckoutTimeout: if the turn can never come
         """
         turn, deadline = self.turn, current_deadline()
         try:
             taken = turn.take(None if deadline is None else deadline.left, shield=shield)
+        except CheckoutTimeout as error:  # nor would waiting on have helped
+            raise self.driver.disguised(error) from None
         except TimeoutError:
             raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
         try:
@@ -206,13 +206,12 @@ class Link:
             del error
 
     def _foresee(self, text: object) -> None:
-        """Note what a statement will leave behind."""
-        if isinstance(text, bytes):
-            text = text[:100].decode("latin-1")
-        if isinstance(text, str) and text.lstrip()[:1] in ("u", "U", "l", "L", "f", "F"):
-            # A connection without a database of its own has none to go back to.
-            self.moved = self.moved or bool(_MOVES.match(text) and getattr(self.raw, "db", None))
-            self.locked = self.locked or _LOCKS.match(text) is not None
+        """Note what a statement will leave behind that no rollback undoes."""
+        left = leaves_behind(text)
+        if left == "locks":
+            self.locked = True
+        elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
+            self.moved = True
 
     def _stop_late(self, call: StoppableCall) -> None:
         call.late = True
