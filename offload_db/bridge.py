@@ -55,7 +55,7 @@ def _in_trio() -> bool:
         return False
     try:
         trio.lowlevel.current_trio_token()
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # another thread is in the middle of importing it
         return False
     return True
 

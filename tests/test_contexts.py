@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,6 +90,12 @@ def test_place_of_a_script() -> None:
     """Where no loop runs nothing is bridged, in the main thread as in others."""
     assert place() is Place.THREAD
     assert in_thread(place).result(PATIENCE) is Place.THREAD
+
+
+def test_place_while_another_thread_imports_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's thread is just that, also at a moment at which there is no more of trio than its name."""
+    monkeypatch.setitem(sys.modules, "trio", types.ModuleType("trio"))
+    assert place() is Place.THREAD
 
 
 async def test_a_call_back_into_the_loop(anyio_backend_name: str) -> None:
