@@ -19,7 +19,9 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
 
+import anyio.lowlevel
 import greenback
+import greenlet
 
 from .outcomes import Outcome
 
@@ -53,7 +55,7 @@ def _in_trio() -> bool:
         return False
     try:
         trio.lowlevel.current_trio_token()
-    except RuntimeError:
+    except (RuntimeError, AttributeError):  # another thread is in the middle of importing it
         return False
     return True
 
@@ -82,14 +84,25 @@ async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
     if place() is Place.THREAD:
         return function()
+    await clear_of_portals()
     outcome: Outcome[T] = Outcome()
     return (await greenback.with_portal_run_sync(outcome.capture, function)).unwrap()
 
 
 async def abridged(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend."""
+    await clear_of_portals()
     outcome: Outcome[T] = Outcome()
     return (await greenback.with_portal_run(outcome.acapture, _call(function, args, kwargs))).unwrap()
+
+
+async def clear_of_portals() -> None:
+    """Get out of the portal of another task, in which an eager task begins if that other one is bridged.
+
+    A portal of its own would be built on one that may be gone when this task goes on.
+    """
+    if greenlet.getcurrent().parent is not None and place() is not Place.BRIDGED:
+        await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
 
 
 async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
@@ -100,6 +113,11 @@ async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kw
         return await result  # type: ignore[no-any-return]  # as above
     finally:
         del result  # what throws an error into a generator holds the error
+
+
+def flow() -> tuple[int, int]:
+    """Tell one flow of control from the others that exist now: a task on its loop's thread, or any other thread."""
+    return threading.get_ident(), id(current_task())
 
 
 Caller = tuple[int, object]

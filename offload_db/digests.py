@@ -1,12 +1,14 @@
-"""Statements without their values, for reports.
+"""What can be told from a statement's text.
 
-Owns what is left of a statement that may be shown: its words and placeholders. Knows no database.
+Owns what is left of a statement that may be shown (its words and placeholders, without the values), and what one leaves
+behind. Knows no database.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Literal
 
 # What is looked at of a statement. The rest of a longer one is mostly values, and nobody reads it.
 LONGEST = 4000
@@ -60,3 +62,20 @@ def _shown(token: re.Match[str]) -> str:
     if token.lastgroup == "name":
         return token[0]
     return "?" if token.lastgroup == "value" else " "
+
+
+_LEAVES = re.compile(r"\s*(?:(?P<database>USE)\b|(?:LOCK|FLUSH)\b.{0,100}?\bTABLES?\b)", re.IGNORECASE | re.DOTALL)
+_BEGINNINGS = frozenset("uUlLfF")
+
+
+def leaves_behind(text: object) -> Literal["database", "locks"] | None:
+    """Tell what a statement leaves to whoever uses its session next, and no rollback undoes."""
+    if isinstance(text, bytes):
+        text = text[:200].decode("latin-1")
+    # This is asked of every statement, and some are long.
+    if not isinstance(text, str) or text[:200].lstrip()[:1] not in _BEGINNINGS:
+        return None
+    found = _LEAVES.match(text)
+    if found is None:
+        return None
+    return "database" if found["database"] else "locks"

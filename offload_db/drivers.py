@@ -271,6 +271,8 @@ class PyMySQLDriver(Driver):
                 self._part(cursor, cursor.connection)
             if not cursor.nextset():
                 break
+        if cursor._result is not None:
+            cursor._result.reader = None  # it is read to its end; the two would keep each other alive
         cursor.close()
 
     def _part(self, cursor: Any, connection: Any) -> None:

@@ -21,7 +21,7 @@ from anyio.lowlevel import RunVar
 
 from .bridge import UNSHARED, Place, abridged, current_task, place, suspend
 from .errors import BridgeError, ConfigurationError
-from .scopes import scoped
+from .scopes import continued, scoped
 from .settings import check_seconds
 from .thread_mode import adopt, drive
 from .trips import Trip, carry, holder_limiter, hop
@@ -121,6 +121,8 @@ def _decorate(function: Any, *, mode: Mode, scope: EnterScope) -> Any:
             f"@offload stands on the class {function.__qualname__}; accepted are functions: decorate its methods"
         )
     if not callable(function):
+        if inspect.iscoroutine(function):
+            function.close()  # nobody will await it any more
         raise ConfigurationError(f"@offload: got {function!r}; accepted are functions and methods")
     outer = _called(function)
     plain = inspect.unwrap(outer)
@@ -180,7 +182,8 @@ async def _run_in_thread(
             return await result if inspect.isawaitable(result) else result
         limiter = holder_limiter(_handler_threads, THREADS)
         context = copy_context()
-        trip: Trip[Any] = Trip(functools.partial(context.run, drive, function, args, kwargs, plain=plain))
+        run = functools.partial(context.run, drive, function, args, kwargs, plain=plain)
+        trip: Trip[Any] = Trip(continued(run))
         try:
             await carry(trip, limiter)
         finally:
@@ -195,7 +198,7 @@ async def _run_plain(
     with scope():
         call = functools.partial(function, *args, **kwargs)
         in_thread = place() is Place.THREAD
-        result = call() if in_thread else await hop(call, holder_limiter(_handler_threads, THREADS))
+        result = call() if in_thread else await hop(continued(call), holder_limiter(_handler_threads, THREADS))
         return await bridged(_awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 
@@ -328,7 +331,7 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
     def blocking_call(*args: P.args, **kwargs: P.kwargs) -> T:
         if place() is not Place.BRIDGED:
             return function(*args, **kwargs)
-        trip = Trip(functools.partial(function, *args, **kwargs))
+        trip = Trip(continued(functools.partial(function, *args, **kwargs)))
         suspend(_carry_blocking, trip)
         return trip.outcome()
 

@@ -185,7 +185,7 @@ class Keeper:
                 link = self._rested(connector, None if deadline is None else deadline.left)
                 if link is None:
                     left = None if deadline is None else deadline.left
-                    self._make_room()
+                    self._make_room(connector)
                     connect = partial(self._open, connector, left)
                     self._workers.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
                     link = opened[0]
@@ -263,14 +263,18 @@ class Keeper:
                 self._idle.remove(link)
                 return link
 
-    def _make_room(self) -> None:
+    def _make_room(self, connector: Connector) -> None:
         """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""
         # Every link that is out or being opened has a slot, so this is the most that there can be.
         while self._lanes.in_use + len(self._idle) > self._lanes.size:
-            try:
-                link = self._idle.popleft()
-            except IndexError:
+            # One of the same kind has come to rest just now: who gave it back still has, or had, a slot for it.
+            link = next((link for link in list(self._idle) if link.connector is not connector), None)
+            if link is None:
                 return
+            try:
+                self._idle.remove(link)
+            except ValueError:  # another thread has taken it
+                continue
             self._discard(link, "displaced")
 
     def _open(self, connector: Connector, seconds: float | None) -> Link:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -58,7 +58,7 @@ class Lane:
 class _Room:
     """One lane at work: how many it has admitted, and who waits."""
 
-    __slots__ = ("checkout_timeout", "in_use", "label", "limit", "max_waiting", "queue", "statement_timeout", "waiting")
+    __slots__ = ("checkout_timeout", "in_use", "label", "limit", "max_waiting", "queue", "statement_timeout")
 
     def __init__(self, label: str, lane: Lane) -> None:
         self.label = label
@@ -67,14 +67,16 @@ class _Room:
         self.checkout_timeout = lane.checkout_timeout
         self.statement_timeout = lane.statement_timeout
         self.in_use = 0
-        self.waiting = 0
-        # Tickets in order of arrival; those that gave up stay in it until they come to the head.
-        self.queue: deque[Slot] = deque()
+        # Tickets in the order in which they are served. Who gives up leaves it at once, from wherever it stands: behind
+        # a connection that is held for long there would soon be more of those than of others.
+        self.queue: OrderedDict[Slot, None] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        return len(self.queue)
 
     def head(self) -> Slot | None:
-        while self.queue and self.queue[0].state is not _WAITING:
-            self.queue.popleft()
-        return self.queue[0] if self.queue else None
+        return next(iter(self.queue), None)
 
 
 _WAITING, _HELD, _GONE = "waiting", "held", "gone"
@@ -127,7 +129,6 @@ class Lanes:
         self._lock = threading.Lock()
         self._held: set[Slot] = set()
         self._holders: Counter[Caller] = Counter()
-        self._waiters: Counter[Caller] = Counter()
         self._returned: deque[Slot] = deque()
         self._watchers: list[TaskSignal] = []
         self._keep_until = 0.0
@@ -249,10 +250,9 @@ class Lanes:
                 slot.state = _WAITING
                 self._number += 1
                 slot.number = -self._number if slot.on_loop else self._number
-                # Tasks of the loop cannot use what they are given while the loop's own thread waits.
-                (room.queue.appendleft if slot.on_loop else room.queue.append)(slot)
-                room.waiting += 1
-                self._waiters[slot.holder] += 1
+                room.queue[slot] = None
+                if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
+                    room.queue.move_to_end(slot, last=False)
         finally:
             self._settle()
         return slot
@@ -269,10 +269,9 @@ class Lanes:
         blocked = set()
         for each in self._all:
             for ticket in each.queue:
-                if ticket.state is _WAITING:
-                    wanted.setdefault(ticket.holder, []).append(each)
-                    if isinstance(ticket.signal, ThreadSignal):
-                        blocked.add(ticket.holder[0])
+                wanted.setdefault(ticket.holder, []).append(each)
+                if isinstance(ticket.signal, ThreadSignal):
+                    blocked.add(ticket.holder[0])
         # Whoever waits for nothing goes on and gives back; then so do those whom that serves, and so on.
         # While the loop's own thread waits, no task of that loop can go on.
         stands = {held.holder for held in self._held if where is Place.LOOP and held.holder[0] == me[0]}
@@ -359,8 +358,7 @@ class Lanes:
 
     def _leave_queue(self, slot: Slot, state: str) -> None:
         slot.state = state
-        slot.room.waiting -= 1
-        _decrease(self._waiters, slot.holder)
+        del slot.room.queue[slot]
 
     def _withdraw(self, slot: Slot) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
@@ -391,7 +389,6 @@ class Lanes:
 
     def _admit(self) -> None:
         while (slot := self._next()) is not None:
-            slot.room.queue.popleft()
             self._leave_queue(slot, _HELD)
             self._grant(slot)
             if not self._wake(slot):

@@ -6,18 +6,31 @@ streams, which do. How a link is checked out and checked in is ``pool.py``'s; th
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 import pymysql
-from pymysql.cursors import Cursor, DictCursor, DictCursorMixin
+from pymysql.cursors import Cursor, DictCursorMixin
 
 from .bridge import bridged
 from .keeper import Keeper
+from .one_trip import (
+    Args,
+    Refused,
+    affected,
+    all_rows,
+    first_row,
+    inserted,
+    parameters,
+    read,
+    row_shape,
+    write,
+    write_many,
+)
 from .scopes import scoped
-from .settings import check_count, check_seconds
+from .settings import check_count, check_seconds, kind_of
 from .statements import Link
 
 if TYPE_CHECKING:  # the surfaces stand below this file, see Operations._awaitable
@@ -30,9 +43,6 @@ if TYPE_CHECKING:  # the surfaces stand below this file, see Operations._awaitab
 
 T = TypeVar("T")
 Row = TypeVar("Row")
-Args = Any
-"""Parameters of a statement: a tuple, a list, a mapping, a single value or None."""
-
 # Deadlock, and lock wait timeout: the server has undone the transaction or the statement, and asks to try again.
 RETRYABLE = frozenset({1213, 1205})
 
@@ -115,7 +125,7 @@ class Operations(Keeper):
         :raises StatementTimeout: if the time is over; the statement was killed
         :raises CheckoutTimeout: if no connection became free in time
         """
-        return await self._operate(sql, lane, timeout, partial(_read, _all, sql, args, cursor))
+        return await self._operate(sql, lane, timeout, partial(read, all_rows, sql, args, row_shape(cursor)))
 
     @overload
     async def fetch_one(
@@ -157,7 +167,7 @@ class Operations(Keeper):
         cursor: Any = None,
     ) -> Any:
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
-        return await self._operate(sql, lane, timeout, partial(_read, _first, sql, args, cursor))
+        return await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, row_shape(cursor)))
 
     async def fetch_value(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Any = None
@@ -166,7 +176,8 @@ class Operations(Keeper):
 
         Otherwise like :meth:`fetch_all`; no row is made, so a callable as *cursor* is not called.
         """
-        row = await self._operate(sql, lane, timeout, partial(_read, _first, sql, args, row_shape(cursor)[1] or Cursor))
+        shape = (None, row_shape(cursor)[1] or Cursor)
+        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape))
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -179,22 +190,21 @@ class Operations(Keeper):
         It is committed on success. If the task is cancelled, the statement is killed and rolled back, unless the
         commit is under way already.
         """
-        affected: int = await self._operate(sql, lane, timeout, partial(_write, _affected, sql, args))
-        return affected
+        return await self._operate(sql, lane, timeout, partial(write, affected, sql, args))
 
     async def insert(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None
     ) -> int:
         """Execute an INSERT like :meth:`execute`, and return the id that the server gave."""
-        identifier: int = await self._operate(sql, lane, timeout, partial(_write, _inserted, sql, args))
-        return identifier
+        return await self._operate(sql, lane, timeout, partial(write, inserted, sql, args))
 
     async def execute_many(
         self, sql: str, rows: Iterable[Any], *, lane: str | None = None, timeout: float | None = None
     ) -> int:
         """Execute a statement for each of *rows*, all in one transaction; returns the number of affected rows."""
-        affected: int = await self._operate(sql, lane, timeout, partial(_write_many, sql, list(rows)))
-        return affected
+        if isinstance(rows, (str, bytes, Mapping)):  # they can be iterated, but are no rows
+            raise TypeError(f"rows={type(rows).__name__}; accepted are lists of rows, and what else gives rows")
+        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)))
 
     def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
         """Check out an awaitable connection: ``async with pool.acquire() as conn``, or ``await pool.acquire()``.
@@ -213,7 +223,11 @@ class Operations(Keeper):
 
         What is open on it is rolled back. Giving it back twice is fine.
         """
-        return connection._release()
+        give_back = getattr(connection, "_release", None)
+        if give_back is None:
+            raise TypeError(f"release({kind_of(connection)}); accepted are connections that acquire() gave")
+        released: Awaitable[None] = give_back()
+        return released
 
     def transaction(
         self, lane: str | None = None, isolation_level: str | None = None, *, read_only: bool = False
@@ -283,6 +297,7 @@ class Operations(Keeper):
             the pool's cursor class
         """
         check_count("OffloadPool.stream", "chunk_size", chunk_size, minimum=1)
+        row_shape(cursor)
         return self._awaitable.stream(self, sql, parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
 
     async def run_transaction(
@@ -316,7 +331,7 @@ class Operations(Keeper):
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _operate(
-        self, sql: object, lane: str | None, timeout: float | None, work: Callable[[Link], T | _Refused]
+        self, sql: object, lane: str | None, timeout: float | None, work: Callable[[Link], T | Refused]
     ) -> T:
         check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
@@ -326,90 +341,11 @@ class Operations(Keeper):
             with scoped(lane, timeout):
                 lease = self._checkout(lane)
                 try:
-                    result = lease.link.call("execute", partial(work, lease.link), statement=True)
-                    if isinstance(result, _Refused):
+                    result = lease.link.call("execute", partial(work, lease.link), statement=True, text=sql)
+                    if isinstance(result, Refused):
                         raise result.error
                     return result
                 finally:
                     lease.give_back()
 
         return await bridged(operation)
-
-
-class _Refused:
-    """A row factory's error: it says nothing of the link, so it is not raised while the link is in use."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _read(pick: Callable[[Any], Any], sql: str, args: Args, cursor: Any, link: Link) -> Any:
-    """Execute and fetch, on a worker."""
-    make, kind = row_shape(cursor)
-    with link.raw.cursor(DictCursor if make else kind) as raw:
-        raw.execute(sql, parameters(args))
-        result = pick(raw)
-    if make is not None and result is not None:
-        try:
-            result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
-        except Exception as error:
-            return _Refused(error)  # and what the statement began is rolled back
-    _end_transaction(link)
-    return result
-
-
-def row_shape(cursor: Any) -> tuple[Callable[..., Any] | None, type[Cursor] | None]:
-    """Tell a callable that makes rows from a cursor class, PyMySQL's or awaitable; at most one of both is there."""
-    kind = getattr(cursor, "_driver_class", cursor)
-    if kind is None or (isinstance(kind, type) and issubclass(kind, Cursor)):
-        return None, kind
-    return cursor, None
-
-
-def parameters(args: Args) -> Any:
-    """Wrap a single value: PyMySQL takes it as it is, but will not for ever."""
-    return args if args is None or isinstance(args, (tuple, list, dict)) else (args,)
-
-
-def _all(raw: Any) -> list[Any]:
-    return list(raw.fetchall())
-
-
-def _first(raw: Any) -> Any:
-    return raw.fetchone()
-
-
-def _write(pick: Callable[[Any], int], sql: str, args: Args, link: Link) -> int:
-    with link.raw.cursor() as raw:
-        raw.execute(sql, parameters(args))
-        result = pick(raw)
-    _end_transaction(link)
-    return result
-
-
-def _write_many(sql: str, rows: list[Any], link: Link) -> int:
-    with link.raw.cursor() as raw:
-        in_transaction = bool(link.autocommit)
-        if in_transaction:
-            link.raw.begin()  # executemany may take several statements
-        affected = raw.executemany(sql, rows) or 0
-    _end_transaction(link, forced=in_transaction)
-    return int(affected)
-
-
-def _affected(raw: Any) -> int:
-    return int(raw.rowcount)
-
-
-def _inserted(raw: Any) -> int:
-    return int(raw.lastrowid or 0)
-
-
-def _end_transaction(link: Link, *, forced: bool = False) -> None:
-    """Commit what the statement began, in the same trip."""
-    if forced or not link.clean:
-        link.past_return()
-        link.raw.commit()
-        link.settled()

@@ -6,21 +6,33 @@ are ``operations.py``'s, and what a user does with a connection is the surfaces'
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
-import greenback
 import pymysql
 from dbutils.pooled_db import PooledDB
+from pymysql.connections import Connection
 
+from .bridge import bridged
 from .errors import ConfigurationError
 from .keeper import Lease
 from .lanes import Lane
 from .operations import Operations
-from .settings import check_count, check_flag, check_seconds, kind_of, read_environment
+from .settings import (
+    DEFAULT_MIN_SIZE,
+    DEFAULT_SIZE,
+    check_count,
+    check_flag,
+    check_known,
+    check_seconds,
+    check_statements,
+    kind_of,
+    read_environment,
+)
 from .statistics import BlockingCall, PoolStatistics
 from .trips import hop
 from .variants import Kinds, Variant
@@ -29,7 +41,6 @@ from .workers import OnLoopCall
 if TYPE_CHECKING:  # the surfaces stand below this file, see OffloadPool._surface
     from .connection import OffloadConnection
 
-DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, 5
 # Seconds that callers have to give back their connections when aclose() has broken off what they waited for.
 BREAK_OFF_TIMEOUT = 1.0
 
@@ -115,7 +126,7 @@ class OffloadPool(Operations):
         super().__init__(
             pool,
             common,
-            tuple(lanes),
+            _as_lanes(lanes),
             max_age=max_age,
             on_loop_call=on_loop_call,
             leak_warning=leak_warning,
@@ -134,8 +145,8 @@ class OffloadPool(Operations):
         cls,
         creator: Any = pymysql,
         *,
-        min_size: int | None = None,
-        max_size: int = 20,
+        min_size: int = DEFAULT_MIN_SIZE,
+        max_size: int = DEFAULT_SIZE,
         setsession: list[str] | None = None,
         maxusage: int | None = None,
         **options: Any,
@@ -143,16 +154,16 @@ class OffloadPool(Operations):
         """Make a pool from connection settings.
 
         :param creator: the driver module, or a function that connects
-        :param min_size: connections that ``async with pool:`` opens ahead of need, not more than *max_size*; None
-            takes 5, or *max_size* where that is less
+        :param min_size: connections that ``async with pool:`` opens ahead of need, not more than *max_size*; if it is
+            not given, and *max_size* is less, as many as that
         :param max_size: the most connections at once
         :param setsession: statements that prepare each new connection
-        :param maxusage: statements after which a connection is replaced; None sets no limit
+        :param maxusage: statements after which a connection is replaced; None and 0 set no limit
         :param options: any other option of :class:`OffloadPool`; everything else goes to the driver's ``connect``
         :raises ConfigurationError: if a setting is bad
         """
         check_count("OffloadPool.create", "max_size", max_size, minimum=1)
-        if min_size is None:
+        if min_size is DEFAULT_MIN_SIZE:
             min_size = min(DEFAULT_MIN_SIZE, max_size)
         check_count("OffloadPool.create", "min_size", min_size, minimum=0)
         if min_size > max_size:
@@ -165,6 +176,11 @@ class OffloadPool(Operations):
             raise ConfigurationError(
                 f"OffloadPool.create: creator={kind_of(creator)}; accepted are driver modules and connecting functions"
             )
+        if maxusage is not None:
+            check_count("OffloadPool.create", "maxusage", maxusage, minimum=0)
+        check_statements("OffloadPool.create", "setsession", setsession)
+        if creator in (pymysql, Connection):  # another creator's arguments are not known
+            check_known("OffloadPool.create", options, _known_settings(), "OffloadPool's and those of pymysql.connect")
         chosen = {name: options.pop(name) for name in OPTIONS if name in options}
         try:
             dbutils = PooledDB(
@@ -179,17 +195,18 @@ class OffloadPool(Operations):
         return pool
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> OffloadPool:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> OffloadPool:
         """Make a pool of PyMySQL connections from environment variables.
 
         ``MYSQL_HOST``, ``MYSQL_USER``, ``MYSQL_PASSWORD`` (which may be empty) and ``MYSQL_DATABASE`` must be there;
         ``MYSQL_PORT`` (3306), ``DB_POOL_MIN_SIZE`` (5) and ``DB_POOL_MAX_SIZE`` (20) may be. The connections are in
         autocommit mode, speak utf8mb4 and return rows as dictionaries.
 
-        :param environ: where to read
+        :param environ: where to read; None takes :data:`os.environ`
         :raises ConfigurationError: naming every variable that is missing or wrong
         """
-        smallest, largest, settings = read_environment(environ)
+        # Not as the default itself: help() and documentation show defaults, and the environment has passwords.
+        smallest, largest, settings = read_environment(os.environ if environ is None else environ)
         return cls.create(
             pymysql,
             min_size=smallest,
@@ -257,7 +274,7 @@ class OffloadPool(Operations):
 
     async def __aenter__(self) -> OffloadPool:
         """Open ``min_size`` connections ahead of need."""
-        await greenback.with_portal_run_sync(self._fill)
+        await bridged(self._fill)
         return self
 
     async def __aexit__(
@@ -292,7 +309,7 @@ class OffloadPool(Operations):
                 finally:  # asyncio's own task.cancel() passes through a shield
                     for link in self._out():
                         link.give_up()
-                    await greenback.with_portal_run_sync(self._close_idle)
+                    await bridged(self._close_idle)
 
     def close(self) -> None:
         """Close the pool: refuse who comes and who waits, and close the idle connections.
@@ -301,3 +318,15 @@ class OffloadPool(Operations):
         """
         self._refuse()
         self._close_idle()
+
+
+def _as_lanes(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
+    try:
+        return tuple(lanes)
+    except TypeError:
+        raise ConfigurationError(f"OffloadPool: lanes={kind_of(lanes)}; accepted are lists of Lane objects") from None
+
+
+def _known_settings() -> set[str]:
+    """Return what may be given to make a pool of PyMySQL's connections."""
+    return {*OPTIONS, *inspect.signature(PooledDB).parameters, *inspect.signature(Connection).parameters}

@@ -6,9 +6,14 @@ Owns what code below a bridged call can find out about it, in whatever task or t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from .bridge import flow
+
+T = TypeVar("T")
 
 
 class Deadline:
@@ -43,10 +48,14 @@ class Deadline:
 class Scope:
     """The outermost bridged call: what it owns ends with it."""
 
-    __slots__ = ("ended", "owned")
+    __slots__ = ("ended", "flow", "owned", "waits_for")
 
     def __init__(self) -> None:
         self.ended = False
+        self.flow = flow()
+        """Where the call's own code runs, which the tasks that it starts do not."""
+        self.waits_for: Wanted | None = None
+        """What the call's own code waits for, if that belongs to another call."""
         self.owned: set[Owned] = set()
         """What belongs to the call, or did so last: its connections."""
 
@@ -69,6 +78,14 @@ class Owned(Protocol):
         """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
 
 
+class Wanted(Protocol):
+    """What a bridged call can wait for, because it belongs to another one."""
+
+    @property
+    def owner(self) -> Scope | None:
+        """The call that it belongs to now, None if it belongs to nobody."""
+
+
 _scope: ContextVar[Scope | None] = ContextVar("offload_db_scope", default=None)
 _lane: ContextVar[str | None] = ContextVar("offload_db_lane", default=None)
 _deadline: ContextVar[Deadline | None] = ContextVar("offload_db_deadline", default=None)
@@ -81,6 +98,36 @@ def current_scope() -> Scope | None:
     """
     scope = _scope.get()
     return None if scope is None or scope.ended else scope
+
+
+def waits_on_itself(scope: Scope, wanted: Wanted) -> bool:
+    """Tell whether a call that waits for what it wants would wait for itself, by way of the calls that have it."""
+    seen: set[Scope] = set()
+    holder = wanted.owner
+    if holder is scope:
+        return False  # one of its children has the turn, and gives it on
+    while holder is not None and holder not in seen:
+        if holder is scope:
+            return True
+        seen.add(holder)
+        holder = None if holder.waits_for is None else holder.waits_for.owner
+    return False
+
+
+def continued(function: Callable[[], T]) -> Callable[[], T]:
+    """Wrap *function*, which is to run in another thread while the caller waits for it: the call's own code moves."""
+    scope = current_scope()
+    if scope is None or scope.flow != flow():
+        return function
+
+    def run() -> T:
+        before, scope.flow = scope.flow, flow()
+        try:
+            return function()
+        finally:
+            scope.flow = before
+
+    return run
 
 
 def current_lane() -> str | None:

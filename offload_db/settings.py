@@ -6,10 +6,19 @@ Owns the checks that name the setting, what was given and what is accepted, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import threading
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import ConfigurationError
+
+
+class Unchosen(int):
+    """The default of a number, where it matters that nobody chose it."""
+
+
+DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, Unchosen(5)
 
 
 def check_name(where: str, name: str, value: object) -> None:
@@ -28,14 +37,37 @@ def check_seconds(where: str, name: str, value: object) -> None:
     """Raise :class:`ConfigurationError` unless *value* is a duration above zero, or None."""
     if value is None:
         return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are seconds above 0, and None")
+    # Threads cannot wait for longer than that.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= threading.TIMEOUT_MAX:
+        most = f"{threading.TIMEOUT_MAX:.0f}"
+        raise ConfigurationError(f"{where}: {name}={_short(value)}; accepted are seconds above 0, to {most}, and None")
 
 
 def check_flag(where: str, name: str, value: object) -> None:
     """Raise :class:`ConfigurationError` unless *value* is True or False."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{where}: {name}={value!r}; accepted are True and False")
+
+
+def check_statements(where: str, name: str, value: object) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is a list or tuple of strings, or None."""
+    if value is None or (isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)):
+        return
+    raise ConfigurationError(f"{where}: {name}={kind_of(value)}; accepted are lists of statements, and None")
+
+
+def check_known(where: str, given: Iterable[str], known: Iterable[str], accepted: str) -> None:
+    """Raise :class:`ConfigurationError` unless each name that is *given* is *known*."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigurationError(f"{where}: {name} is not an argument{hint}; accepted are {accepted}")
+
+
+def _short(value: object) -> str:
+    return "a huge number" if isinstance(value, int) and abs(value) > 10**20 else repr(value)
 
 
 def kind_of(value: object) -> str:
@@ -60,8 +92,8 @@ def read_environment(
         elif not environ[name].strip() and name != "MYSQL_PASSWORD":
             problems.append(f"{name} is empty")
     port = _number(environ, "MYSQL_PORT", 3306, range(1, 65536), problems)
-    smallest = _number(environ, "DB_POOL_MIN_SIZE", 5, range(10_001), problems)
-    largest = _number(environ, "DB_POOL_MAX_SIZE", 20, range(1, 10_001), problems)
+    largest = _number(environ, "DB_POOL_MAX_SIZE", DEFAULT_SIZE, range(1, 10_001), problems)
+    smallest = _number(environ, "DB_POOL_MIN_SIZE", min(DEFAULT_MIN_SIZE, largest), range(10_001), problems)
     if smallest > largest and not any("DB_POOL" in problem for problem in problems):
         problems.append(f"DB_POOL_MIN_SIZE={smallest} is more than DB_POOL_MAX_SIZE={largest}")
     if problems:

@@ -11,12 +11,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from .digests import leaves_behind
 from .drivers import Driver, Identity
 from .errors import (
+    CheckoutTimeout,
     ConnectionClosed,
     ConnectionLost,
     OffloadError,
@@ -56,6 +58,7 @@ class Link:
         "expires",
         "fault",
         "identity",
+        "locked",
         "moved",
         "raw",
         "rested",
@@ -86,6 +89,8 @@ class Link:
         self.autocommit = driver.autocommit(raw)
         self.moved = False
         """Whether another database than the connection's own was selected."""
+        self.locked = False
+        """Whether tables were locked."""
         self.altered = False
         """Whether attributes of the driver's connection were set."""
         self._workers = workers
@@ -134,10 +139,13 @@ class Link:
         :param text: the statement that it executes, for reports
         :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
         :raises StatementTimeout: if the time is over
+        :raises CheckoutTimeout: if the turn can never come
         """
         turn, deadline = self.turn, current_deadline()
         try:
             taken = turn.take(None if deadline is None else deadline.left, shield=shield)
+        except CheckoutTimeout as error:  # nor would waiting on have helped
+            raise self.driver.disguised(error) from None
         except TimeoutError:
             raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
         try:
@@ -159,6 +167,8 @@ class Link:
         timeout: float | None,
         text: object,
     ) -> T:
+        if statement or name == "query":
+            self._foresee(text)
         deadline = current_deadline()
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
@@ -195,6 +205,14 @@ class Link:
             raise self._late(name, call, reason) from error
         finally:
             del error
+
+    def _foresee(self, text: object) -> None:
+        """Note what a statement will leave behind that no rollback undoes."""
+        left = leaves_behind(text)
+        if left == "locks":
+            self.locked = True
+        elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
+            self.moved = True
 
     def _stop_late(self, call: StoppableCall) -> None:
         call.late = True
@@ -331,7 +349,7 @@ class Link:
     @property
     def clean(self) -> bool:
         """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
-        if self.moved or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
+        if self.moved or self.locked or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
             return False
         return not self._doubtful or self.driver.clean(self.raw)
 
@@ -370,9 +388,12 @@ class Link:
             raw.rollback()
             if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:
                 raw.autocommit(self.autocommit)
+            if self.locked:
+                with closing(raw.cursor()) as cursor:  # after the rollback: it commits what is open
+                    cursor.execute("UNLOCK TABLES")
             if self.moved:
                 raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-            self.moved = self._doubtful = self._absorb = False
+            self.moved = self.locked = self._doubtful = self._absorb = False
         finally:
             call.finished.set()
 

@@ -71,7 +71,7 @@ class TaskSignal:
         """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
         try:
             if threading.get_ident() == self._thread:
-                self._event.set()
+                self._event.set()  # of a loop that has ended it raises as well, where the thread goes on without one
             else:
                 self._schedule(self._event.set)
         except RuntimeError:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from .bridge import Place, place, suspend
-from .errors import BlockingCallError, ConnectionClosed
-from .scopes import Scope, current_scope
+from .bridge import Place, flow, place, suspend
+from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
+from .scopes import Scope, current_scope, waits_on_itself
 from .trips import TaskSignal, ThreadSignal
 
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
@@ -45,6 +45,7 @@ class Turn:
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
         :raises TimeoutError: if they are over
         :raises ConnectionClosed: if the connection is closed, or gets closed by the call it belongs to
+        :raises CheckoutTimeout: if it belongs to a call that waits for this one in turn, so that it would never come
         :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
             could not go on while the thread waits
         """
@@ -65,6 +66,11 @@ class Turn:
                     "the connection is shared, and another call that is under way owns it: using it here would mix "
                     f"into that call's work; {REMEDY}"
                 )
+            own = scope if scope is not None and scope.flow == flow() else None
+            if own is not None:
+                if waits_on_itself(own, self):
+                    raise _hopeless_error()
+                own.waits_for = self
             waiting = _Waiting(scope, TaskSignal() if where is Place.BRIDGED else ThreadSignal())
             self._queue.append(waiting)
         self._settle()
@@ -77,11 +83,20 @@ class Turn:
             if not self._withdraw(waiting) and waiting.admitted:
                 self.give()
             raise
+        finally:
+            if own is not None:
+                own.waits_for = None
         if self._closed:
             raise closed_error()
         if self._withdraw(waiting):
             raise TimeoutError
         return True
+
+    @property
+    def owner(self) -> Scope | None:
+        """The call that the connection belongs to."""
+        owner = self._owner
+        return None if owner is None or owner.ended else owner
 
     @property
     def free(self) -> bool:
@@ -144,15 +159,14 @@ class Turn:
                 self._lock.release()
 
     def _admit(self) -> None:
-        if self._busy:
-            return
-        for waiting in list(self._queue):
-            if self._may(waiting.scope):
-                self._queue.remove(waiting)
-                if waiting.signal.set():
-                    waiting.admitted = True  # it looks at this under the lock
-                    self._begin(waiting.scope)
-                    return
+        while not self._busy:
+            waiting = next((waiting for waiting in self._queue if self._may(waiting.scope)), None)
+            if waiting is None:
+                return
+            self._queue.remove(waiting)
+            if waiting.signal.set():  # or its loop has ended, and it with it
+                waiting.admitted = True
+                self._begin(waiting.scope)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
@@ -170,6 +184,14 @@ class _Waiting:
         self.scope = scope
         self.signal = signal
         self.admitted = False
+
+
+def _hopeless_error() -> CheckoutTimeout:
+    return CheckoutTimeout.because(
+        "the shared connection belongs to a call that waits, itself or by way of others, for one that belongs to this "
+        "call: neither could ever go on; use shared connections in the same order everywhere, or take connections "
+        "from a pool"
+    )
 
 
 def closed_error() -> ConnectionClosed:

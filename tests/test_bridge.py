@@ -492,3 +492,18 @@ def test_a_signal_of_a_closed_loop() -> None:
 
     signal = in_thread(lambda: asyncio.run(make())).result(PATIENCE)
     assert signal.set() is False
+
+
+def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
+    """Whoever closed a loop with a task that waits learns from its signal that nobody is there."""
+
+    async def make() -> trips.TaskSignal:
+        return trips.TaskSignal()
+
+    loop = asyncio.new_event_loop()
+    signal = loop.run_until_complete(make())
+    task = loop.create_task(signal.wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
+    loop.close()
+    assert signal.set() is False

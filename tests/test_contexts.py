@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ from offload_db import (
 )
 from offload_db.bridge import Place, place
 from tests.conftest import needs
-from tests.support import PATIENCE, RecordingCursor, in_thread, pool_of, settled
+from tests.support import PATIENCE, RecordingCursor, in_thread, pool_of, settled, value
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,12 @@ def test_place_of_a_script() -> None:
     """Where no loop runs nothing is bridged, in the main thread as in others."""
     assert place() is Place.THREAD
     assert in_thread(place).result(PATIENCE) is Place.THREAD
+
+
+def test_place_while_another_thread_imports_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's thread is just that, also at a moment at which there is no more of trio than its name."""
+    monkeypatch.setitem(sys.modules, "trio", types.ModuleType("trio"))
+    assert place() is Place.THREAD
 
 
 async def test_a_call_back_into_the_loop(anyio_backend_name: str) -> None:
@@ -162,6 +169,35 @@ async def test_eager_tasks_are_not_bridged(anyio_backend_name: str) -> None:
             return await task, place()
 
         assert await handler() == (Place.LOOP, Place.BRIDGED)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_eager_tasks_that_are_bridged_themselves(pool: OffloadPool, anyio_backend_name: str) -> None:
+    """Tasks that start at once inside a bridged call, and outlive it or not, have bridges of their own."""
+    only_asyncio(anyio_backend_name)
+    if sys.version_info >= (3, 12):
+        loop = asyncio.get_running_loop()
+
+        @offload
+        async def child() -> Any:
+            with pool.connection() as connection:
+                return value(connection, "SELECT 1")
+
+        async def awaitable() -> Any:
+            return await pool.fetch_value("SELECT 1")
+
+        @offload
+        async def handler(parents_end: bool) -> list[asyncio.Task[Any]]:
+            tasks = [asyncio.Task(make(), loop=loop, eager_start=True) for make in (child, awaitable)]
+            if not parents_end:
+                assert [await task for task in tasks] == [1, 1]
+            assert await child() == 1
+            return tasks
+
+        with anyio.fail_after(PATIENCE):
+            for parents_end in (False, True):
+                assert [await task for task in await handler(parents_end)] == [1, 1]
+        assert pool.statistics().blocking_calls == 0
 
 
 async def test_callbacks_are_not_bridged(anyio_backend_name: str) -> None:

@@ -8,6 +8,7 @@ import gc
 import random
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -731,6 +732,24 @@ async def test_closed_cursors_do_not_hold_the_connection(pool: OffloadPool) -> N
     gc.collect()
     assert pool.statistics().in_use == 0
     assert cursor.fetchall() == ((1,),)
+
+
+@pytest.mark.parametrize("fetch", ["fetchone", "fetchall"])
+async def test_a_closed_unbuffered_cursor_is_no_cycle(pool: OffloadPool, fetch: str) -> None:
+    """What an unbuffered cursor took up is free as soon as it is closed and dropped, without the garbage collector."""
+
+    @offload
+    async def handler() -> weakref.ref[Any]:
+        with pool.connection() as connection, connection.cursor(SSCursor) as cursor:
+            cursor.execute("SELECT 1 UNION SELECT 2")
+            getattr(cursor, fetch)()
+            return weakref.ref(cursor._raw)
+
+    gc.disable()
+    try:
+        assert (await handler())() is None
+    finally:
+        gc.enable()
 
 
 async def test_open_cursors_hold_the_connection(pool: OffloadPool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offload_db.digests import LONGEST, digest
+from offload_db.digests import LONGEST, digest, leaves_behind
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,24 @@ def test_what_is_no_text() -> None:
     assert digest(None) is None
     assert digest(object()) is None
     assert digest(5) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [
+        ("USE fleet", "database"),
+        (b"\n  use `fleet`", "database"),
+        ("LOCK TABLES trucks WRITE", "locks"),
+        ("lock\ntable trucks read", "locks"),
+        ("FLUSH LOCAL TABLES trucks WITH READ LOCK", "locks"),
+        ("FLUSH PRIVILEGES", None),
+        ("SELECT 'USE fleet'", None),
+        ("UPDATE used SET n = 1", None),
+        ("USER", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_what_a_statement_leaves_behind(statement: object, left: str | None) -> None:
+    """The database that a statement selects and the tables that it locks outlive a rollback."""
+    assert leaves_behind(statement) == left

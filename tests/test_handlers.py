@@ -697,8 +697,6 @@ def test_not_callable(given: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"@offload: got .*accepted are functions") as caught:
         offload(given)
     assert repr(given)[:20] in str(caught.value)
-    if inspect.iscoroutine(given):
-        given.close()
 
 
 def test_classes() -> None:

@@ -321,6 +321,22 @@ async def test_a_cancelled_waiter_loses_no_slot() -> None:
 
 
 @pytest.mark.anyio
+async def test_who_gives_up_leaves_nothing_behind() -> None:
+    """Behind somebody who waits for long, others come and give up without end: the queue holds those who wait."""
+    lanes = lanes_of(1)
+    held = taken(lanes)
+    waiting = in_thread(lambda: lanes.acquire(None))
+    await settled(lambda: lanes.waiting == 1)
+    for _ in range(20):
+        with pytest.raises(CheckoutTimeout):
+            await acquire(lanes, timeout=0.0)
+    assert len(lanes._common.queue) == lanes.waiting == 1
+    lanes.release(held)
+    lanes.release(await outcome(waiting))
+    assert_all_free(lanes, 1)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("cancel_first", [True, False], ids=["cancel-grant", "grant-cancel"])
 async def test_grant_and_cancel_in_one_tick(cancel_first: bool) -> None:
     """A slot that is granted in the same tick of the loop in which its waiter is cancelled is not lost."""
@@ -589,7 +605,8 @@ async def test_closing_wakes_all_waiters() -> None:
     assert (lanes.in_use, lanes.waiting) == (0, 0)
 
 
-def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot() -> None:
+@pytest.mark.parametrize("same_thread", [True, False])
+def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot(same_thread: bool) -> None:
     """A slot granted to a task whose event loop was closed under it goes on to the next waiter."""
     lanes = lanes_of(1)
     held = lanes.acquire(None)
@@ -604,8 +621,12 @@ def test_a_waiter_whose_loop_has_ended_does_not_swallow_the_slot() -> None:
     loop.close()
     future = in_thread(lambda: lanes.acquire(None))
     until(lambda: lanes.waiting == 2)
-    in_thread(lambda: lanes.release(held)).result(PATIENCE)
+    if same_thread:
+        lanes.release(held)
+    else:
+        in_thread(lambda: lanes.release(held)).result(PATIENCE)
     lanes.release(future.result(PATIENCE))
+    assert_all_free(lanes, 1)
 
 
 @pytest.mark.anyio

@@ -204,9 +204,23 @@ async def test_bad_input_is_refused(table: dict[str, Any]) -> None:
                     await operation("SELECT 1", timeout=cast("Any", timeout))
             with pytest.raises(ConfigurationError, match="nowhere"):
                 await operation("SELECT 1", lane="nowhere")
-        with pytest.raises(TypeError):
-            await pool.execute_many("INSERT INTO t (n) VALUES (%s)", cast("Any", 5))
-        assert pool.statistics().statements == 0
+        for rows in (5, "12", {1: 2}):
+            with pytest.raises(TypeError):
+                await pool.execute_many("INSERT INTO t (n) VALUES (%s)", cast("Any", rows))
+        wrong_cursors: tuple[Any, ...] = (0, "DictCursor", [])
+        for cursor in wrong_cursors:
+            for read in (pool.fetch_all, pool.fetch_one, pool.fetch_value):
+                with pytest.raises(ConfigurationError, match="cursor="):
+                    await read("INSERT INTO t (n) VALUES (1) RETURNING n", cursor=cursor)
+            with pytest.raises(ConfigurationError, match="cursor="):
+                pool.stream("SELECT 1", cursor=cursor)
+        for level in (5, b"SERIALIZABLE", "SNAPSHOT"):
+            with pytest.raises(ConfigurationError, match="isolation_level="):
+                async with pool.transaction(isolation_level=cast("Any", level)):
+                    raise AssertionError("never entered")
+        with pytest.raises(TypeError, match=r"release\(.*acquire"):
+            pool.release(cast("Any", 5))
+        assert (pool.statistics().statements, pool.statistics().open) == (0, 0)
         with pytest.raises((TypeError, pymysql.err.ProgrammingError), match="not enough arguments"):
             await pool.fetch_all("SELECT %s, %s", (1,))
         assert await pool.fetch_value("SELECT 1") == 1

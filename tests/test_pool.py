@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import threading
 import warnings
@@ -138,10 +139,19 @@ def test_create_opens_nothing_and_takes_all_options(mysql: MySQL, database: dict
             lambda: OffloadPool(_unconnected(), on_loop_call=cast("Any", "shout")),
             ("on_loop_call='shout'", "'warn'", "'raise'"),
         ),
+        (lambda: OffloadPool(_unconnected(), checkout_timeout=10**400), ("checkout_timeout=a huge number", "above 0")),
+        (lambda: OffloadPool(_unconnected(), statement_timeout=1e300), ("statement_timeout=1e+300", "above 0")),
+        (lambda: OffloadPool(_unconnected(), lanes=cast("Any", 3)), ("lanes=<builtins.int object>", "Lane objects")),
         (lambda: OffloadPool.create(max_size=-1), ("max_size=-1",)),
         (lambda: OffloadPool.create(min_size=-1), ("min_size=-1",)),
         (lambda: OffloadPool.create(min_size=6, max_size=5), ("min_size=6", "max_size=5")),
+        (lambda: OffloadPool.create(min_size=5, max_size=3), ("min_size=5", "max_size=3")),
         (lambda: OffloadPool.create(size=5), ("size", "max_size")),
+        (lambda: OffloadPool.create(maxusage=-1), ("maxusage=-1", "from 0")),
+        (lambda: OffloadPool.create(setsession=cast("Any", "SET @a = 1")), ("setsession=", "str", "lists")),
+        (lambda: OffloadPool.create(setsession=cast("Any", [b"SET @a = 1"])), ("setsession=", "lists")),
+        (lambda: OffloadPool.create(checkout_timeuot=5, password=SECRET), ("checkout_timeuot", "checkout_timeout?")),
+        (lambda: OffloadPool.create(hots="db", password=SECRET), ("hots", "host?", "pymysql.connect")),
         (lambda: OffloadPool.create("pymysql", password=SECRET), ("creator=",)),
         (lambda: OffloadPool.create(mincached="x", password=SECRET), ("OffloadPool.create",)),
     ],
@@ -177,7 +187,6 @@ GOOD = {"MYSQL_HOST": "db", "MYSQL_USER": "app", "MYSQL_PASSWORD": SECRET, "MYSQ
             for wrong in wrongs
         ],
         ({"DB_POOL_MIN_SIZE": "9", "DB_POOL_MAX_SIZE": "3"}, ("DB_POOL_MIN_SIZE=9", "DB_POOL_MAX_SIZE=3")),
-        ({"DB_POOL_MAX_SIZE": "3"}, ("DB_POOL_MIN_SIZE=5", "DB_POOL_MAX_SIZE=3")),
         (
             {"MYSQL_HOST": None, "MYSQL_USER": "", "MYSQL_PORT": "x", "DB_POOL_MAX_SIZE": "none"},
             ("MYSQL_HOST is not set", "MYSQL_USER is empty", "MYSQL_PORT='x'", "DB_POOL_MAX_SIZE='none'"),
@@ -196,6 +205,18 @@ def test_from_env_names_every_problem(changes: dict[str, str | None], named: tup
     for words in named:
         assert words in str(caught.value)
     assert SECRET not in repr(caught.value)
+
+
+def test_from_env_with_one_size_alone() -> None:
+    """A pool that is to be smaller than five needs no DB_POOL_MIN_SIZE, no more than create() needs min_size."""
+    pool = OffloadPool.from_env({**GOOD, "DB_POOL_MAX_SIZE": "3"})
+    assert (pool._min_size, pool.statistics().size) == (3, 3)
+
+
+def test_help_shows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No default argument is the environment itself: whoever shows the signature would show its passwords."""
+    monkeypatch.setenv("MYSQL_PASSWORD", SECRET)
+    assert SECRET not in str(inspect.signature(OffloadPool.from_env))
 
 
 def test_from_env(mysql: MySQL, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,6 +471,23 @@ async def test_a_checkout_of_an_idle_link_costs_no_trip(mysql: MySQL) -> None:
         assert pool.statistics().checkouts == 6
 
 
+def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a connection throws none out that comes back in between, before its slot is free."""
+    with pool_of(2, mysql.settings()) as pool:
+        link = pool.connection()._link
+        assert link is not None
+        look = pool._rested
+
+        def look_too_early(connector: Any, seconds: float | None) -> Any:
+            found = look(connector, seconds)
+            pool._rest(link)
+            return found
+
+        monkeypatch.setattr(pool, "_rested", look_too_early)
+        with pool.connection():
+            assert pool.statistics().discards == {}
+
+
 @pytest.mark.anyio
 async def test_statistics_add_up_after_everything(mysql: MySQL) -> None:
     """After checkouts that ended in every way, open is idle, and checkouts are checkins and discards."""
@@ -559,14 +597,61 @@ def test_session_settings_are_restored(table: dict[str, Any]) -> None:
     def other_database(connection: Any) -> None:
         connection.select_db("mysql")
 
+    def other_database_by_statement(connection: Any) -> None:
+        connection.cursor().execute("\n use mysql")
+
     with pool_of(1, table) as pool:
-        for change in (by_method, by_statement, other_database):
+        for change in (by_method, by_statement, other_database, other_database_by_statement):
             with pool.connection() as connection:
                 number = value(connection, "SELECT CONNECTION_ID()")
                 change(connection)
             with pool.connection() as connection:
                 assert value(connection, "SELECT CONCAT(@@autocommit + 0, DATABASE())") == f"1{table['database']}"
                 assert value(connection, "SELECT CONNECTION_ID()") == number
+
+
+def test_a_database_is_left_selected_where_there_is_none_to_go_back_to(mysql: MySQL) -> None:
+    """Code on a pool without a database says USE for each use: that must not cost a connection each time."""
+    with pool_of(1, mysql.settings()) as pool:
+        for _ in range(2):
+            with pool.connection() as connection:
+                connection.cursor().execute("USE mysql")
+        assert (pool.statistics().discards, pool.statistics().checkins) == ({}, 2)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("lock", ["LOCK TABLES t WRITE", b"lock table t read", "FLUSH TABLES t WITH READ LOCK"])
+async def test_locked_tables_are_unlocked(lock: Any, autocommit: bool, mysql: MySQL, table: dict[str, Any]) -> None:
+    """Tables that a caller has left locked, or a caller of the awaitable surface, are there for everybody again."""
+
+    def by_cursor(pool: OffloadPool) -> None:
+        with pool.connection() as connection:
+            connection.cursor().execute(lock)
+
+    def by_query(pool: OffloadPool) -> None:
+        with pool.connection() as connection:
+            connection.query(lock)
+
+    def dropped(pool: OffloadPool) -> None:
+        pool.connection().cursor().execute(lock)
+
+    with pool_of(1, table, autocommit=autocommit) as pool, mysql.connect(**table) as other:
+        other.cursor().execute("SET lock_wait_timeout = 1")
+        for use in (by_cursor, by_query, dropped):
+            in_thread(partial(use, pool)).result(PATIENCE)
+            until(lambda: not _is_locked(other))
+        await pool.execute(lock)
+        assert not _is_locked(other)
+        assert pool.statistics().discards == {"dropped_in_transaction": 1}
+
+
+def _is_locked(connection: Any) -> bool:
+    try:
+        connection.cursor().execute("UPDATE t SET n = n + 1")
+    except pymysql.err.OperationalError as error:
+        return bool(error.args[0] == 1205)
+    return False
 
 
 def test_a_changed_character_set_is_not_passed_on(mysql: MySQL) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,13 @@ import pymysql
 import pytest
 
 import offload_db
-from offload_db import BlockingCallError, ConnectionClosed, blocking, offload
+from offload_db import BlockingCallError, CheckoutTimeout, ConnectionClosed, blocking, offload
 from offload_db.handlers import THREADS
 from offload_db.scopes import Scope
 from offload_db.turns import Turn
 
 from .conftest import MySQL
-from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, value
+from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value
 
 
 @contextmanager
@@ -519,6 +519,83 @@ async def test_a_thread_that_waits_for_its_turn_does_not_starve_the_owner(mysql:
         assert results == ["owner", None] + [2] * THREADS
 
 
+RINGS: dict[str, list[Any]] = {
+    "bridged": [offload] * 3,
+    "thread": [offload(mode="thread")] * 3,
+    "mixed": [offload, offload(mode="thread"), offload],
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", RINGS)
+@pytest.mark.parametrize("number", [2, 3])
+async def test_shared_connections_in_a_ring(kind: str, number: int, mysql: MySQL) -> None:
+    """Of calls that each own a shared connection and want the next one's, the one that closes the ring is refused.
+
+    The others get what they wait for as soon as that call has ended. Waiting for a child is no ring.
+    """
+    with ExitStack() as stack:
+        shared = [stack.enter_context(shared_connection("unpooled", mysql.settings())) for _ in range(number)]
+        everybody = blocking(threading.Barrier(number).wait)
+
+        async def ask(position: int) -> Any:
+            value(shared[position], "SELECT 1")
+            everybody(PATIENCE)
+            return value(shared[(position + 1) % number], "SELECT 2")
+
+        calls = [partial(RINGS[kind][position](ask), position) for position in range(number)]
+        results = await together(*calls)
+        refused = [result for result in results if isinstance(result, CheckoutTimeout)]
+        assert len(refused) == 1, results
+        assert "shared connection" in str(refused[0])
+        assert results.count(2) == number - 1
+        assert await together(partial(offload(_async(value)), shared[0], "SELECT 3")) == [3]
+
+
+@pytest.mark.anyio
+async def test_shared_connections_one_after_the_other(mysql: MySQL) -> None:
+    """Calls that use shared connections in the same order, or whose children do in another, wait and are served."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(shared_connection("unpooled", mysql.settings())) for _ in range(2))
+
+        owned = anyio.Event()
+
+        @offload
+        async def in_order() -> Any:
+            value(first, "SELECT 1")
+            await anyio.lowlevel.checkpoint()
+            return value(second, "SELECT 2")
+
+        @offload
+        async def child() -> Any:
+            return value(first, "SELECT 3")
+
+        @offload
+        async def with_a_child() -> Any:
+            await owned.wait()
+            value(second, "SELECT 1")
+            async with anyio.create_task_group() as group:
+                group.start_soon(child)
+                await settled(lambda: waiting_for(first) > 0)
+                second.close()  # and so nobody waits for this call any more
+            return 4
+
+        results = await together(*[in_order] * 5)
+        assert results == [2] * 5
+
+        @offload
+        async def opposite() -> Any:
+            value(first, "SELECT 1")
+            owned.set()
+            await settled(lambda: waiting_for(first) > 0)
+            try:
+                return value(second, "SELECT 2")
+            except ConnectionClosed:
+                return "closed"
+
+        assert await together(opposite, with_a_child) == ["closed", 4]
+
+
 def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
     """A call that is collected unfinished gives up its turn, also where the collector runs under the turn's lock.
 
@@ -533,6 +610,33 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
 
     in_thread(collected_under_the_lock).result(3.0)
     assert turn.take()
+
+
+@pytest.mark.parametrize("same_thread", [True, False])
+def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
+    """The turn of a task whose event loop was closed under it goes on to the next who waits."""
+    turn = Turn()
+    assert turn.take()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(take(turn))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert len(turn._queue) == 1
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
+    loop.close()
+    future = in_thread(turn.take)
+    until(lambda: len(turn._queue) == 2)
+    if same_thread:
+        turn.give()
+    else:
+        in_thread(turn.give).result(PATIENCE)
+    assert future.result(PATIENCE)
+    in_thread(turn.give).result(PATIENCE)
+    assert turn.free
+
+
+@offload
+async def take(turn: Turn) -> bool:
+    return turn.take()
 
 
 @pytest.mark.anyio

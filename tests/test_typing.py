@@ -42,7 +42,7 @@ def mypy(source: Path, cache: Path) -> str:
     return "\n".join(
         line
         for line in done.stdout.splitlines()
-        if "import-untyped" not in line and "missing-imports" not in line and "install types" not in line
+        if "import-untyped" not in line and "missing-imports" not in line and "install" not in line
     )
 
 

@@ -15,7 +15,7 @@ from pymysql import cursors as drivers
 
 from ..bridge import bridged
 from ..cursor import OffloadCursor
-from ..operations import parameters
+from ..one_trip import parameters
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection

@@ -16,7 +16,7 @@ from pymysql.cursors import DictCursorMixin, SSCursor, SSDictCursor
 
 from ..bridge import Place, place
 from ..cursor import OffloadCursor
-from ..operations import row_shape
+from ..one_trip import row_shape
 from ..pool import OffloadPool
 from ..trips import Trip
 

@@ -42,10 +42,7 @@ async def transaction(
 ) -> AsyncGenerator[AsyncConnection, None]:
     """Run the block in a transaction of the connection; see :meth:`AsyncConnection.transaction`."""
     inner = connection._depth > 0
-    if isolation_level is not None and isolation_level.upper() not in ISOLATION_LEVELS:
-        raise ConfigurationError(
-            f"transaction: isolation_level={isolation_level!r}; accepted are {', '.join(ISOLATION_LEVELS)} and None"
-        )
+    check_isolation_level(isolation_level)
     if inner and (isolation_level is not None or read_only):
         raise ConfigurationError(
             "transaction: a transaction inside another is a savepoint, which has no isolation_level or read_only"
@@ -70,6 +67,14 @@ async def transaction(
     await bridged(end)
 
 
+def check_isolation_level(level: object) -> None:
+    """Raise :class:`ConfigurationError` unless *level* is the name of an isolation level, or None."""
+    if level is not None and not (isinstance(level, str) and level.upper() in ISOLATION_LEVELS):
+        raise ConfigurationError(
+            f"transaction: isolation_level={level!r}; accepted are {', '.join(ISOLATION_LEVELS)} and None"
+        )
+
+
 def _send(connection: OffloadConnection, statements: list[str]) -> None:
     with connection.cursor(Cursor) as cursor:
         for statement in statements:
@@ -81,6 +86,7 @@ async def pool_transaction(
     pool: OffloadPool, lane: str | None, isolation_level: str | None, read_only: bool
 ) -> AsyncGenerator[AsyncConnection, None]:
     """Check out a connection for a transaction; inside one of the same task and pool, make a savepoint of it."""
+    check_isolation_level(isolation_level)  # before a connection is opened for nothing
     outer = outer_transaction(pool)
     if outer is not None:
         async with transaction(outer, isolation_level, read_only):
