@@ -125,7 +125,9 @@ class OffloadConnection:
     @property
     def driver_connection(self) -> Any:
         """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
-        return self._alive().raw
+        link = self._alive()
+        link.begun()  # what is done with it goes unseen
+        return link.raw
 
     def select_db(self, db: Any) -> None:
         """Select another database, until the connection is given back."""

@@ -79,3 +79,15 @@ def leaves_behind(text: object) -> Literal["database", "locks"] | None:
     if found is None:
         return None
     return "database" if found["database"] else "locks"
+
+
+# With autocommit on each of these is a transaction of its own, whatever functions and triggers it calls: the server
+# allows those none. Two statements in one text have a semicolon between them.
+_ALONE = re.compile(r"\s*\(*\s*(?:SELECT|INSERT|REPLACE|UPDATE|DELETE|SHOW)\b", re.IGNORECASE)
+
+
+def stands_alone(text: object) -> bool:
+    """Tell whether it is certain that the statement begins no transaction, where autocommit is on."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    return isinstance(text, str) and ";" not in text and _ALONE.match(text) is not None

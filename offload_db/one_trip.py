@@ -88,6 +88,7 @@ def write_many(sql: str, rows: list[Any], link: Link) -> int:
     with link.raw.cursor() as raw:
         in_transaction = bool(link.autocommit)
         if in_transaction:
+            link.begun()
             link.raw.begin()  # executemany may take several statements
         total = raw.executemany(sql, rows) or 0
     _end_transaction(link, forced=in_transaction)

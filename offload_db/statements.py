@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from .digests import leaves_behind
+from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
 from .errors import (
     CheckoutTimeout,
@@ -31,6 +31,9 @@ from .workers import Expired, Workers
 
 T = TypeVar("T")
 
+# Calls that are no statements and begin no transaction.
+_BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
+
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
 
@@ -44,6 +47,7 @@ class Link:
 
     __slots__ = (
         "_absorb",
+        "_begun",
         "_call",
         "_doubtful",
         "_killer",
@@ -96,6 +100,7 @@ class Link:
         self._workers = workers
         self._killer = killer
         self._doubtful = False
+        self._begun = False
         self._absorb = False
         # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
         # not wait for its turn.
@@ -169,6 +174,8 @@ class Link:
     ) -> T:
         if statement or name == "query":
             self._foresee(text)
+        elif name not in _BEGIN_NOTHING:
+            self._begun = True
         deadline = current_deadline()
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
@@ -207,7 +214,8 @@ class Link:
             del error
 
     def _foresee(self, text: object) -> None:
-        """Note what a statement will leave behind that no rollback undoes."""
+        """Note what a statement will leave behind."""
+        self._begun = self._begun or not stands_alone(text)
         left = leaves_behind(text)
         if left == "locks":
             self.locked = True
@@ -330,9 +338,13 @@ class Link:
         if self._call is not None:
             self._call.killable = False
 
+    def begun(self) -> None:
+        """Note that a transaction may be open from now on, whatever the statements say."""
+        self._doubtful = self._begun = True
+
     def settled(self) -> None:
         """Note that the transaction was ended, so that nothing is open."""
-        self._doubtful = False
+        self._doubtful = self._begun = False
 
     def check(self) -> None:
         """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
@@ -351,7 +363,9 @@ class Link:
         """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
         if self.moved or self.locked or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
             return False
-        return not self._doubtful or self.driver.clean(self.raw)
+        # Not every driver shows what the server says of transactions; with autocommit on, the statements tell as much.
+        alone = self.autocommit is True and not self._begun
+        return alone or not self._doubtful or self.driver.clean(self.raw)
 
     def verdict(self) -> str | None:
         """Return why the link cannot be used again, None if it can."""
@@ -393,7 +407,7 @@ class Link:
                     cursor.execute("UNLOCK TABLES")
             if self.moved:
                 raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-            self.moved = self.locked = self._doubtful = self._absorb = False
+            self.moved = self.locked = self._doubtful = self._begun = self._absorb = False
         finally:
             call.finished.set()
 

@@ -10,7 +10,8 @@ import inspect
 import math
 import sys
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -270,4 +271,34 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     be started, and then the caller has to abandon the trip or to leave it.
     """
     token: Any = _Token(limiter)
-    await anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
+    sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
+    # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
+    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
+    task = asyncio.current_task()
+    return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf
+
+
+@types.coroutine
+def _without_pause(sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Await a call of anyio's without the round of asyncio's loop that it begins with.
+
+    The task will wait for the thread anyway, so nobody is kept from their turn; and each round costs a bridged task
+    as much as a whole query costs the server.
+    """
+    try:
+        pending = sending.send(None)
+        if pending is None:  # a bare yield, which is what asyncio.sleep(0) does
+            pending = sending.send(None)
+        while True:
+            try:
+                answer = yield pending
+            except BaseException as error:
+                pending = sending.throw(error)
+            else:
+                pending = sending.send(answer)
+    except StopIteration:
+        return

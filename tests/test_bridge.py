@@ -219,6 +219,44 @@ async def test_cancelled_before_the_start() -> None:
     assert late.calls == 0
 
 
+async def test_a_task_to_be_cancelled_makes_no_trip(anyio_backend_name: str) -> None:
+    """A task that has cancelled itself, its scope or an outer one sends nothing any more, but in a shielded scope."""
+    gate, limiter = Gate(), anyio.CapacityLimiter(1)
+    gate.open()
+    with anyio.CancelScope() as outer, anyio.CancelScope():
+        outer.cancel()
+        await trips.hop(gate, limiter)
+    if anyio_backend_name != "trio":
+
+        async def cancel_myself() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await trips.hop(gate, limiter)
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_task(cancel_myself())
+    assert gate.calls == 0
+    with anyio.CancelScope() as outer, anyio.CancelScope(shield=True):
+        outer.cancel()
+        await trips.hop(gate, limiter)
+    assert gate.calls == 1
+
+
+async def test_a_trip_is_one_wait_of_the_task(anyio_backend_name: str) -> None:
+    """On asyncio's loops a task that makes a trip is suspended once, and not once more to give way before."""
+    if anyio_backend_name == "trio":
+        pytest.skip("trio decides by itself when a task gives way")
+    limiter = anyio.CapacityLimiter(1)
+    await trips.hop(int, limiter)
+    trip = trips.hop(int, limiter)
+    waits_for = [trip.send(None)]
+    await asyncio.wait(waits_for)
+    with pytest.raises(StopIteration):
+        trip.send(None)
+    assert isinstance(waits_for[0], asyncio.Future)
+
+
 async def test_an_abandoned_trip_never_starts() -> None:
     """A thread that gets to its function after the cancellation was raised leaves it alone."""
     gate = Gate()

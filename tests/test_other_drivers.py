@@ -7,7 +7,8 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import anyio
@@ -84,6 +85,54 @@ async def test_statements(place: str, pool: OffloadPool, driver: Any) -> None:
     await run_at(place, use)
     assert dict(pool.statistics().discards) == {}
     assert pool.statistics().blocking_calls == 0
+
+
+# What may leave a transaction open on a connection that is in autocommit mode.
+OPENERS: dict[str, Callable[[Any], Any]] = {
+    "begin()": lambda connection: getattr(connection, "start_transaction", connection.begin)(),
+    "BEGIN": lambda connection: connection.cursor().execute("BEGIN"),
+    "a procedure": lambda connection: connection.cursor().callproc("opens"),
+    "the driver's own connection": lambda connection: connection.driver_connection.cursor().execute("BEGIN"),
+    "autocommit": lambda connection: connection.autocommit(False),
+}
+
+
+async def test_one_trip(driver: Any, pool: OffloadPool) -> None:
+    """In autocommit mode, everyday statements of mysqlclient leave nothing to roll back: each is one trip, no more."""
+    if driver.__name__ != "MySQLdb":
+        pytest.skip("it tells of no connection whether autocommit is on, without asking the server")
+
+    @offload
+    async def handler(*statements: str) -> None:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+                cursor.fetchall()
+
+    for statements in (["SELECT 1"], ["INSERT INTO t VALUES (9)", "UPDATE t SET n = 8", "DELETE FROM t"]):
+        before = pool.statistics().hops
+        await handler(*statements)
+        assert pool.statistics().hops - before == len(statements)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_an_open_transaction_is_rolled_back(driver: Any, opener: str, pool: OffloadPool) -> None:
+    """However a transaction was begun, nothing of it is there for who comes next, whatever stands alone after it."""
+    if opener == "autocommit" and driver.__name__ != "MySQLdb":
+        pytest.skip("there it is a property")
+    with pool.connection() as connection:
+        value(connection, "SELECT 1")
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("CREATE PROCEDURE opens() START TRANSACTION")
+
+    with pool.connection() as connection:
+        OPENERS[opener](connection)
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("INSERT INTO t VALUES (7)")
+    with pool.connection() as connection:
+        assert value(connection, "SELECT COUNT(*) FROM t") == 0
+        assert value(connection, "SELECT @@in_transaction") == 0
+        assert value(connection, "SELECT @@autocommit") == 1
 
 
 async def test_the_loop_turns_meanwhile(pool: OffloadPool) -> None:
