@@ -212,6 +212,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ServerMissing, ServerFailed, BackendFailed, generate.GenerateError, steps.StepError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except pymysql.MySQLError as error:
+        print(
+            f"error: the server that the demo uses said {error}; its user must be able to create databases",
+            file=sys.stderr,
+        )
+        return 1
     say(f"took {time.monotonic() - began:.0f} s; nothing is left running")
     return status
 
