@@ -87,6 +87,10 @@ class OffloadCursor:
     def executemany(self, query: Any, args: Any) -> Any:
         """Execute a statement for each item of *args*, in one trip.
 
+        If the task is cancelled, the statement is killed.
+
+        :param query: the statement, with the driver's placeholders
+        :param args: the parameters of each statement, as :meth:`execute` takes them
         :return: the number of rows, as the driver counts them
         """
         return self._run("executemany", query, args)
@@ -94,12 +98,21 @@ class OffloadCursor:
     def callproc(self, procname: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.
 
+        If the task is cancelled, the call is killed.
+
+        :param procname: the procedure's name
+        :param args: its arguments, as the driver takes them
         :return: *args* as given
         """
         return self._run("callproc", procname, *args, **kwargs)
 
     def nextset(self) -> Any:
-        """Go to the next result; True if there is one."""
+        """Go to the next result.
+
+        If the task is cancelled, the statement is killed.
+
+        :return: True if there is one
+        """
         raw = self._raw
         if not self._link.driver.unfinished(raw):
             return raw.nextset()
@@ -113,7 +126,11 @@ class OffloadCursor:
         return self._ahead.rows.popleft() if self._ahead.rows else self._fetch(raw.fetchone)
 
     def fetchmany(self, size: int | None = None) -> Any:
-        """Fetch the next *size* rows, by default ``arraysize``."""
+        """Fetch the next *size* rows, by default ``arraysize``.
+
+        :param size: the most rows to fetch
+        :return: the rows, as the driver gives them; empty after the last
+        """
         raw = self._raw
         if not self._streams():
             return raw.fetchmany() if size is None else raw.fetchmany(size)
@@ -126,7 +143,10 @@ class OffloadCursor:
         return rows or ()
 
     def fetchall(self) -> Any:
-        """Fetch all rows that are left."""
+        """Fetch all rows that are left.
+
+        :return: the rows, as the driver gives them; empty after the last
+        """
         raw = self._raw
         if not self._streams():
             return raw.fetchall()
@@ -135,7 +155,11 @@ class OffloadCursor:
         return [*self._ahead.take(), *self._fetch(raw.fetchall)]
 
     def scroll(self, value: int, mode: str = "relative") -> Any:
-        """Move to another row; an unbuffered cursor only goes forward."""
+        """Move to another row; an unbuffered cursor only goes forward.
+
+        :param value: how many rows to move, or the row's number from 0
+        :param mode: ``"relative"`` or ``"absolute"``
+        """
         raw = self._raw
         if not self._streams():
             return raw.scroll(value, mode)

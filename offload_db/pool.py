@@ -233,7 +233,11 @@ class OffloadPool(Operations):
         return type(self)._surface(self._checkout(lane))
 
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:
-        """Check out a connection; the same as :meth:`connection`, under DBUtils' other name."""
+        """Check out a connection; the same as :meth:`connection`, under DBUtils' other name.
+
+        :param lane: name of the lane to count against, instead of the decorated handler's
+        :return: the connection
+        """
         return self.connection(lane=lane)
 
     def connect(self, **settings: Any) -> OffloadConnection:

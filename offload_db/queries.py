@@ -38,6 +38,8 @@ async def get_async_pool() -> OffloadPool:
 async def close_async_pool(drain_timeout: float = 10.0) -> None:
     """Close the default pool, if there is one; the next query makes a new one.
 
+    If the task is cancelled, the pool is closed without waiting longer.
+
     :param drain_timeout: seconds to let callers finish that hold a connection
     """
     global _pool
@@ -60,28 +62,68 @@ async def execute_query(query: str, params: Any = None, *, timeout: float | None
 
 
 async def execute_query_one(query: str, params: Any = None, *, timeout: float | None = None) -> dict[str, Any] | None:
-    """Execute a query and return its first row, None if there is none."""
+    """Execute a query and return its first row, None if there is none.
+
+    If the task is cancelled, the statement is killed.
+
+    :param query: the statement, with PyMySQL's placeholders
+    :param params: its parameters: a tuple, list or mapping, a single value, or None
+    :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+    :return: the row as a dictionary, or None
+    """
     row: dict[str, Any] | None = await _default_pool().fetch_one(query, params, timeout=timeout)
     return row
 
 
 async def execute_insert(query: str, params: Any = None, *, timeout: float | None = None) -> int:
-    """Execute an INSERT and return the id that the server gave."""
+    """Execute an INSERT and return the id that the server gave.
+
+    If the task is cancelled, the statement is killed, unless its commit has begun, and rolled back.
+
+    :param query: the statement, with PyMySQL's placeholders
+    :param params: its parameters: a tuple, list or mapping, a single value, or None
+    :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+    :return: the id, 0 where the table gives none
+    """
     return await _default_pool().insert(query, params, timeout=timeout)
 
 
 async def execute_update(query: str, params: Any = None, *, timeout: float | None = None) -> int:
-    """Execute an UPDATE and return the number of affected rows."""
+    """Execute an UPDATE and return the number of affected rows.
+
+    If the task is cancelled, the statement is killed, unless its commit has begun, and rolled back.
+
+    :param query: the statement, with PyMySQL's placeholders
+    :param params: its parameters: a tuple, list or mapping, a single value, or None
+    :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+    :return: the number of rows that were changed
+    """
     return await _default_pool().execute(query, params, timeout=timeout)
 
 
 async def execute_delete(query: str, params: Any = None, *, timeout: float | None = None) -> int:
-    """Execute a DELETE and return the number of affected rows."""
+    """Execute a DELETE and return the number of affected rows.
+
+    If the task is cancelled, the statement is killed, unless its commit has begun, and rolled back.
+
+    :param query: the statement, with PyMySQL's placeholders
+    :param params: its parameters: a tuple, list or mapping, a single value, or None
+    :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+    :return: the number of rows that were deleted
+    """
     return await _default_pool().execute(query, params, timeout=timeout)
 
 
 async def execute_many(query: str, rows: Iterable[Any], *, timeout: float | None = None) -> int:
-    """Execute a statement for each of *rows*, all in one transaction, and return the number of affected rows."""
+    """Execute a statement for each of *rows*, all in one transaction, and return the number of affected rows.
+
+    If the task is cancelled, the statement is killed, unless the commit has begun, and all is rolled back.
+
+    :param query: the statement, with PyMySQL's placeholders
+    :param rows: the parameters of each statement
+    :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+    :return: the number of affected rows of all
+    """
     return await _default_pool().execute_many(query, rows, timeout=timeout)
 
 

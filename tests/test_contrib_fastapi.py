@@ -31,7 +31,7 @@ from offload_db.contrib.fastapi import Gap, OffloadRoute, add_exception_handlers
 from tests.conftest import MySQL, needs
 from tests.samples.backend import build
 from tests.serving import served
-from tests.support import PATIENCE, QUICK, assert_ended, in_thread, pool_of, running, until, value
+from tests.support import PATIENCE, QUICK, assert_ended, in_thread, pool_of, running, settled, until, value
 from tests.test_frameworks import answers
 
 # FastAPI 0.104 says to the newest pydantic what that finds pointless, and newer ones what they think of on_event.
@@ -572,6 +572,47 @@ def test_gaps_of_mounted_applications() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("lane", [None, "requests"])
+async def test_requests_that_hold_two_connections(database: dict[str, Any], lane: str | None) -> None:
+    """Two for each request run a pool dry, which ends in an error; with the first in a lane every request gets both."""
+    with pool_of(
+        2, database, on_loop_call="raise", checkout_timeout=PATIENCE if lane else 0.3, lanes=[Lane("requests", 1)]
+    ) as pool:
+        app = FastAPI()
+
+        @app.middleware("http")
+        @offload
+        async def hold_one(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+            with pool.connection(lane=lane):
+                if lane is None:
+                    await settled(lambda: pool.statistics().in_use == 2)
+                return await call_next(request)
+
+        @offload
+        async def get_db() -> AsyncIterator[Any]:
+            with pool.connection() as connection:
+                yield connection
+
+        @app.get("/")
+        @offload
+        async def handler(connection: Any = Depends(get_db)) -> int:  # noqa: B008
+            return int(value(connection, "SELECT 1"))
+
+        codes: list[int] = []
+
+        async def ask(client: httpx.AsyncClient) -> None:
+            codes.append((await client.get("/")).status_code)
+
+        async with client_of(app, raise_app_exceptions=False) as client, anyio.create_task_group() as group:
+            group.start_soon(ask, client)
+            group.start_soon(ask, client)
+        if lane:
+            assert codes == [200, 200]
+        else:  # the one that gives up first leaves a connection to the other
+            assert max(codes) == 500
+        assert pool.statistics().in_use == 0
+
+
 async def test_a_gap_is_one() -> None:
     """What the list says of the order of middlewares is what happens."""
     app = FastAPI()

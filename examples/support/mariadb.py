@@ -64,7 +64,10 @@ class ServerMissing(RuntimeError):
 
 
 class ServerFailed(RuntimeError):
-    """Raised when the server program ends, or stays silent, instead of accepting connections."""
+    """Raised when the server program ends, or stays silent, instead of accepting connections.
+
+    Also where the server that MYSQL_HOST names cannot be used.
+    """
 
 
 class _PortTaken(ServerFailed):
@@ -82,13 +85,21 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Endpoint | None:
-        """Read MYSQL_HOST, MYSQL_PORT, MYSQL_USER and MYSQL_PASSWORD; None if MYSQL_HOST is not set."""
+        """Read MYSQL_HOST, MYSQL_PORT, MYSQL_USER and MYSQL_PASSWORD; None if MYSQL_HOST is not set.
+
+        :raises ServerFailed: if MYSQL_PORT is not the number of a port
+        """
         host = environ.get("MYSQL_HOST")
         if not host:
             return None
+        port = environ.get("MYSQL_PORT") or "3306"
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ServerFailed(
+                f"MYSQL_PORT={port!r} is not a port: give a number from 1 to 65535, or unset it for 3306"
+            )
         return cls(
             host,
-            int(environ.get("MYSQL_PORT") or 3306),
+            int(port),
             environ.get("MYSQL_USER") or USER,
             environ.get("MYSQL_PASSWORD") or "",
         )
@@ -325,9 +336,21 @@ class PrivateServer:
 
 @contextmanager
 def server(*, options: Sequence[str] = ()) -> Iterator[Endpoint]:
-    """Give the server that MYSQL_HOST names, or else a private one that lives as long as the `with` block."""
+    """Give the server that MYSQL_HOST names, or else a private one that lives as long as the `with` block.
+
+    :raises ServerMissing: if MYSQL_HOST is not set, and no MariaDB server program is installed
+    :raises ServerFailed: if that server lets nobody in, or the private one does not start
+    """
     existing = Endpoint.from_environment()
     if existing is not None:
+        try:
+            pymysql.connect(**existing.settings(), connect_timeout=10, ssl_disabled=True).close()
+        except (pymysql.MySQLError, OSError) as error:
+            raise ServerFailed(
+                f"the server that MYSQL_HOST and MYSQL_PORT name, {existing.host}:{existing.port}, does not let in "
+                f"{existing.user!r} ({error}): start it, mend MYSQL_USER and MYSQL_PASSWORD, or unset MYSQL_HOST to "
+                "have a private one"
+            ) from error
         yield existing
         return
     with PrivateServer(options=options) as private:

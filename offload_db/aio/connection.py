@@ -80,7 +80,10 @@ class AsyncConnection:
         return Pending(partial(self._make_cursor, cursor_class(cursors)))
 
     def escape(self, obj: Any) -> str:
-        """Return the value as it would stand in a statement."""
+        """Return the value as it would stand in a statement.
+
+        :param obj: a value that the driver's converters know
+        """
         return str(self._connection.escape(obj))
 
     literal = escape
@@ -90,22 +93,41 @@ class AsyncConnection:
         return bool(self._connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     async def begin(self) -> None:
-        """Begin a transaction."""
+        """Begin a transaction.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         await bridged(self._connection.begin)
 
     async def commit(self) -> None:
         """Commit the transaction.
+
+        If the task is cancelled, the cancellation is raised when the call has come back, and the transaction may be
+        committed or not.
 
         :raises ConnectionLost: if the link broke; it says whether the commit may have happened
         """
         await bridged(self._connection.commit)
 
     async def rollback(self) -> None:
-        """Roll the transaction back."""
+        """Roll the transaction back.
+
+        If the task is cancelled, the cancellation is raised when the call has come back.
+
+        :raises ConnectionLost: if the link broke; the server then rolls back by itself
+        """
         await bridged(self._connection.rollback)
 
     async def autocommit(self, value: bool) -> None:
-        """Set the session's autocommit mode, until the connection is given back."""
+        """Set the session's autocommit mode, until the connection is given back.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :param value: True to commit each statement by itself
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         await bridged(partial(self._connection.autocommit, value))
 
     async def ping(self, reconnect: bool = True) -> None:
@@ -116,23 +138,56 @@ class AsyncConnection:
         await bridged(partial(self._ping, reconnect and not self._depth))
 
     async def select_db(self, db: str) -> None:
-        """Select another database, until the connection is given back."""
+        """Select another database, until the connection is given back.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :param db: its name
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         await bridged(partial(self._connection.select_db, db))
 
     async def set_charset(self, charset: str) -> None:
-        """Speak another character set; the connection is thrown out when it is given back."""
+        """Speak another character set; the connection is thrown out when it is given back.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :param charset: its name, such as ``utf8mb4``
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         await bridged(partial(self._connection._call, "set_character_set", charset))
 
     async def show_warnings(self) -> Any:
-        """Return the warnings of the last statement."""
+        """Return the warnings of the last statement.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :return: level, code and message of each
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         return await bridged(self._connection.show_warnings)
 
     async def query(self, sql: str, unbuffered: bool = False) -> int:
-        """Send a statement without a cursor."""
+        """Send a statement without a cursor.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :param sql: the statement, complete
+        :param unbuffered: whether its rows are read only when they are fetched
+        :return: the number of affected rows
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises StatementTimeout: if the time is over; the statement was killed
+        """
         return int(await bridged(partial(self._connection.query, sql, unbuffered)))
 
     async def kill(self, thread_id: int) -> None:
-        """End another connection of the server."""
+        """End another connection of the server.
+
+        If the task is cancelled, the cancellation is raised when the call, which is killed, has come back.
+
+        :param thread_id: the other connection's id, from its ``thread_id()``
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         await bridged(partial(self._connection.kill, thread_id))
 
     def transaction(

@@ -90,12 +90,20 @@ class AsyncCursor:
         self._cursor.arraysize = value
 
     def mogrify(self, query: str, args: Any = None) -> str:
-        """Return the statement as it would be sent."""
+        """Return the statement as it would be sent.
+
+        :param query: the statement, with the driver's placeholders
+        :param args: a tuple, list or mapping of parameters, a single one, or None
+        """
         return str(self._cursor.mogrify(query, args))
 
     async def execute(self, query: str, args: Any = None) -> int:
         """Execute a statement, once, and return the number of rows.
 
+        If the task is cancelled, the statement is killed, and the cursor and its connection can be used afterwards.
+
+        :param query: the statement, with the driver's placeholders
+        :param args: a tuple, list or mapping of parameters, a single one, or None
         :raises StatementTimeout: if it ran past its timeout; it was killed
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
@@ -105,6 +113,12 @@ class AsyncCursor:
     async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
         """Execute a statement for each item of *args*, in one trip.
 
+        If the task is cancelled, the statement is killed, and the cursor and its connection can be used afterwards.
+
+        :param query: the statement, with the driver's placeholders
+        :param args: the parameters of each statement, as :meth:`execute` takes them
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises StatementTimeout: if the time is over; the statement was killed
         :return: the number of rows; None if there is no item
         """
         self._log(query)
@@ -112,30 +126,71 @@ class AsyncCursor:
         return affected
 
     async def callproc(self, procname: str, args: Sequence[Any] = ()) -> Any:
-        """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`."""
+        """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.
+
+        If the task is cancelled, the statement is killed, and the cursor and its connection can be used afterwards.
+
+        :param procname: the procedure's name
+        :param args: its arguments
+        :return: *args* as given
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises StatementTimeout: if the time is over; the statement was killed
+        """
         self._log(f"CALL {procname}")
         return await bridged(partial(self._cursor.callproc, procname, args))
 
     async def nextset(self) -> bool | None:
-        """Go to the next result; True if there is one."""
+        """Go to the next result.
+
+        If the task is cancelled, the statement is killed, and the cursor and its connection can be used afterwards.
+
+        :return: True if there is one
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises StatementTimeout: if the time is over; the statement was killed
+        """
         more: bool | None = await bridged(self._cursor.nextset)
         return more
 
     async def fetchone(self) -> Any:
-        """Fetch the next row, None after the last."""
+        """Fetch the next row, None after the last.
+
+        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+
+        :return: the row as the cursor class shapes it, or None
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         return await bridged(self._cursor.fetchone)
 
     async def fetchmany(self, size: int | None = None) -> Any:
-        """Fetch the next *size* rows, by default ``arraysize``."""
+        """Fetch the next *size* rows, by default ``arraysize``.
+
+        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+
+        :param size: the most rows to fetch
+        :return: the rows, as the driver gives them; empty after the last
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         rows = await bridged(partial(self._cursor.fetchmany, size))
         return rows if self.description else []
 
     async def fetchall(self) -> Any:
-        """Fetch all rows that are left."""
+        """Fetch all rows that are left.
+
+        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+
+        :return: the rows, as the driver gives them; empty after the last
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        """
         return await bridged(self._cursor.fetchall)
 
     async def scroll(self, value: int, mode: str = "relative") -> None:
-        """Move to another row; an unbuffered cursor only goes forward."""
+        """Move to another row; an unbuffered cursor only goes forward.
+
+        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+
+        :param value: how many rows to move, or the row's number from 0
+        :param mode: ``"relative"`` or ``"absolute"``
+        """
         await bridged(partial(self._cursor.scroll, value, mode))
 
     async def close(self) -> None:

@@ -85,6 +85,33 @@ def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -
     assert databases(mysql) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"MYSQL_PORT": "1"}, "127.0.0.1:1, does not let in"),
+        ({"MYSQL_PORT": "80x"}, "MYSQL_PORT='80x' is not a port"),
+        ({"MYSQL_USER": "nobody_of_this_name"}, "does not let in 'nobody_of_this_name'"),
+    ],
+    ids=["refused", "no port", "no such user"],
+)
+def test_a_server_that_cannot_be_used(
+    mysql: MySQL, environment: dict[str, str], tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    """Where MYSQL_HOST names a server that is not there, or lets nobody in, one sentence says so."""
+    done = subprocess.run(
+        [*COMMAND, str(tmp_path / "demo.png")],
+        cwd=ROOT,
+        env={**environment, **mysql.endpoint.environment(), "MYSQL_HOST": "127.0.0.1", **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def databases(mysql: MySQL) -> list[str]:
     """Return the demo's databases that are left on the server."""
     with mysql.connect() as connection, connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Owns the claim that each row of the README's table of faults is shown by tests.
+"""Owns the claim that each row of the README's tables of faults is shown by tests.
 
 A row that is added, removed or reworded has to be found here with the tests that show it.
 """
@@ -21,23 +21,9 @@ SHOWN_BY = {
         "faults/test_kills.py::test_no_kill_possible",
         "faults/test_balancer.py::test_ids_that_collide",
     ],
-    "its task is cancelled while it waits for a connection": [
-        "faults/test_every_await.py::test_each_suspension_of_a_checkout_that_waits",
-        "test_lanes.py::test_a_cancelled_waiter_loses_no_slot",
-    ],
-    'its task is cancelled in `mode="thread"`': [
-        "test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back"
-    ],
     "a statement runs past `statement_timeout`": [
         "faults/test_timeouts.py::test_the_pools_statement_timeout",
         "faults/test_timeouts.py::test_the_lanes_statement_timeout",
-    ],
-    "all of its database calls together take longer than `@offload(timeout=…)` allows": [
-        "faults/test_timeouts.py::test_one_deadline_over_many_statements",
-        "faults/test_timeouts.py::test_the_deadline_covers_waiting",
-        "faults/test_timeouts.py::test_the_deadline_covers_connecting",
-        "faults/test_timeouts.py::test_the_deadline_covers_a_sign_of_life",
-        "faults/test_timeouts.py::test_the_deadline_covers_fetching",
     ],
     "no connection is free": [
         "test_lanes.py::test_first_come_first_served_across_tasks_and_threads",
@@ -47,13 +33,27 @@ SHOWN_BY = {
         "test_lanes.py::test_a_full_lane_lets_the_others_pass",
         "test_lanes.py::test_lane_full_refuses_at_once",
     ],
-    "it holds a connection, wants one more, and every holder waits": [
-        "test_hang_freedom.py::test_of_holders_that_all_want_a_second_one_is_refused",
-    ],
     "the link breaks during a statement": [
         "faults/test_at_most_once.py::test_a_link_killed_during_an_update",
         "faults/test_at_most_once.py::test_killed_once",
         "faults/test_network.py::test_a_write_over_a_link_that_breaks",
+    ],
+    "its task is cancelled while it waits for a connection": [
+        "faults/test_every_await.py::test_each_suspension_of_a_checkout_that_waits",
+        "test_lanes.py::test_a_cancelled_waiter_loses_no_slot",
+    ],
+    'its task is cancelled in `mode="thread"`': [
+        "test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back"
+    ],
+    "all of its database calls together take longer than `@offload(timeout=…)` allows": [
+        "faults/test_timeouts.py::test_one_deadline_over_many_statements",
+        "faults/test_timeouts.py::test_the_deadline_covers_waiting",
+        "faults/test_timeouts.py::test_the_deadline_covers_connecting",
+        "faults/test_timeouts.py::test_the_deadline_covers_a_sign_of_life",
+        "faults/test_timeouts.py::test_the_deadline_covers_fetching",
+    ],
+    "it holds a connection, wants one more, and every holder waits": [
+        "test_hang_freedom.py::test_of_holders_that_all_want_a_second_one_is_refused",
     ],
     "a link broke while it was idle": [
         "faults/test_network.py::test_cut_while_idle",
@@ -103,15 +103,16 @@ SHOWN_BY = {
 
 
 def rows() -> list[str]:
-    """Return the first column of the README's table of faults."""
+    """Return the first column of the README's tables of faults: the usual ones, then all others."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"^## What happens when …\n\n\| when .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert table is not None
-    return [line.split("|")[1].strip() for line in table[1].splitlines()]
+    heading = r"^## (?:What happens when …|All other faults)"
+    tables = re.findall(heading + r"\n\n\| when .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 2
+    return [line.split("|")[1].strip() for table in tables for line in table.splitlines()]
 
 
 def test_each_row_is_shown() -> None:
-    """The README's table of faults has the rows that tests are named for here, and no other."""
+    """The README's tables of faults have the rows that tests are named for here, and no other."""
     assert rows() == list(SHOWN_BY)
 
 
