@@ -344,6 +344,17 @@ async def test_what_a_cursor_returns(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.anyio
+async def test_what_was_sent_can_be_read(settings: dict[str, Any]) -> None:
+    """The text that was sent last can be read under aiomysql's name, that of many rows together, too."""
+    assert aiomysql.cursors.RE_INSERT_VALUES.match("INSERT INTO t (n) VALUES (%s)")
+    async with aiomysql.connect(**settings) as connection, connection.cursor() as cursor:
+        await cursor.execute("SELECT %s", ("it",))
+        assert cursor._last_executed == "SELECT 'it'"
+        await cursor.executemany("INSERT INTO t (n) VALUES (%s)", [(1,), (2,)])
+        assert bytes(cursor._last_executed) == b"INSERT INTO t (n) VALUES (1),(2)"
+
+
+@pytest.mark.anyio
 async def test_echo(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     """With `echo` each statement is logged, and no parameter."""
     caplog.set_level(logging.INFO, "offload_db")

@@ -24,6 +24,8 @@ Row = TypeVar("Row")
 
 logger = logging.getLogger("offload_db")
 
+RE_INSERT_VALUES = drivers.RE_INSERT_VALUES  # aiomysql has it here, too
+
 # What a subclass may set, and what aiomysql's subclasses may set besides, which nothing would ask for here.
 _SETTINGS = ("dict_type", "max_stmt_length")
 _HOOKS = ("_conv_row", "_do_get_result", "_query", "_show_warnings")
@@ -79,6 +81,11 @@ class AsyncCursor:
     def description(self) -> Any:
         """The columns of the result, None where there is none."""
         return self._cursor.description
+
+    @property
+    def _last_executed(self) -> Any:
+        # aiomysql's name for the text that was sent; code that logs statements reads it in spite of the underscore.
+        return self._cursor._raw._executed
 
     @property
     def arraysize(self) -> int:
