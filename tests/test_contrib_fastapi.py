@@ -613,6 +613,7 @@ async def test_requests_that_hold_two_connections(database: dict[str, Any], lane
         assert pool.statistics().in_use == 0
 
 
+@pytest.mark.anyio
 async def test_a_gap_is_one() -> None:
     """What the list says of the order of middlewares is what happens."""
     app = FastAPI()
