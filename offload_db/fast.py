@@ -59,6 +59,8 @@ class FastConnection(_Connection):  # type: ignore[misc]
         return _bare_context[0]
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:
+        if getattr(self, "_compression", None):  # of a PyMySQL to come: what is in the buffer are no rows yet
+            return super()._read_query_result(unbuffered)
         self._result = None
         result = FastResult(self)
         if unbuffered:

@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 import pytest
 from dbutils.pooled_db import PooledDB
-from pymysql.connections import Connection
+from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
 from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast
@@ -254,6 +254,15 @@ def test_connections_that_are_taken_over(database: dict[str, Any]) -> None:
         assert kind_of(pool) is kind
         assert pool.statistics().open == 1
         pool.close()
+
+
+def test_a_compressed_link_is_left_alone(database: dict[str, Any]) -> None:
+    """Where the protocol is compressed, what has arrived is no packet yet: PyMySQL reads it."""
+    with FastConnection(**QUICK, **database) as raw, raw.cursor() as cursor:
+        raw._compression = "zlib"  # PyMySQL to come
+        cursor.execute("SELECT 'ok'")
+        assert cursor.fetchone() == ("ok",)
+        assert type(raw._result) is MySQLResult
 
 
 def test_connections_without_a_pool(database: dict[str, Any]) -> None:
