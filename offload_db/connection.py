@@ -109,6 +109,20 @@ class OffloadConnection:
             finally:
                 del cancelled  # its traceback holds this frame
 
+    def dbapi(self) -> Any:
+        """Return the driver's module, as DBUtils' connections do."""
+        link = self._alive()
+        return link.driver.module(link.raw)
+
+    def threadsafety(self) -> int:
+        """Return the driver's thread safety level, as DBUtils' connections do."""
+        return int(self.dbapi().threadsafety)
+
+    def cancel(self) -> None:
+        """Let the driver cancel a long transaction, where it knows how; as DBUtils' connections do."""
+        if hasattr(self._alive().raw, "cancel"):
+            self._call("cancel")
+
     def discard(self) -> None:
         """Close the connection for good instead of giving it back; the server rolls back what is open.
 

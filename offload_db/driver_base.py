@@ -6,6 +6,7 @@ drivers that are known are in ``drivers.py`` and ``other_drivers.py``.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +51,10 @@ class Identity:
 
 class Driver:
     """A DB-API 2 driver of which nothing more is known: careful answers."""
+
+    def module(self, raw: Any) -> Any:
+        """Return the driver's module, with its errors and its thread safety level."""
+        return sys.modules[type(raw).__module__.partition(".")[0]]
 
     def blocks(self, name: str) -> bool:
         """Tell whether calling the connection's method *name* may wait for the server."""

@@ -79,6 +79,9 @@ class PyMySQLDriver(Driver):
         }
     )
 
+    def module(self, raw: Any) -> Any:
+        return pymysql
+
     def blocks(self, name: str) -> bool:
         return name not in self._local_methods
 

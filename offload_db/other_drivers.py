@@ -52,6 +52,9 @@ class _Known(Driver):
         code = getattr(error, "errno", None) or (error.args[0] if error.args else None)
         return code if isinstance(code, int) else None
 
+    def module(self, raw: Any) -> Any:
+        return sys.modules[self.package]
+
     def in_step(self, error: BaseException) -> bool:
         code = self.code(error)
         if code is None or code <= 0:

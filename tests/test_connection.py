@@ -207,6 +207,20 @@ async def test_leaving_a_with_block_rolls_back(place: str, settings: dict[str, A
         assert await run_at(place, lambda: value(pool.connection(), "SELECT COUNT(*) FROM t WHERE n = 11")) == 0
 
 
+def test_what_only_dbutils_has(settings: dict[str, Any]) -> None:
+    """DBUtils' connections tell their driver and its thread safety, and can be told to cancel; so can these."""
+    dbutils = PooledDB(pymysql, **QUICK, **settings)
+    plain = dbutils.connection()
+    with pool_of(1, settings) as pool, pool.connection() as connection:
+        assert connection.dbapi() is plain.dbapi() is pymysql
+        assert connection.threadsafety() == plain.threadsafety() == 1
+        plain.cancel()
+        connection.cancel()
+        assert value(connection, "SELECT 1") == 1
+    plain.close()
+    dbutils.close()
+
+
 @pytest.mark.parametrize("place", PLACES)
 async def test_closed_means_closed(place: str, pool: OffloadPool) -> None:
     """A closed connection refuses everything with an error of PyMySQL's and of DBUtils' class; closing it is fine."""

@@ -65,6 +65,7 @@ async def test_statements(place: str, pool: OffloadPool, driver: Any) -> None:
     def use() -> None:
         with pool.connection() as connection:
             assert driver_of(connection.driver_connection) is not GENERIC
+            assert connection.dbapi() is driver
             cursor = connection.cursor()
             cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,), (3,)])
             assert cursor.rowcount == 3
