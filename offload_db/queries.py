@@ -28,7 +28,7 @@ def _default_pool() -> OffloadPool:
 async def get_async_pool() -> OffloadPool:
     """Return the default pool, made from the environment when it is first asked for.
 
-    It may be used from several event loops and threads.
+    It may be used from several event loops and threads. Nothing is waited for, so nothing is there to be cancelled.
 
     :raises ConfigurationError: naming every environment variable that is missing or wrong
     """

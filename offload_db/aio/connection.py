@@ -133,7 +133,10 @@ class AsyncConnection:
     async def ping(self, reconnect: bool = True) -> None:
         """Ask the server for a sign of life.
 
+        If the task is cancelled, the cancellation is raised when the call has come back.
+
         :param reconnect: connect anew if there is none; never done inside :meth:`transaction`, half of which is gone
+        :raises pymysql.err.MySQLError: if there is none, and no new link either
         """
         await bridged(partial(self._ping, reconnect and not self._depth))
 
@@ -207,7 +210,10 @@ class AsyncConnection:
         self._connection._break_off()
 
     async def ensure_closed(self) -> None:
-        """Close the connection, saying goodbye to the server."""
+        """Close the connection, saying goodbye to the server.
+
+        If the task is cancelled, the connection is closed all the same.
+        """
         await bridged(self._end)
 
     async def __aenter__(self) -> AsyncConnection:

@@ -201,7 +201,11 @@ class AsyncCursor:
         await bridged(partial(self._cursor.scroll, value, mode))
 
     async def close(self) -> None:
-        """Close the cursor; the rows it has fetched stay. Closing twice is fine."""
+        """Close the cursor; the rows it has fetched stay. Closing twice is fine.
+
+        If the task is cancelled, rows that are left unread are not read, and the connection is thrown out when it is
+        given back.
+        """
         link = self._cursor._link
         try:
             await bridged(self._cursor.close)

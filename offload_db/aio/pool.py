@@ -64,7 +64,10 @@ class Pool(OffloadPool):
         return self._shut
 
     def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
-        """Check out an awaitable connection; see :meth:`OffloadPool.acquire`. Waits without limit by default."""
+        """Check out an awaitable connection; see :meth:`OffloadPool.acquire`. Waits without limit by default.
+
+        :param lane: the lane that it counts against; None takes that of the decorated handler, if any
+        """
         return Pending(lambda: AsyncConnection(self.connection(lane=lane), echo=self._echo))
 
     def release(self, connection: AsyncConnection) -> Awaitable[None]:
@@ -74,7 +77,10 @@ class Pool(OffloadPool):
         return super().release(connection)
 
     async def clear(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that nobody uses.
+
+        If the task is cancelled, those that are left are closed without saying goodbye to the server.
+        """
         await bridged(self._close_idle)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     """Read the command line; print help or what is wrong, and exit, where it says so."""
     parser = argparse.ArgumentParser(
         prog="examples/demo.sh",
+        allow_abbrev=False,  # demo.sh looks for --help in full
         description="Put the legacy backend under load before and after offload_db, on this machine only.",
         epilog="Uses the server that MYSQL_HOST names, or else a private one that is deleted afterwards.",
     )
@@ -45,6 +46,8 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
         parser.error(f"--output {given.output}: the picture is a PNG, so its name must end in .png")
     if given.port is not None and not given.serve:
         parser.error("--port is the port of the backend that --serve leaves running: add --serve")
+    if given.serve and (given.quick or given.steps):
+        parser.error("--serve measures nothing: leave out --quick and --steps")
     return Arguments(given.quick, given.steps, given.serve, given.port, output)
 
 
