@@ -1,7 +1,8 @@
 """Bounded lanes: one fair queue for tasks and threads.
 
 Owns admission: who may hold a connection, in which order those who wait are served, and when waiting is refused. A
-slot is admission to the pool and to one lane of it. Knows nothing of connections, and does no I/O.
+slot is admission to the pool and to one lane of it. That somebody would wait in vain is for ``hopes.py`` to find out.
+Knows nothing of connections, and does no I/O.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
-from .bridge import Caller, Place, caller, place, rests, suspend
+from .bridge import Caller, Place, caller, place, suspend
 from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
+from .hopes import can_be_served
 from .settings import check_count, check_name, check_seconds
 from .statistics import LaneStatistics
 from .trips import TaskSignal, ThreadSignal
@@ -265,32 +267,9 @@ class Lanes:
         room, me = slot.room, slot.holder
         if where is not Place.LOOP and not self._holders[me]:
             return  # somebody else holds them all, and only who holds one can close the circle
-        wanted = {me: [room]}
-        blocked = set()
-        for each in self._all:
-            for ticket in each.queue:
-                wanted.setdefault(ticket.holder, []).append(each)
-                if isinstance(ticket.signal, ThreadSignal):
-                    blocked.add(ticket.holder[0])
-        # Whoever waits for nothing goes on and gives back; then so do those whom that serves, and so on.
-        # While the loop's own thread waits, no task of that loop can go on.
-        stands = {held.holder for held in self._held if where is Place.LOOP and held.holder[0] == me[0]}
-        if look_at_threads:
-            # A framework's thread that opened a connection for a request closes it when the loop tells it to. Until
-            # then it rests, or waits in another request's name.
-            others = {held.holder for held in self._held} - wanted.keys()
-            stands |= {holder for holder in others if holder[0] in blocked or rests(holder)}
-        bound = {held for held in self._held if held.holder in wanted or held.holder in stands}
-        while True:
-            served = {holder for holder, rooms in wanted.items() if all(self._opens(r, bound) for r in rooms)}
-            if me in served:
-                return
-            freed = {held for held in bound if held.holder in served and held.holder not in stands}
-            if not freed:
-                break
-            bound -= freed
-            for holder in served:
-                del wanted[holder]
+        queued = (ticket for each in self._all for ticket in each.queue)
+        if can_be_served(slot, where, queued, self._held, self.size, look_at_threads=look_at_threads):
+            return
         if where is Place.LOOP:
             self._keep_one()
             raise CheckoutTimeout.because(
@@ -302,10 +281,6 @@ class Lanes:
             f"({self._occupation(room)}), but every holder waits as well; close the first connection before taking "
             "a second, pass it on instead, or raise the limit"
         )
-
-    def _opens(self, room: _Room, bound: set[Slot]) -> bool:
-        """Tell whether the room has a place once all slots that are not *bound* have come back."""
-        return len(bound) < self.size and sum(slot.room is room for slot in bound) < room.limit
 
     def _occupation(self, room: _Room) -> str:
         text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
