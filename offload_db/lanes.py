@@ -255,6 +255,8 @@ class Lanes:
                 room.queue[slot] = None
                 if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
                     room.queue.move_to_end(slot, last=False)
+                if self._keeping:
+                    self._admit()  # this may have been the last one who held a slot and did not wait for another
         finally:
             self._settle()
         return slot
@@ -293,8 +295,11 @@ class Lanes:
 
     def _size_for_others(self) -> int:
         """Return how many slots there are for everybody but the event loop's own thread."""
-        if self._keep_until <= time.monotonic() or any(slot.on_loop for slot in self._held):
+        if self.in_use < self.size - 1 or self._keep_until <= time.monotonic():
             return self.size
+        waiting = {ticket.holder for room in self._all for ticket in room.queue}
+        if any(slot.on_loop for slot in self._held) or all(slot.holder in waiting for slot in self._held):
+            return self.size  # if all who hold one want another, none comes back before the one that is kept is given
         return max(1, self.size - 1)
 
     def _keep_one(self) -> None:
