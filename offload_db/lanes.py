@@ -1,7 +1,8 @@
 """Bounded lanes: one fair queue for tasks and threads.
 
 Owns admission: who may hold a connection, in which order those who wait are served, and when waiting is refused. A
-slot is admission to the pool and to one lane of it. Knows nothing of connections, and does no I/O.
+slot is admission to the pool and to one lane of it. That somebody would wait in vain is for ``hopes.py`` to find out.
+Knows nothing of connections, and does no I/O.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from .bridge import Caller, Place, caller, place, suspend
 from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
-from .prospects import has_hope
+from .hopes import can_be_served
 from .settings import check_count, check_name, check_seconds
 from .statistics import LaneStatistics
 from .trips import TaskSignal, ThreadSignal
@@ -254,6 +255,8 @@ class Lanes:
                 room.queue[slot] = None
                 if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
                     room.queue.move_to_end(slot, last=False)
+                if self._keeping:
+                    self._admit()  # this may have been the last one who held a slot and did not wait for another
         finally:
             self._settle()
         return slot
@@ -264,12 +267,12 @@ class Lanes:
         :param look_at_threads: see whether the threads that took connections still do anything
         """
         room, me = slot.room, slot.holder
-        on_loop = where is Place.LOOP
-        if not on_loop and not self._holders[me]:
+        if where is not Place.LOOP and not self._holders[me]:
             return  # somebody else holds them all, and only who holds one can close the circle
-        if has_hope(slot, self._all, self._held, self.size, on_loop=on_loop, look_at_threads=look_at_threads):
+        queued = (ticket for each in self._all for ticket in each.queue)
+        if can_be_served(slot, where, queued, self._held, self.size, look_at_threads=look_at_threads):
             return
-        if on_loop:
+        if where is Place.LOOP:
             self._keep_one()
             raise CheckoutTimeout.because(
                 f"{room.label}: no connection ({self._occupation(room)}), and the event loop's thread cannot wait for "
@@ -292,8 +295,11 @@ class Lanes:
 
     def _size_for_others(self) -> int:
         """Return how many slots there are for everybody but the event loop's own thread."""
-        if self._keep_until <= time.monotonic() or any(slot.on_loop for slot in self._held):
+        if self.in_use < self.size - 1 or self._keep_until <= time.monotonic():
             return self.size
+        waiting = {ticket.holder for room in self._all for ticket in room.queue}
+        if any(slot.on_loop for slot in self._held) or all(slot.holder in waiting for slot in self._held):
+            return self.size  # if all who hold one want another, none comes back before the one that is kept is given
         return max(1, self.size - 1)
 
     def _keep_one(self) -> None:

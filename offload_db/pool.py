@@ -261,6 +261,16 @@ class OffloadPool(Operations):
         """
         return Variant(self, self._connector.variant(changes))
 
+    @property
+    def minsize(self) -> int:
+        """How many connections the pool opens ahead of need, when it is entered."""
+        return self._min_size
+
+    @property
+    def maxsize(self) -> int | None:
+        """The most connections at once; None only where :func:`offload_db.aio.create_pool` was given no limit."""
+        return self._lanes.size
+
     def statistics(self) -> PoolStatistics:
         """Return what the pool holds now and has counted so far."""
         return self._counters.snapshot(

@@ -85,10 +85,14 @@ def read_environment(
     :return: the smallest and the largest number of connections, and the connection settings
     :raises ConfigurationError: naming every variable that is missing or wrong
     """
+    if not isinstance(environ, Mapping):
+        raise ConfigurationError(f"{where}: environ={kind_of(environ)}; accepted are mappings such as os.environ")
     problems: list[str] = []
     for name in ("MYSQL_HOST", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE"):
         if name not in environ:
             problems.append(f"{name} is not set")
+        elif not isinstance(environ[name], str):
+            problems.append(f"{name} is {kind_of(environ[name])}; accepted is text")
         elif not environ[name].strip() and name != "MYSQL_PASSWORD":
             problems.append(f"{name} is empty")
     port = _number(environ, "MYSQL_PORT", 3306, range(1, 65536), problems)
@@ -109,7 +113,7 @@ def read_environment(
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, accepted: range, problems: list[str]) -> int:
-    text = environ.get(name, str(default)).strip()
+    text = str(environ.get(name, default)).strip()
     if text.isascii() and text.isdigit() and int(text) in accepted:
         return int(text)
     problems.append(f"{name}={text!r}; accepted are whole numbers from {accepted[0]} to {accepted[-1]}")

@@ -166,3 +166,54 @@ async def test_the_kept_connection_is_given_to_others_when_nobody_asks_for_it(
             group.start_soon(hold)
     assert pool.statistics().checkouts == 4
     pool.close()
+
+
+async def test_the_kept_connection_is_given_to_others_before_they_wait_for_each_other(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that hold all connections but the kept one, and each want one more, get it, and so do those before them."""
+    monkeypatch.setattr(lanes, "KEEP_SECONDS", 60.0)
+    pool = make_pool(database, size=3)
+    both_hold, queued, done = anyio.Event(), anyio.Event(), anyio.Event()
+    holding = 0
+    order: list[str] = []
+
+    async def unbridged() -> None:
+        with pytest.raises(offload_db.CheckoutTimeout):
+            query(pool)
+        done.set()
+
+    @offload_db.offload
+    async def fill_and_refuse() -> None:
+        with pool.connection(), pool.connection(), pool.connection():
+            async with anyio.create_task_group() as group:
+                group.start_soon(unbridged)
+                await done.wait()
+
+    @offload_db.offload
+    async def nested() -> None:
+        nonlocal holding
+        with pool.connection():
+            holding += 1
+            if holding == 2:
+                both_hold.set()
+            await queued.wait()
+            with pool.connection():
+                order.append("nested")
+
+    @offload_db.offload
+    async def plain() -> None:
+        with pool.connection():
+            order.append("plain")
+
+    await fill_and_refuse()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(nested)
+            group.start_soon(nested)
+            await both_hold.wait()
+            group.start_soon(plain)
+            await settled(lambda: pool.statistics().waiting)
+            queued.set()
+    assert order == ["plain", "nested", "nested"]
+    pool.close()

@@ -207,6 +207,21 @@ def test_from_env_names_every_problem(changes: dict[str, str | None], named: tup
     assert SECRET not in repr(caught.value)
 
 
+@pytest.mark.parametrize("environ", [3, SECRET, [("MYSQL_HOST", "localhost")]])
+def test_from_env_of_something_else(environ: Any) -> None:
+    """What is no mapping is refused by name, and not shown."""
+    with pytest.raises(ConfigurationError, match=r"environ=.*accepted are mappings") as caught:
+        OffloadPool.from_env(environ)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_from_env_with_values_that_are_no_text(name: str) -> None:
+    """A mapping with something else than text in it is refused by the variable's name."""
+    with pytest.raises(ConfigurationError, match=name):
+        OffloadPool.from_env({**GOOD, name: None})  # type: ignore[dict-item]
+
+
 def test_from_env_with_one_size_alone() -> None:
     """A pool that is to be smaller than five needs no DB_POOL_MIN_SIZE, no more than create() needs min_size."""
     pool = OffloadPool.from_env({**GOOD, "DB_POOL_MAX_SIZE": "3"})

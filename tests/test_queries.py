@@ -73,6 +73,15 @@ async def test_made_once(default: dict[str, Any], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.anyio
+async def test_the_sizes_of_the_default_pool(default: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool tells its sizes under the names that code written for aiomysql asks for."""
+    for name in ("DB_POOL_MIN_SIZE", "DB_POOL_MAX_SIZE"):
+        monkeypatch.delenv(name)
+    pool = await queries.get_async_pool()
+    assert (pool.minsize, pool.maxsize) == (5, 20)
+
+
+@pytest.mark.anyio
 async def test_closed_and_made_anew(default: dict[str, Any]) -> None:
     """After closing, the old pool is of no use and the next query makes another; closing twice is fine."""
     await queries.close_async_pool()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -532,7 +532,7 @@ RINGS: dict[str, list[Any]] = {
 async def test_shared_connections_in_a_ring(kind: str, number: int, mysql: MySQL) -> None:
     """Of calls that each own a shared connection and want the next one's, the one that closes the ring is refused.
 
-    The others get what they wait for as soon as that call has ended. Waiting for a child is no ring.
+    The others get what they wait for as soon as that call has ended.
     """
     with ExitStack() as stack:
         shared = [stack.enter_context(shared_connection("unpooled", mysql.settings())) for _ in range(number)]
@@ -550,6 +550,35 @@ async def test_shared_connections_in_a_ring(kind: str, number: int, mysql: MySQL
         assert "shared connection" in str(refused[0])
         assert results.count(2) == number - 1
         assert await together(partial(offload(_async(value)), shared[0], "SELECT 3")) == [3]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["bridge", "thread"])
+async def test_waiting_for_its_own_child_is_no_ring(mode: Literal["bridge", "thread"], mysql: MySQL) -> None:
+    """A call whose child is using the shared connection that belongs to the call waits for the child, and is served."""
+    with shared_connection("unpooled", mysql.settings()) as shared:
+        sent: list[str] = []
+
+        @offload
+        async def child() -> None:
+            value(shared, "SELECT SLEEP(0.2)")
+            sent.append("child")
+
+        @offload(mode=mode)
+        async def again() -> Any:
+            sent.append("call")
+            return value(shared, "SELECT 2")
+
+        @offload
+        async def call() -> Any:
+            value(shared, "SELECT 1")
+            async with anyio.create_task_group() as group:
+                group.start_soon(child)
+                await settled(lambda: not shared._link.turn.free)
+                return await again()
+
+        assert await together(call) == [2]
+        assert sorted(sent) == ["call", "child"]
 
 
 @pytest.mark.anyio

@@ -34,11 +34,6 @@ class Pool(OffloadPool):
     _shut = False
 
     @property
-    def minsize(self) -> int:
-        """How many connections :func:`create_pool` opened."""
-        return self._min_size
-
-    @property
     def maxsize(self) -> int | None:
         """The most connections at once, None where no limit was asked for."""
         return self._maxsize
