@@ -102,6 +102,8 @@ async def test_one_trip(driver: Any, pool: OffloadPool) -> None:
     """In autocommit mode, everyday statements of mysqlclient leave nothing to roll back: each is one trip, no more."""
     if driver.__name__ != "MySQLdb":
         pytest.skip("it tells of no connection whether autocommit is on, without asking the server")
+    if driver.version_info < (2, 3):
+        pytest.skip("it does not tell whether more results come, so that closing a cursor is a trip as well")
 
     @offload
     async def handler(*statements: str) -> None:

@@ -133,7 +133,8 @@ async def _transaction(pool: OffloadPool, me: int, stage: list[str], storm: Stor
             cursor.execute("SELECT SLEEP(0.02)")
             cursor.fetchall()
             cursor.execute("INSERT INTO t VALUES (%s, 2)", (me,))
-            cursor.execute("SELECT seq, REPEAT('x', 1000) FROM seq_1_to_3000")
+            # The rows come slowly, or hardly any handler would be caught while it fetches.
+            cursor.execute("SELECT IF(seq % 300, 0, SLEEP(0.003)), REPEAT('x', 1000) FROM seq_1_to_3000")
             stage[0] = "fetch"
             cursor.fetchmany(1500)
             cursor.fetchall()
