@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import pymysql
 from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
@@ -22,6 +23,8 @@ from pymysql.converters import decoders, encoders
 from .drivers import PYMYSQL, Driver, Identity, driver_from
 from .errors import CheckoutTimeout, ConfigurationError
 from .fast import faster
+from .scopes import Deadline
+from .workers import Expired
 
 E = TypeVar("E", bound=BaseException)
 
@@ -239,6 +242,15 @@ def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
             return None
         driver.abandon(raw)
         raise
+
+
+def too_late(error: BaseException, deadline: Deadline | None) -> CheckoutTimeout | None:
+    """Return the error to raise where connecting failed because the bridged call's time is over, None elsewhere."""
+    if deadline is None:
+        return None
+    if isinstance(error, Expired) or (isinstance(error, pymysql.err.OperationalError) and not deadline.left):
+        return CheckoutTimeout.because(f"no connection was opened in time: {deadline}")
+    return None
 
 
 def take_idle(pool: PooledDB) -> list[Any]:

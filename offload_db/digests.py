@@ -65,29 +65,29 @@ def _shown(token: re.Match[str]) -> str:
 
 
 _LEAVES = re.compile(r"\s*(?:(?P<database>USE)\b|(?:LOCK|FLUSH)\b.{0,100}?\bTABLES?\b)", re.IGNORECASE | re.DOTALL)
-_BEGINNINGS = frozenset("uUlLfF")
+# With autocommit on each of these is a transaction of its own, whatever functions and triggers it calls: the server
+# allows those none.
+_ALONE = re.compile(r"\s*\(*\s*(?:SELECT|INSERT|REPLACE|UPDATE|DELETE|SHOW)\b", re.IGNORECASE)
 
 
 def leaves_behind(text: object) -> Literal["database", "locks"] | None:
     """Tell what a statement leaves to whoever uses its session next, and no rollback undoes."""
-    if isinstance(text, bytes):
-        text = text[:200].decode("latin-1")
-    # This is asked of every statement, and some are long.
-    if not isinstance(text, str) or text[:200].lstrip()[:1] not in _BEGINNINGS:
-        return None
-    found = _LEAVES.match(text)
+    found = _LEAVES.match(_beginning(text))
     if found is None:
         return None
     return "database" if found["database"] else "locks"
 
 
-# With autocommit on each of these is a transaction of its own, whatever functions and triggers it calls: the server
-# allows those none. Two statements in one text have a semicolon between them.
-_ALONE = re.compile(r"\s*\(*\s*(?:SELECT|INSERT|REPLACE|UPDATE|DELETE|SHOW)\b", re.IGNORECASE)
-
-
 def stands_alone(text: object) -> bool:
     """Tell whether it is certain that the statement begins no transaction, where autocommit is on."""
+    if _ALONE.match(_beginning(text)) is None:
+        return False
+    # Two statements in one text have a semicolon between them.
+    return b";" not in text if isinstance(text, bytes) else ";" not in str(text)
+
+
+def _beginning(text: object) -> str:
+    # These are asked of every statement, on the event loop's thread, and some are long: not all of it is decoded.
     if isinstance(text, bytes):
-        text = text.decode("latin-1")
-    return isinstance(text, str) and ";" not in text and _ALONE.match(text) is not None
+        return text[:200].decode("latin-1")
+    return text if isinstance(text, str) else ""

@@ -18,13 +18,12 @@ from functools import partial
 from typing import Any
 
 import anyio
-import pymysql
 from dbutils.pooled_db import PooledDB
 
 from .bridge import Place, place
-from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle
+from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
 from .drivers import driver_of
-from .errors import BlockingCallError, CheckoutTimeout
+from .errors import BlockingCallError
 from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
@@ -32,12 +31,14 @@ from .leaks import Checkout, LeakWatch
 from .scopes import current_deadline, current_lane
 from .statements import Link
 from .statistics import Counters
-from .workers import Expired, Leaving, OnLoopCall, Workers
+from .workers import Leaving, OnLoopCall, Workers
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
 # Seconds of silence after which links that have rested longer are not even asked.
 SILENCE = 1.0
+# Threads that bring back calls at the end of the pool, besides the one that closes it.
+HELPERS = 8
 
 
 class Lease:
@@ -136,14 +137,14 @@ class Keeper:
                 link.interrupt()
 
         # Python's own executor takes no more work when the interpreter exits, which is when many pools are closed.
-        helpers = [threading.Thread(target=interrupt, name="offload_db close", daemon=True) for _ in range(8)]
-        started = []
-        for helper in helpers[: len(out) - 1] if out else []:
+        helpers = []
+        for _ in range(min(HELPERS, len(out) - 1)):
+            helper = threading.Thread(target=interrupt, name="offload_db close", daemon=True)
             with suppress(RuntimeError):  # no further thread can be had
                 helper.start()
-                started.append(helper)
+                helpers.append(helper)
         interrupt()
-        for helper in started:
+        for helper in helpers:
             helper.join()
 
     def _fill(self) -> None:
@@ -199,9 +200,8 @@ class Keeper:
         except BaseException as error:
             if not leaving.left:
                 settle()
-            late = deadline is not None and not deadline.left and isinstance(error, pymysql.err.OperationalError)
-            if late or isinstance(error, Expired):
-                raise CheckoutTimeout.because(f"no connection was opened in time: {deadline}") from None
+            if (late := too_late(error, deadline)) is not None:
+                raise late from None
             raise
         link.renew(slot.statement_timeout)
         self._counters.checked_out(slot.waited)

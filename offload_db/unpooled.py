@@ -14,15 +14,14 @@ from typing import Any, ClassVar
 import pymysql
 
 from .connection import OffloadConnection
-from .connector import hurried, identify, patience_of, unhurried
+from .connector import hurried, identify, patience_of, too_late, unhurried
 from .drivers import driver_of
-from .errors import CheckoutTimeout
 from .fast import faster
 from .kills import Killer
 from .scopes import current_deadline
 from .statements import Link
 from .statistics import Counters
-from .workers import Expired, Leaving, Workers
+from .workers import Leaving, Workers
 
 
 class _Unpooled:
@@ -83,17 +82,17 @@ def connect(**kwargs: Any) -> OffloadConnection:
     deadline = current_deadline()
     left, started = None if deadline is None else deadline.left, time.monotonic()
     try:
-        _unpooled.run("connect", lambda: opened.append(_open(kwargs, left)), timeout=left, leaving=leaving)
+        try:
+            _unpooled.run("connect", lambda: opened.append(_open(kwargs, left)), timeout=left, leaving=leaving)
+        finally:
+            if deadline is not None:
+                deadline.spend("connecting", time.monotonic() - started)
     except BaseException as error:
         if not leaving.left:
             settle()
-        if deadline is not None:
-            deadline.spend("connecting", time.monotonic() - started)
-            if isinstance(error, Expired) or (not deadline.left and isinstance(error, pymysql.err.OperationalError)):
-                raise CheckoutTimeout.because(f"no connection was opened in time: {deadline}") from None
+        if (late := too_late(error, deadline)) is not None:
+            raise late from None
         raise
-    if deadline is not None:
-        deadline.spend("connecting", time.monotonic() - started)
     return OffloadConnection(_Unpooled(opened[0]))
 
 

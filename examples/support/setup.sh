@@ -82,17 +82,26 @@ as_root() {
   fi
 }
 
+# can_apt: whether Debian's packages can be installed here.
+can_apt() {
+  command -v apt-get >/dev/null 2>&1 && as_root true
+}
+
+# apt_install PACKAGE...: install them and what they need, but not what they recommend; nothing is removed for them.
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends "$@"
+}
+
 # ensure_server: see to it that there is a MariaDB server program, unless MYSQL_HOST names a running server.
 ensure_server() {
   [ -n "${MYSQL_HOST:-}" ] && return
   have_server && return
-  if command -v apt-get >/dev/null 2>&1 && as_root true; then
+  if can_apt; then
     printf '      installing the MariaDB server programs, without a service (about 30 s) ...\n'
     mkdir -p "$VENVS"
-    # The -core packages hold the programs only: no service, no user, no data. Nothing installed may be removed for them.
-    if as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >"$VENVS/apt.log" 2>&1 &&
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends \
-        mariadb-server-core mariadb-client-core >>"$VENVS/apt.log" 2>&1 && have_server; then
+    # The -core packages hold the programs only: no service, no user, no data.
+    if as_root apt-get update -qq >"$VENVS/apt.log" 2>&1 &&
+      apt_install mariadb-server-core mariadb-client-core >>"$VENVS/apt.log" 2>&1 && have_server; then
       return
     fi
     tail -n 5 "$VENVS/apt.log" >&2
@@ -108,10 +117,10 @@ have_client_library() {
 # ensure_client_library: see to what mysqlclient is built with; fail where it can't be had.
 ensure_client_library() {
   have_client_library && return
-  command -v apt-get >/dev/null 2>&1 && as_root true || return 1
+  can_apt || return 1
   mkdir -p "$VENVS"
-  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends
-    gcc libc6-dev libmariadb-dev pkg-config)
-  { as_root "${install[@]}" || { as_root apt-get update -qq && as_root "${install[@]}"; }; } >>"$VENVS/apt.log" 2>&1
+  local packages=(gcc libc6-dev libmariadb-dev pkg-config)
+  { apt_install "${packages[@]}" || { as_root apt-get update -qq && apt_install "${packages[@]}"; }; } \
+    >>"$VENVS/apt.log" 2>&1
   have_client_library
 }
