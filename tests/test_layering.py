@@ -42,6 +42,7 @@ AUDIT_ORDER = (
     "outside",
     "annotations",
     "expressions",
+    "imports",
     "interpret",
     "texts",
     "route_tables",

@@ -1,6 +1,7 @@
 """Runs over every scope until nothing new is learnt, then once more to note the calls that each makes.
 
-Owns the statements and the order of work; what expressions mean is ``expressions.py``'s.
+Owns the statements and the order of work; what expressions mean is ``expressions.py``'s, what imports bring
+``imports.py``'s.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .calling import Arguments, Outcome, unbound
-from .expressions import Expressions, dotted
+from .expressions import dotted
+from .imports import Imports
 from .libraries import CONNECTIONS
 from .lookup import holder, last_name
 from .model import (
@@ -28,16 +30,13 @@ from .model import (
     Generated,
     Instance,
     LockUse,
-    Module,
     Opened,
     Scope,
     Value,
     Values,
     class_ref,
-    external,
     functions,
     instance,
-    module_ref,
 )
 from .project import Progress, Project, Unreadable
 
@@ -71,7 +70,7 @@ class Shared:
     kind: str
 
 
-class Interpreter(Expressions):
+class Interpreter(Imports):
     """Knows what names may be, and what each function calls."""
 
     def __init__(self, project: Project) -> None:
@@ -80,7 +79,6 @@ class Interpreter(Expressions):
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
-        self.imported: dict[Cell, set[Cell]] = {}  # a global, and the names under which others import it
 
     def run(self, progress: Progress | None = None) -> None:
         """Interpret all modules.
@@ -101,19 +99,6 @@ class Interpreter(Expressions):
         self.recording = True
         for scope in everything:
             self._guarded(scope)
-
-    def readers(self, cell: Cell) -> set[Scope]:
-        """Return who reads a cell, also under a name that it is imported as."""
-        found: set[Scope] = set()
-        seen = {cell}
-        waiting = [cell]
-        while waiting:
-            one = waiting.pop()
-            found |= one.readers
-            further = self.imported.get(one, set()) - seen
-            seen |= further
-            waiting += further
-        return found
 
     def _guarded(self, scope: Scope) -> None:
         """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
@@ -370,66 +355,6 @@ class Interpreter(Expressions):
                 if inner.value is not None:  # a class-based view: `db: Session = Depends(get_db)`
                     values = self.dependency(inner.value, inner.annotation) or values
                 self.grow(made.attribute(inner.target.id), values)
-
-    # --- imports
-
-    def _import(self, statement: ast.Import) -> None:
-        module = self.scope.module
-        for alias in statement.names:
-            wanted = alias.name if alias.asname else alias.name.partition(".")[0]
-            found = self.project.find(wanted, module)
-            if found is not None and found is not module:
-                value: Value = module_ref(found)
-            else:
-                value = external(wanted)
-            self._bind_import(alias.asname or wanted, value)
-
-    def _bind_import(self, name: str, value: Value) -> None:
-        where = self.binding(name)
-        if where is not None:
-            self.grow(where.cell(name), frozenset((value,)))
-
-    def _import_from(self, statement: ast.ImportFrom) -> None:
-        module = self.scope.module
-        if statement.level:
-            base = self.project.relative(statement.module, statement.level, module)
-            found = self.project.at(base)
-        else:
-            base = statement.module or ""
-            found = self.project.find(base, module)
-        for alias in statement.names:
-            if alias.name == "*":
-                if found is None and not statement.level and base not in module.outer_stars:
-                    module.outer_stars.append(base)
-                    self._enqueue_all(module)
-                if found is not None and found not in module.stars:
-                    module.stars.append(found)
-                    self._enqueue_all(module)
-                continue
-            values: Values = NOTHING
-            if found is not None and found is not module:
-                values = self.module_attribute(found, alias.name)
-            if not values:
-                inner = (
-                    self.project.at(f"{base}\0{alias.name}")
-                    if statement.level
-                    else self.project.find(f"{base}.{alias.name}", module)
-                )
-                if inner is not None:
-                    values = frozenset((module_ref(inner),))
-                elif found is None and not statement.level:
-                    values = frozenset((external(f"{base}.{alias.name}"),))
-            where = self.binding(alias.asname or alias.name)
-            if where is not None:
-                cell = where.cell(alias.asname or alias.name)
-                if found is not None and alias.name in found.scope.bound_names:
-                    self.imported.setdefault(found.scope.cell(alias.name), set()).add(cell)
-                self.grow(cell, values)
-
-    def _enqueue_all(self, module: Module) -> None:
-        for scope in module.scopes.values():
-            if scope.kind != "class":
-                self.enqueue(scope)
 
 
 def _call_of(node: ast.expr) -> ast.Call:
