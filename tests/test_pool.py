@@ -489,18 +489,29 @@ async def test_a_checkout_of_an_idle_link_costs_no_trip(mysql: MySQL) -> None:
 def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who opens a connection throws none out that comes back in between, before its slot is free."""
     with pool_of(2, mysql.settings()) as pool:
-        link = pool.connection()._link
-        assert link is not None
-        look = pool._rested
+        held = pool.connection()
+        rest, look = pool._rest, pool._rested
+        rested, opened = threading.Event(), threading.Event()
+
+        def rest_and_wait(link: Any) -> None:
+            rest(link)
+            rested.set()
+            assert opened.wait(PATIENCE)
 
         def look_too_early(connector: Any, seconds: float | None) -> Any:
             found = look(connector, seconds)
-            pool._rest(link)
+            closing.append(in_thread(held.close))
+            assert rested.wait(PATIENCE)
             return found
 
+        closing: list[Any] = []
+        monkeypatch.setattr(pool, "_rest", rest_and_wait)
         monkeypatch.setattr(pool, "_rested", look_too_early)
         with pool.connection():
+            opened.set()
+            closing[0].result(PATIENCE)
             assert pool.statistics().discards == {}
+            assert pool.statistics().open == 2
 
 
 @pytest.mark.anyio

@@ -16,6 +16,7 @@ from pymysql.cursors import DictCursor, SSCursor
 
 import offload_db
 from offload_db import offload
+from offload_db.drivers import PyMySQLDriver
 from tests.conftest import MySQL
 from tests.support import (
     PLACES,
@@ -250,6 +251,18 @@ async def test_dropping_does_no_io(connect: Connect, mysql: MySQL) -> None:
     with watched_wire() as wire:
         session = await handler()
     await settled(lambda: session not in [row["ID"] for row in mysql.process_list()])
+
+
+def test_a_server_that_does_not_know_the_question(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that cannot say which one it is can be talked to all the same."""
+
+    def refused(self: PyMySQLDriver, raw: Any) -> Any:
+        return value(raw, "SELECT @@no_such_variable")
+
+    monkeypatch.setattr(PyMySQLDriver, "identity", refused)
+    with connect() as connection:
+        assert connection._link.identity is None
+        assert value(connection, "SELECT 1") == 1
 
 
 async def test_read_timeouts_stay_the_users(connect: Connect) -> None:
