@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import importlib.util
+import os
 import secrets
 import sys
 import traceback
@@ -18,7 +19,7 @@ from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
 
-# What OffloadPool.from_env reads. run.sh sets the first four to share one server; no test may depend on that.
+# What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
 DATABASE_VARIABLES = (
     "MYSQL_HOST",
     "MYSQL_PORT",
@@ -127,7 +128,10 @@ class MySQL:
 
 @pytest.fixture(scope="session")
 def mysql() -> Iterator[MySQL]:
-    """Give a real server: the one that MYSQL_HOST names, or a private one for this run."""
+    """Give a real server: the one that MYSQL_HOST names, or a private one for this run, or for this worker of it."""
+    if ports := os.environ.get("WORKERS_MYSQL_PORTS", "").split():
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        os.environ["MYSQL_PORT"] = ports[int(worker) % len(ports)]
     try:
         with server() as endpoint:
             yield MySQL(endpoint)

@@ -8,8 +8,8 @@
 #   tests/run.sh [pytest ...]           everything; the words go to pytest in each stage
 #
 # PYTHON names the main Python, WORKERS how many tests run at the same time (4: most of them wait most of the time).
-# MYSQL_HOST (with MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD) names a server to use; without
-# it a private one runs for as long as the checks. The last line is the sum of all stages: "N passed, N failed".
+# MYSQL_HOST (with MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD) names a server to use; without it private ones run for as
+# long as the checks. The last line is the sum of all stages: "N passed, N failed".
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=examples/support/setup.sh
@@ -24,7 +24,7 @@ fi
 
 PASSED=0
 FAILED=0
-SERVER=
+SERVERS=()
 JOBS=()
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/offload-db-run-XXXXXX")
 
@@ -59,9 +59,8 @@ end_jobs() {
 clean_up() {
   trap '' INT TERM HUP
   trap - EXIT
-  # shellcheck disable=SC2086  # no server: no word
   end_jobs "${JOBS[@]}" 2>/dev/null
-  end_jobs $SERVER 2>/dev/null
+  end_jobs "${SERVERS[@]}" 2>/dev/null
   rm -rf "$WORK"
 }
 trap clean_up EXIT
@@ -113,8 +112,8 @@ run_tests() {
   shift 3
   STAGE_BEGAN=$SECONDS
   rm -f "$report"
-  # A busy machine makes a test in some thousands late, and MariaDB holds up kills of SLEEP() that other tests make at
-  # the same moment. It gets another chance a little later, but not in silence: RERUN names it.
+  # A busy machine makes a test in some thousands late. It gets another chance a little later, but not in silence:
+  # RERUN names it.
   [ -n "$QUICK" ] || set -- --reruns 2 --reruns-delay 2 -r aR "$@"
   run_job inside "$directory" "$python" -m pytest -q -p no:cacheprovider --junit-xml="$report" "$@"
   status=$?
@@ -151,20 +150,27 @@ run_all_tests() {
   fi
 }
 
-# start_server: one private server for all stages, found by them through the environment.
-start_server() {
+# start_servers NUMBER: private servers for all stages, found by them through the environment. One per worker, as a
+# MariaDB holds up the kill of one SLEEP() while others begin or end.
+start_servers() {
   [ -n "${MYSQL_HOST:-}" ] && return
-  "$MAIN" -m examples.support.mariadb >"$WORK/server" 2>&1 &
-  SERVER=$!
-  local tries
-  for tries in $(seq 600); do
-    grep -q '^# MariaDB runs' "$WORK/server" && break
-    kill -0 "$SERVER" 2>/dev/null || die "$(cat "$WORK/server")"
-    sleep 0.1
+  local number tries ports=()
+  for number in $(seq "$1"); do
+    "$MAIN" -m examples.support.mariadb >"$WORK/server-$number" 2>&1 &
+    SERVERS+=($!)
   done
-  [ "$tries" -lt 600 ] || die "the private MariaDB server did not start within a minute"
-  # shellcheck source=/dev/null
-  . "$WORK/server"
+  for number in $(seq "$1"); do
+    for tries in $(seq 600); do
+      grep -q '^# MariaDB runs' "$WORK/server-$number" && break
+      kill -0 "${SERVERS[number - 1]}" 2>/dev/null || die "$(cat "$WORK/server-$number")"
+      sleep 0.1
+    done
+    [ "$tries" -lt 600 ] || die "the private MariaDB server did not start within a minute"
+    # shellcheck source=/dev/null
+    . "$WORK/server-$number"
+    ports+=("$MYSQL_PORT")
+  done
+  export WORKERS_MYSQL_PORTS="${ports[*]}"
 }
 
 # build_packages: build both packages, and look into them.
@@ -298,7 +304,11 @@ fi
 add_mysqlclient tests mysqlclient
 [ -n "$QUICK" ] || add_mysqlclient oldest "$OLDEST_MYSQLCLIENT"
 printf -- '--- done (%s s)\n' $((SECONDS - STAGE_BEGAN))
-start_server
+if [ -n "$QUICK" ] && [ $# -gt 0 ]; then
+  start_servers 1
+else
+  start_servers "$WORKERS"
+fi
 
 if [ -n "$QUICK" ]; then
   title 'tests, newest versions'
@@ -322,11 +332,14 @@ else
 
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")
-    # What uvloop does differently does not depend on the Python version: the main one's tests show it.
-    title "tests without the slow ones and uvloop, newest versions, $("$python" -V), from the wheel"
+    # What uvloop does differently does not depend on the Python version: the main one's tests show it. For trio the
+    # lowest and the highest version will do.
+    loops='not uvloop'
+    [ "$python" = "${FURTHER[0]}" ] || [ "$python" = "${FURTHER[-1]}" ] || loops='not uvloop and not trio'
+    title "tests ($loops, not slow), newest versions, $("$python" -V), from the wheel"
     check "the wheel on $("$python" -V)" install_wheel "$venv"
     run_tests "$("$python" -V)" "$VENVS/$venv/bin/python" "$(outside "$venv")" -n "$WORKERS" -m 'not slow' \
-      -k 'not uvloop' "$@"
+      -k "$loops" "$@"
   done
 fi
 

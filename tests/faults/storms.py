@@ -36,36 +36,62 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 
 Handler = Callable[[], Awaitable[Any]]
+Arm = Callable[[float], None]
+"""Makes the running handler be cancelled after some seconds."""
 
 
 async def run_and_cancel(way: str, handler: Handler, seconds: float) -> bool:
     """Run *handler* and cancel it after some seconds; True if it was cancelled before its end."""
+
+    async def armed(arm: Arm) -> None:
+        arm(seconds)
+        await handler()
+
+    return await run_armed(way, armed)
+
+
+async def run_armed(way: str, handler: Callable[[Arm], Awaitable[Any]]) -> bool:
+    """Run *handler*, which says itself when it is to be cancelled; True if it was cancelled before its end."""
     if way == "anyio scope":
-        with anyio.move_on_after(seconds) as scope:
-            await handler()
+        with anyio.CancelScope() as scope:
+
+            def arm(seconds: float) -> None:
+                scope.deadline = anyio.current_time() + seconds
+
+            await handler(arm)
             return False
         return bool(scope.cancel_called)
     if way == "trio scope":
         import trio
 
-        with trio.move_on_after(seconds) as trio_scope:
-            await handler()
+        with trio.CancelScope() as trio_scope:
+
+            def arm(seconds: float) -> None:
+                trio_scope.deadline = trio.current_time() + seconds
+
+            await handler(arm)
             return False
         return bool(trio_scope.cancelled_caught)
+    loop = asyncio.get_running_loop()
     if way == "asyncio.timeout":
         try:
-            async with asyncio.timeout(seconds):  # type: ignore[attr-defined,unused-ignore]  # since Python 3.11
-                await handler()
+            async with asyncio.timeout(None) as timeout:  # type: ignore[attr-defined,unused-ignore]  # since Python 3.11
+
+                def arm(seconds: float) -> None:
+                    timeout.reschedule(loop.time() + seconds)
+
+                await handler(arm)
             return False
         except TimeoutError:
             return True
 
-    async def run() -> None:
-        await handler()
+    def arm(seconds: float) -> None:
+        loop.call_later(seconds, task.cancel)
 
-    task = asyncio.get_running_loop().create_task(run())
-    await asyncio.sleep(seconds)
-    task.cancel()
+    async def run() -> None:
+        await handler(arm)
+
+    task = loop.create_task(run())
     try:
         await task
     except asyncio.CancelledError:
@@ -87,6 +113,11 @@ class Storm:
     """What handlers raised instead of ending or being cancelled."""
 
 
+# The stages of a handler, each with the seconds after its begin within which a cancellation comes. Counted from there,
+# so that every stage is met however slow the machine is.
+STAGES = {"checkout": 0.05, "execute": 0.05, "fetch": 0.04, "commit": 0.003, "checkin": 0.001}
+
+
 async def cancel_at_random_points(
     pool: OffloadPool, number: int, way: str, *, first: int = 0, at_once: int = 12
 ) -> Storm:
@@ -97,22 +128,25 @@ async def cancel_at_random_points(
     storm = Storm()
     dice = random.Random(f"{way} {first} {number}")
     numbers = iter(range(first, first + number))
-    longest = 0.15
 
     async def keep_cancelling() -> None:
-        nonlocal longest
         for me in numbers:
-            stage = ["checkout"]
+            target = dice.choice(list(STAGES))
+            seconds = dice.uniform(0.0, STAGES[target])
+            stage = ""
 
-            async def handler(me: int = me, stage: list[str] = stage) -> None:
-                await _transaction(pool, me, stage, storm)
+            async def handler(arm: Arm, me: int = me, target: str = target, seconds: float = seconds) -> None:
+                def enter(entered: str) -> None:
+                    nonlocal stage
+                    stage = entered
+                    if entered == target:
+                        arm(seconds)
+
+                await _transaction(pool, me, enter, storm)
 
             try:
-                cancelled = await run_and_cancel(way, handler, dice.uniform(0.0, longest))
-                # Follow the machine's load, so that about one in three gets to its end and every stage is met.
-                longest *= 1.02 if cancelled else 0.96
-                if cancelled:
-                    storm.cancelled[stage[0]] += 1
+                if await run_armed(way, handler):
+                    storm.cancelled[stage] += 1
             except Exception as error:
                 storm.errors.append(error)
 
@@ -123,11 +157,12 @@ async def cancel_at_random_points(
 
 
 @offload
-async def _transaction(pool: OffloadPool, me: int, stage: list[str], storm: Storm) -> None:
+async def _transaction(pool: OffloadPool, me: int, enter: Callable[[str], None], storm: Storm) -> None:
     storm.rolled_back.add(me)
+    enter("checkout")
     connection = pool.connection()
     try:
-        stage[0] = "execute"
+        enter("execute")
         with connection.cursor(SSCursor) as cursor:
             cursor.execute("INSERT INTO t VALUES (%s, 1)", (me,))
             cursor.execute("SELECT SLEEP(0.02)")
@@ -135,15 +170,15 @@ async def _transaction(pool: OffloadPool, me: int, stage: list[str], storm: Stor
             cursor.execute("INSERT INTO t VALUES (%s, 2)", (me,))
             # The rows come slowly, or hardly any handler would be caught while it fetches.
             cursor.execute("SELECT IF(seq % 300, 0, SLEEP(0.003)), REPEAT('x', 1000) FROM seq_1_to_3000")
-            stage[0] = "fetch"
+            enter("fetch")
             cursor.fetchmany(1500)
             cursor.fetchall()
-        stage[0] = "commit"
+        enter("commit")
         storm.rolled_back.discard(me)
         connection.commit()
         storm.committed.add(me)
+        enter("checkin")
     finally:
-        stage[0] = "checkin" if stage[0] == "commit" and me in storm.committed else stage[0]
         connection.close()
 
 
