@@ -55,10 +55,10 @@ async def run_armed(way: str, handler: Callable[[Arm], Awaitable[Any]]) -> bool:
     if way == "anyio scope":
         with anyio.CancelScope() as scope:
 
-            def arm(seconds: float) -> None:
+            def arm_anyio(seconds: float) -> None:
                 scope.deadline = anyio.current_time() + seconds
 
-            await handler(arm)
+            await handler(arm_anyio)
             return False
         return bool(scope.cancel_called)
     if way == "trio scope":
@@ -66,10 +66,10 @@ async def run_armed(way: str, handler: Callable[[Arm], Awaitable[Any]]) -> bool:
 
         with trio.CancelScope() as trio_scope:
 
-            def arm(seconds: float) -> None:
+            def arm_trio(seconds: float) -> None:
                 trio_scope.deadline = trio.current_time() + seconds
 
-            await handler(arm)
+            await handler(arm_trio)
             return False
         return bool(trio_scope.cancelled_caught)
     loop = asyncio.get_running_loop()
@@ -77,19 +77,19 @@ async def run_armed(way: str, handler: Callable[[Arm], Awaitable[Any]]) -> bool:
         try:
             async with asyncio.timeout(None) as timeout:  # type: ignore[attr-defined,unused-ignore]  # since Python 3.11
 
-                def arm(seconds: float) -> None:
+                def arm_timeout(seconds: float) -> None:
                     timeout.reschedule(loop.time() + seconds)
 
-                await handler(arm)
+                await handler(arm_timeout)
             return False
         except TimeoutError:
             return True
 
-    def arm(seconds: float) -> None:
+    def arm_task(seconds: float) -> None:
         loop.call_later(seconds, task.cancel)
 
     async def run() -> None:
-        await handler(arm)
+        await handler(arm_task)
 
     task = loop.create_task(run())
     try:
