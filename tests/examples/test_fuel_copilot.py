@@ -266,7 +266,8 @@ class TestAnswers:
         assert after.in_turn == before.in_turn
         assert after.at_once == before.at_once
         assert after.in_use == 1
-        assert set(after.blocking_functions) == {"count_open_codes", "count_moving"}
+        # Where no connection is idle just then, these tasks have one opened by the helper that they call.
+        assert set(after.blocking_functions) - {"get_db_connection"} == {"count_open_codes", "count_moving"}
 
     def test_delay(self, backend: Backend) -> None:
         """FUEL_QUERY_DELAY slows each SELECT once, however many rows it returns, and changes no answer."""
