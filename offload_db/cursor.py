@@ -248,8 +248,9 @@ class OffloadCursor:
         return self._call(name, partial(_after_rest, link, method), statement=statement)
 
     def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False) -> Any:
-        ahead = self._ahead
-        return self._alive().call(name, partial(ahead.hold, function), statement=statement, text=ahead.text)
+        ahead, link = self._ahead, self._alive()
+        shared = link.driver.cursor_shares(type(self._raw))
+        return link.call(name, partial(ahead.hold, function), statement=statement, shared=shared, text=ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one trip."""

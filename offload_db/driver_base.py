@@ -64,6 +64,14 @@ class Driver:
         """Tell whether calling the cursor's method *name* may wait for the server."""
         return True
 
+    def shares(self, raw: Any) -> bool:
+        """Tell whether calls on the connection may share a thread with others; see ``sharing.py``."""
+        return False
+
+    def cursor_shares(self, kind: type) -> bool:
+        """Tell whether those of this class of cursors may, where their connection's may."""
+        return False
+
     def alive_at_rest(self, raw: Any) -> bool:
         """Tell whether the link of an idle connection stands, without a round trip."""
         return True

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pymysql
+from pymysql import converters
 from pymysql.constants import CR, ER, SERVER_STATUS
 
 from . import fast
@@ -87,6 +88,14 @@ class PyMySQLDriver(Driver):
 
     def cursor_blocks(self, name: str) -> bool:
         return name not in self._local_cursor_methods
+
+    def shares(self, raw: Any) -> bool:
+        # What belongs to the user, such as a converter, may keep the thread or hold locks.
+        own = type(raw) is fast.FastConnection
+        return own and {**raw.encoders, **raw.decoders} == converters.conversions
+
+    def cursor_shares(self, kind: type) -> bool:
+        return kind.__module__ == pymysql.cursors.__name__
 
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.

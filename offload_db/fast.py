@@ -22,6 +22,8 @@ from pymysql import converters
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CR
 
+from .sharing import current_hub, make_patient, send_all
+
 logger = logging.getLogger("offload_db")
 
 # Versions whose internals are as this file expects them.
@@ -48,6 +50,30 @@ _Result: Any = MySQLResult
 
 class FastConnection(_Connection):  # type: ignore[misc]
     """A PyMySQL connection that behaves the same and spends less time on results."""
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect, as PyMySQL does, by a reader that may share its thread."""
+        super().connect(sock)
+        self._adopt_reader()
+
+    def _adopt_reader(self) -> None:
+        if self._rfile is not None:
+            make_patient(self._rfile)
+
+    def _write_bytes(self, data: bytes) -> None:
+        hub = current_hub()
+        if hub is None:
+            super()._write_bytes(data)
+            return
+        try:
+            self._sock.settimeout(self._write_timeout)
+            self._current_timeout = self._write_timeout
+            send_all(hub, self._sock, data)
+        except OSError as error:
+            self._force_close()
+            raise pymysql.err.OperationalError(
+                CR.CR_SERVER_GONE_ERROR, f"MySQL server has gone away ({error!r})"
+            ) from None
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
         # Without settings it verifies nothing, and all connections can share the one context. To make one PyMySQL
@@ -180,7 +206,7 @@ def _strange() -> bool:
 
 
 _RELIED_ON: dict[type, tuple[str, ...]] = {
-    Connection: ("_create_ssl_ctx", "_force_close", "_read_packet", "_read_query_result"),
+    Connection: ("_create_ssl_ctx", "_force_close", "_read_packet", "_read_query_result", "_write_bytes", "connect"),
     MySQLResult: ("_check_packet_is_eof", "_get_descriptions", "_read_row_from_packet", "_read_rowdata_packet"),
 }
 
@@ -202,7 +228,9 @@ def faster(creator: Any) -> Any:
 def hasten(raw: Any) -> None:
     """Make a faster connection of one that PyMySQL has made."""
     if type(raw) is Connection and is_known():
-        raw.__class__ = FastConnection
+        hastened: Any = raw
+        hastened.__class__ = FastConnection
+        hastened._adopt_reader()
 
 
 class _Columns:

@@ -19,6 +19,7 @@ from .keeper import Keeper
 from .one_trip import (
     Args,
     Refused,
+    Shape,
     affected,
     all_rows,
     first_row,
@@ -125,7 +126,8 @@ class Operations(Keeper):
         :raises StatementTimeout: if the time is over; the statement was killed
         :raises CheckoutTimeout: if no connection became free in time
         """
-        return await self._operate(sql, lane, timeout, partial(read, all_rows, sql, args, row_shape(cursor)))
+        shape = row_shape(cursor)
+        return await self._operate(sql, lane, timeout, partial(read, all_rows, sql, args, shape), shape)
 
     @overload
     async def fetch_one(
@@ -167,7 +169,8 @@ class Operations(Keeper):
         cursor: Any = None,
     ) -> Any:
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
-        return await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, row_shape(cursor)))
+        shape = row_shape(cursor)
+        return await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape), shape)
 
     async def fetch_value(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Any = None
@@ -177,7 +180,7 @@ class Operations(Keeper):
         Otherwise like :meth:`fetch_all`; no row is made, so a callable as *cursor* is not called.
         """
         shape = (None, row_shape(cursor)[1] or Cursor)
-        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape))
+        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape), shape)
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -331,17 +334,26 @@ class Operations(Keeper):
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _operate(
-        self, sql: object, lane: str | None, timeout: float | None, work: Callable[[Link], T | Refused]
+        self,
+        sql: object,
+        lane: str | None,
+        timeout: float | None,
+        work: Callable[[Link], T | Refused],
+        shape: Shape = (None, None),
     ) -> T:
         check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
 
+        make, kind = shape
+
         def operation() -> T:
             with scoped(lane, timeout):
                 lease = self._checkout(lane)
+                link = lease.link
                 try:
-                    result = lease.link.call("execute", partial(work, lease.link), statement=True, text=sql)
+                    shared = link.shares and make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
+                    result = link.call("execute", partial(work, link), statement=True, shared=shared, text=sql)
                     if isinstance(result, Refused):
                         raise result.error
                     return result

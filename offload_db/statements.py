@@ -66,6 +66,7 @@ class Link:
         "moved",
         "raw",
         "rested",
+        "shares",
         "statements",
         "turn",
     )
@@ -91,6 +92,8 @@ class Link:
         self.fault: str | None = None
         """Why the link must not be used again, once it is known."""
         self.autocommit = driver.autocommit(raw)
+        self.shares = driver.shares(raw)
+        """Whether its calls may share a thread with those of others."""
         self.moved = False
         """Whether another database than the connection's own was selected."""
         self.locked = False
@@ -130,6 +133,7 @@ class Link:
         killable: bool = True,
         shield: bool = False,
         timeout: float | None = None,
+        shared: bool = False,
         text: object = None,
     ) -> T:
         """Make a driver call that may wait for the server, when it is the caller's turn.
@@ -141,6 +145,7 @@ class Link:
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
         :param timeout: seconds it may take; the checkout's and the bridged call's limits hold besides
+        :param shared: whether nothing but the driver's own code runs, so that it may share a thread with others
         :param text: the statement that it executes, for reports
         :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
         :raises StatementTimeout: if the time is over
@@ -155,7 +160,14 @@ class Link:
             raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
         try:
             return self._call_now(
-                name, function, statement=statement, killable=killable, shield=shield, timeout=timeout, text=text
+                name,
+                function,
+                statement=statement,
+                killable=killable,
+                shield=shield,
+                timeout=timeout,
+                shared=shared and self.shares,
+                text=text,
             )
         finally:
             if taken:
@@ -170,6 +182,7 @@ class Link:
         killable: bool,
         shield: bool,
         timeout: float | None,
+        shared: bool,
         text: object,
     ) -> T:
         if statement or name == "query":
@@ -192,6 +205,7 @@ class Link:
                     shield=shield,
                     timeout=limit,
                     stop=partial(self._stop_late, call),
+                    shared=shared,
                     text=text,
                 )
                 if not (call.late and call.stopped):
@@ -392,6 +406,7 @@ class Link:
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self._killer.stop, call),
+            shared=self.shares,
         )
 
     def _restore(self, call: StoppableCall) -> None:

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal, TypeVar
 
 import anyio
@@ -20,10 +21,11 @@ from anyio.lowlevel import RunVar
 
 from .bridge import Place, place, suspend
 from .callsites import call_path
+from .departures import Departures
 from .digests import digest
 from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
 from .statistics import Counters, SourceLine
-from .trips import Trip, loop_limiter, travel
+from .trips import Trip
 from .turns import REMEDY
 
 T = TypeVar("T")
@@ -64,8 +66,8 @@ class Workers:
         self.counters = counters
         self._limit = limit
         self._on_loop_call = on_loop_call
-        # A limiter belongs to one event loop. anyio keeps these variables by name, and longer than the pool may live.
-        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        # One for each event loop. anyio keeps these variables by name, and longer than the pool may live.
+        self._departures: RunVar[Departures] = RunVar(f"offload_db_workers_{next(_numbers)}")
         self._warned: set[tuple[str, int]] = set()
 
     def run(
@@ -77,6 +79,7 @@ class Workers:
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
         leaving: Leaving | None = None,
+        shared: bool = False,
         text: object = None,
     ) -> T:
         """Run *function* where it does not block the event loop.
@@ -89,6 +92,7 @@ class Workers:
         :param timeout: seconds after which the function is brought back
         :param stop: brings the function back early; called in a thread of its own
         :param leaving: lets the function run on instead
+        :param shared: whether it may share a thread with others, see :class:`offload_db.departures.Departures`
         :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
             was brought back returns or raises what it has
@@ -98,7 +102,8 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                result: T = suspend(self._hop, function, shield, timeout, stop, leaving)
+                hop = partial(self._hop, function, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
+                result: T = suspend(hop, shared)
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
@@ -116,6 +121,8 @@ class Workers:
     async def _hop(
         self,
         function: Callable[[], T],
+        shared: bool,
+        *,
         shield: bool,
         timeout: float | None,
         stop: Callable[[], None] | None,
@@ -127,7 +134,7 @@ class Workers:
             scope = anyio.move_on_after(timeout, shield=shield)
         with scope:
             try:
-                await travel(trip, loop_limiter(self._limiter, self._limit))
+                await self._here().travel(trip, shared=shared)
             except BaseException:
                 if leaving is not None:
                     leaving.left = trip.leave(leaving.settle)
@@ -138,6 +145,14 @@ class Workers:
         if trip.back:
             return trip.outcome()
         raise Expired
+
+    def _here(self) -> Departures:
+        try:
+            return self._departures.get()
+        except LookupError:
+            departures = Departures(self._limit)
+            self._departures.set(departures)
+            return departures
 
     def _report(self, name: str, site: SourceLine) -> None:
         for observer in on_loop_observers:

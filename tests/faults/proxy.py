@@ -132,6 +132,11 @@ class Proxy:
         for link in links:
             link.end(reset=reset)
 
+    @property
+    def flows(self) -> bool:
+        """Whether anything is forwarded."""
+        return self._flowing.is_set()
+
     def blackhole(self) -> None:
         """Forward nothing any more, on old and on new connections; nobody is told."""
         self._flowing.clear()

@@ -1,0 +1,127 @@
+"""How the trips of one event loop's tasks depart: one by one, or several in one thread.
+
+Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a trip is,
+``trips.py`` says, how calls share a thread ``sharing.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import Any
+
+import anyio
+
+from .sharing import POSSIBLE, Hub
+from .trips import Trip, is_cancelled, travel
+
+
+class Departures:
+    """Sends the trips of one pool's tasks, on one event loop, to worker threads.
+
+    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may. To wake a thread,
+    and a loop by a thread, costs more than a small query: ten at once take half as long in one thread as in ten.
+
+    :param threads: the most threads at once
+    """
+
+    __slots__ = ("_carrying", "_limiter", "_ready", "_under_way")
+
+    def __init__(self, threads: float) -> None:
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._under_way = 0
+        self._ready: list[_Ride] = []
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
+        """Send *trip* through a worker thread; see :func:`offload_db.trips.travel`.
+
+        :param shared: whether it may share the thread: it waits by :mod:`offload_db.sharing` alone, and holds no lock
+            meanwhile that another one could want
+        """
+        # The only one under way need not wait for others to join.
+        alone = not (shared and POSSIBLE and self._under_way) or asyncio._get_running_loop() is None or is_cancelled()
+        self._under_way += 1
+        try:
+            await (travel(trip, self._limiter) if alone else self._join(trip))
+        finally:
+            self._under_way -= 1
+
+    async def _join(self, trip: Trip[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        ride = _Ride(trip, loop.create_future())
+        self._ready.append(ride)
+        if len(self._ready) == 1:
+            loop.call_soon(self._depart, loop)
+        await ride.back
+
+    def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
+        rides = [ride for ride in self._ready if not ride.back.done()]  # the others' tasks were cancelled
+        self._ready.clear()
+        if rides:
+            task = loop.create_task(self._carry(rides, loop))
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
+
+    async def _carry(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        shared = _SharedTrip(rides, loop)
+        trip: Trip[None] = Trip(shared.run) if len(rides) > 1 else rides[0].trip
+        try:
+            await travel(trip, self._limiter)
+        except asyncio.CancelledError:  # all tasks of the loop are being cancelled
+            for ride in rides:
+                ride.back.cancel()
+            raise
+        except Exception as error:  # no thread could be started
+            for ride in rides:
+                if not ride.back.done():
+                    ride.back.set_exception(error)
+        else:
+            _wake(rides)
+
+
+class _Ride:
+    """One trip that may share a thread, and the future that its task waits for."""
+
+    __slots__ = ("back", "context", "trip")
+
+    def __init__(self, trip: Trip[Any], back: asyncio.Future[None]) -> None:
+        self.trip = trip
+        self.back = back
+        self.context: Context = copy_context()
+
+
+class _SharedTrip:
+    """Several trips through one thread."""
+
+    __slots__ = ("_loop", "_returned", "_rides")
+
+    def __init__(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        self._rides = rides
+        self._loop = loop
+        self._returned: list[_Ride] = []
+
+    def run(self) -> None:
+        """Make the trips, on the thread."""
+        Hub().run([(self._one(ride), ride.context) for ride in self._rides], self._report)
+
+    def _one(self, ride: _Ride) -> Any:
+        def run() -> None:
+            ride.trip.run()
+            self._returned.append(ride)
+
+        return run
+
+    def _report(self) -> None:
+        """Wake the tasks whose trips are over while others still wait; the last ones come back with the thread."""
+        if self._returned:
+            returned, self._returned = self._returned, []
+            with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone
+                self._loop.call_soon_threadsafe(_wake, returned)
+
+
+def _wake(rides: list[_Ride]) -> None:
+    for ride in rides:
+        if not ride.back.done():
+            ride.back.set_result(None)

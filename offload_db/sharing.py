@@ -1,0 +1,148 @@
+"""Several blocking calls in one thread: while one waits for its server, the others go on.
+
+Owns the switching between the calls, and how a socket is read and written without keeping the thread. Knows neither
+event loops nor statements.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+import greenlet
+
+# Windows has no poll().
+POSSIBLE = hasattr(select, "poll")
+
+# Bytes that any socket takes at once while nothing else is under way on it.
+_TAKEN_AT_ONCE = 8192
+
+_here = threading.local()
+
+
+def current_hub() -> Hub | None:
+    """Return what shares out this thread, None where one call has it all."""
+    return getattr(_here, "hub", None)
+
+
+class Hub:
+    """Runs several calls in one thread.
+
+    A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a hub. A lock that
+    one of the calls holds while it waits must not be wanted by another one.
+    """
+
+    __slots__ = ("_greenlet", "_poll", "_waiting")
+
+    def __init__(self) -> None:
+        self._greenlet = greenlet.getcurrent()
+        self._poll = select.poll()
+        self._waiting: dict[int, tuple[Any, float | None]] = {}
+
+    def run(self, calls: Iterable[tuple[Callable[[], None], Context]], progress: Callable[[], None]) -> None:
+        """Run the calls to their end.
+
+        :param calls: functions that raise nothing, each with the context that it runs in
+        :param progress: called when some have gone on and others still wait
+        """
+        _here.hub = self
+        try:
+            for call, context in calls:
+                strand = greenlet.greenlet(call)
+                strand.gr_context = context
+                strand.switch()
+            while self._waiting:
+                progress()
+                self._resume()
+        finally:
+            _here.hub = None
+
+    def wait(self, sock: socket.socket, events: int, seconds: float | None) -> None:
+        """Let other calls go on until the socket is ready.
+
+        :param events: of :func:`select.poll`
+        :raises TimeoutError: if it is not within *seconds*
+        """
+        descriptor = sock.fileno()
+        if descriptor < 0:
+            return  # it is closed: who reads or writes it finds that out
+        self._poll.register(descriptor, events)
+        self._waiting[descriptor] = (greenlet.getcurrent(), None if seconds is None else time.monotonic() + seconds)
+        if not self._greenlet.switch():
+            raise TimeoutError("timed out")
+
+    def _resume(self) -> None:
+        """Wait until one of the calls can go on, and let all go on that can."""
+        ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
+        patience = None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 1
+        ready = self._poll.poll(patience)
+        if not ready:
+            now = time.monotonic()
+            for descriptor, (_, end) in list(self._waiting.items()):
+                if end is not None and end <= now:
+                    self._switch_to(descriptor, ready=False)
+        for descriptor, _ in ready:
+            self._switch_to(descriptor, ready=True)
+
+    def _switch_to(self, descriptor: int, *, ready: bool) -> None:
+        self._poll.unregister(descriptor)
+        strand, _ = self._waiting.pop(descriptor)
+        strand.switch(ready)
+
+
+class PatientIO(socket.SocketIO):
+    """What a connection reads from: where the thread is shared, it waits without keeping it."""
+
+    _sock: socket.socket
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there, or wait for it."""
+        hub, sock = current_hub(), self._sock
+        patience = None if hub is None else sock.gettimeout()
+        if hub is None or patience == 0:
+            return super().readinto(buffer)
+        if not isinstance(sock, ssl.SSLSocket):
+            hub.wait(sock, select.POLLIN, patience)
+            return super().readinto(buffer)
+        # Only a part of a record may have arrived, and the rest may never do.
+        return _patiently(hub, sock, patience, lambda: sock.recv_into(buffer))
+
+
+def make_patient(reader: Any) -> None:
+    """Let a socket's buffered reader wait without keeping a shared thread."""
+    if type(reader.raw) is socket.SocketIO:
+        reader.raw.__class__ = PatientIO
+
+
+def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:
+    """Send all of *data*, as :meth:`socket.socket.sendall` does, without keeping the thread."""
+    if len(data) <= _TAKEN_AT_ONCE:
+        sock.sendall(data)
+        return
+    patience = sock.gettimeout()
+    left = memoryview(data)
+    while left:
+        left = left[_patiently(hub, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
+
+
+def _patiently(hub: Hub, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
+    """Make an attempt to read or write again and again until the socket is ready for it."""
+    sock.settimeout(0.0)
+    try:
+        while True:
+            try:
+                return attempt()
+            except ssl.SSLWantReadError:
+                hub.wait(sock, select.POLLIN, patience)
+            except (BlockingIOError, ssl.SSLWantWriteError):  # only sending meets the first
+                hub.wait(sock, select.POLLOUT, patience)
+    finally:
+        with suppress(OSError):  # it was closed meanwhile
+            sock.settimeout(patience)

@@ -1,0 +1,480 @@
+"""Several tasks' statements go through one thread, and none of them notices the others."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import errno
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import anyio
+import pymysql
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pymysql.cursors import Cursor, SSCursor
+
+from examples.support.mariadb import PrivateServer
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
+from offload_db.fast import FastConnection
+from offload_db.sharing import Hub, current_hub, make_patient
+from tests.conftest import MySQL
+from tests.faults.checks import checked
+from tests.faults.proxy import Proxy
+from tests.support import pool_of, settled, together, until, value, watched_wire
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+SLOW = "SELECT SLEEP(30)"
+
+
+@pytest.fixture
+def shares(anyio_backend_name: str) -> bool:
+    """Tell whether this event loop's tasks share threads."""
+    return anyio_backend_name == "asyncio"
+
+
+async def warm(pool: OffloadPool, number: int) -> None:
+    """Open *number* connections."""
+    leases = [await pool.acquire() for _ in range(number)]
+    for lease in leases:
+        await pool.release(lease)
+
+
+# --- who shares a thread
+
+
+async def test_one_thread_for_all_but_the_first(*, shares: bool, database: dict[str, Any]) -> None:
+    """Statements that tasks send in one round go through one thread; the first of them does not wait for others."""
+    with pool_of(10, database) as pool:
+        await warm(pool, 10)
+        before = pool.statistics()
+
+        @offload
+        async def handler() -> int:
+            with pool.connection() as connection:
+                return int(value(connection, "SELECT SLEEP(0.2) + CONNECTION_ID()"))
+
+        started = time.monotonic()
+        with watched_wire() as wire:
+            ids = await together(*[handler] * 10)
+        assert len(set(ids)) == 10
+        assert time.monotonic() - started < 1.5  # not one after the other
+        threads = {thread for name, thread in wire.events if name == "sendall"}
+        assert len(threads) == (2 if shares else 10)
+        after = pool.statistics()
+        assert (after.hops - before.hops, after.statements - before.statements) == (10, 10)
+
+
+@pytest.mark.parametrize("surface", ["fetch_all", "fetch_one", "fetch_value", "execute"])
+async def test_awaitable_calls(surface: str, *, shares: bool, database: dict[str, Any]) -> None:
+    """Awaitable calls share a thread as well."""
+    with pool_of(6, database) as pool:
+        await warm(pool, 6)
+        with watched_wire() as wire:
+            await together(*[lambda: getattr(pool, surface)("SELECT SLEEP(0.2)")] * 6)
+        assert len({thread for name, thread in wire.events if name == "sendall"}) == (2 if shares else 6)
+
+
+@pytest.mark.parametrize("ending", ["commit", "close"])
+async def test_ends_of_transactions(ending: str, *, shares: bool, database: dict[str, Any]) -> None:
+    """Commits share a thread, and so do the rollbacks of connections that are given back."""
+    with pool_of(6, database, autocommit=False) as pool:
+        await warm(pool, 6)
+        present, ready = [0], anyio.Event()
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                value(connection, "SELECT COUNT(*) FROM information_schema.tables")
+                present[0] += 1
+                if present[0] == 6:
+                    wire.clear()
+                    ready.set()
+                await ready.wait()
+                if ending == "commit":
+                    connection.commit()
+
+        with watched_wire() as wire:
+            assert await together(*[handler] * 6) == [None] * 6
+        assert len([name for name, _ in wire.events if name == "sendall"]) == 6
+        if shares:
+            assert len({thread for name, thread in wire.events if name == "sendall"}) <= 2
+        assert pool.statistics().discards == {}
+
+
+class Serial(Cursor):
+    """A user's cursor: one statement at a time in the whole process."""
+
+    lock = threading.Lock()
+
+    def execute(self, query: Any, args: Any = None) -> int:
+        """Send the statement."""
+        assert current_hub() is None
+        with self.lock:
+            return super().execute(query, args)
+
+
+def convert(text: Any) -> Any:
+    """Convert a number as a user may."""
+    assert current_hub() is None
+    return int(text)
+
+
+@pytest.mark.parametrize("what", ["cursor", "converter", "row factory"])
+async def test_the_users_own_code_has_a_thread_of_its_own(what: str, database: dict[str, Any]) -> None:
+    """What the user has written may keep the thread, or hold a lock, so it shares none."""
+    settings = {
+        **database,
+        **({"cursorclass": Serial} if what == "cursor" else {}),
+        **({"conv": {**pymysql.converters.conversions, 8: convert}} if what == "converter" else {}),
+    }
+
+    def make(**row: Any) -> Any:
+        assert current_hub() is None
+        return row["n"]
+
+    with pool_of(5, settings) as pool:
+        await warm(pool, 5)
+        cursor = make if what == "row factory" else None
+        rows = await together(*[lambda: pool.fetch_one("SELECT 7 AS n, SLEEP(0.01)", cursor=cursor)] * 5)
+        assert [row[0] if isinstance(row, tuple) else row for row in rows] == [7] * 5
+
+
+# --- none notices the others
+
+
+async def test_a_slow_one_holds_up_nobody(database: dict[str, Any], mysql: MySQL) -> None:
+    """A task gets its answer when it is there, though another one's statement in the same thread still runs."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        over = []
+        async with anyio.create_task_group() as group:
+            for statement in (SLOW, SLOW, "SELECT 1", "SELECT SLEEP(0.1)"):
+
+                async def run(statement: str = statement) -> None:
+                    await pool.fetch_value(statement)
+                    over.append(statement)
+
+                group.start_soon(run)
+            with anyio.fail_after(10):
+                await settled(lambda: len(over) == 2)
+                assert over == ["SELECT 1", "SELECT SLEEP(0.1)"]
+                # The thread that waits for the slow one keeps nobody from another.
+                assert await pool.fetch_value("SELECT 2") == 2
+            group.cancel_scope.cancel()
+        assert pool.statistics().kills == 2
+        assert pool.statistics().discards == {}
+        await checked(pool, mysql, database["database"])
+
+
+async def test_one_is_cancelled(database: dict[str, Any], mysql: MySQL) -> None:
+    """A cancelled statement is killed, and the others in its thread go on."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        results: list[Any] = []
+
+        async def short() -> None:
+            results.append(await pool.fetch_value("SELECT SLEEP(0.3)"))
+
+        async def cancelled() -> None:
+            with anyio.move_on_after(0.1) as scope:
+                await pool.fetch_value(SLOW)
+            assert scope.cancelled_caught
+            results.append("cancelled")
+
+        with anyio.fail_after(10):
+            await together(short, cancelled, short, cancelled)
+        assert results == ["cancelled", "cancelled", 0, 0]
+        assert (pool.statistics().kills, pool.statistics().discards) == (2, {})
+        await checked(pool, mysql, database["database"])
+
+
+async def test_one_is_late(database: dict[str, Any], mysql: MySQL) -> None:
+    """Each has its own time."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        results = await together(
+            lambda: pool.fetch_value("SELECT SLEEP(0.3)"),
+            lambda: pool.fetch_value(SLOW, timeout=0.2),
+            lambda: pool.fetch_value("SELECT SLEEP(0.3)"),
+        )
+        assert [results[0], results[2]] == [0, 0]
+        assert isinstance(results[1], StatementTimeout)
+        await checked(pool, mysql, database["database"])
+
+
+@pytest.mark.parametrize("how", ["killed", "error", "read_timeout"])
+async def test_one_fails(how: str, database: dict[str, Any], mysql: MySQL) -> None:
+    """A lost link, a server's error and PyMySQL's own read_timeout are raised to one task, and to no other."""
+    limit = {"read_timeout": 1} if how == "read_timeout" else {}
+    with pool_of(4, database, **limit) as pool:
+        await warm(pool, 4)
+
+        async def strike() -> None:
+            if how == "killed":
+                await settled(lambda: any(p["INFO"] == SLOW for p in mysql.process_list(database["database"])))
+                (victim,) = [p["ID"] for p in mysql.process_list(database["database"]) if p["INFO"] == SLOW]
+                mysql.kill_connection(victim)
+
+        bad = "SELECT * FROM missing" if how == "error" else SLOW
+        results = await together(
+            lambda: pool.fetch_value("SELECT SLEEP(0.5)"),
+            lambda: pool.fetch_value(bad),
+            lambda: pool.fetch_value("SELECT SLEEP(0.5)"),
+            strike,
+        )
+        assert [results[0], results[2]] == [0, 0]
+        assert isinstance(results[1], pymysql.err.ProgrammingError if how == "error" else ConnectionLost)
+        if how == "read_timeout":  # nobody is there any more to tell the server
+            for process in mysql.process_list(database["database"]):
+                if process["INFO"] == SLOW:
+                    mysql.kill_connection(process["ID"])
+        await checked(pool, mysql, database["database"])
+
+
+async def test_large_ones_in_both_directions(database: dict[str, Any], mysql: MySQL) -> None:
+    """Long statements and long results, buffered and not, of tasks that share a thread arrive whole."""
+    with pool_of(6, database) as pool:
+        await warm(pool, 6)
+        texts = [str(number) * 3_000_000 for number in range(6)]
+
+        @offload
+        async def handler(number: int) -> None:
+            with pool.connection() as connection, connection.cursor(SSCursor if number % 2 else Cursor) as cursor:
+                cursor.execute("SELECT %s", (texts[number],))
+                assert cursor.fetchall()[0][0] == texts[number]
+                cursor.execute(f"SELECT seq + {number} FROM seq_1_to_20000")
+                assert sum(row[0] for row in cursor.fetchall()) == 200010000 + number * 20000
+
+        results = await together(*[lambda number=number: handler(number) for number in range(6)])
+        assert results == [None] * 6
+        await checked(pool, mysql, database["database"])
+
+
+@pytest.mark.parametrize("turns", [1, 2], ids=["in the first", "in a shared one"])
+async def test_no_thread_to_be_had(turns: int, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started each task gets the error, and the pool stays whole."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+
+        async def fail(*args: Any, **kwargs: Any) -> None:
+            nonlocal turns
+            turns -= 1
+            if turns < 1:
+                raise RuntimeError("can't start new thread")
+            await run_sync(*args, **kwargs)
+
+        run_sync = anyio.to_thread.run_sync
+        with monkeypatch.context() as patch:
+            patch.setattr(anyio.to_thread, "run_sync", fail)
+            results = await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
+        assert [str(result) for result in results if result != 1] in (
+            ["can't start new thread"] * 4,
+            ["can't start new thread"] * 3,
+        )
+        assert await pool.fetch_value("SELECT 1") == 1
+        assert pool.statistics().in_use == 0
+
+
+def test_all_tasks_are_cancelled(database: dict[str, Any], mysql: MySQL, caplog: pytest.LogCaptureFixture) -> None:
+    """When a program ends in the middle of shared trips, every statement is killed, and nothing is complained of."""
+    with pool_of(4, database) as pool:
+
+        async def main() -> None:
+            await warm(pool, 4)
+            tasks = [asyncio.create_task(pool.fetch_value(SLOW)) for _ in range(4)]
+            await settled(lambda: len([p for p in mysql.process_list(database["database"]) if p["INFO"] == SLOW]) == 4)
+            assert not any(task.done() for task in tasks)
+
+        asyncio.run(main())
+        assert pool.statistics().kills == 4
+        asyncio.run(checked(pool, mysql, database["database"]))
+    assert caplog.records == []
+
+
+def test_a_loop_that_is_closed_right_after(database: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that is closed as soon as the last answer is there has no task left."""
+    with pool_of(4, database) as pool:
+
+        async def main() -> None:
+            await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
+
+        for _ in range(200):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(main())
+            assert asyncio.all_tasks(loop) == set()
+            loop.close()
+    assert caplog.records == []
+
+
+# --- the hub itself
+
+Calls = list[Callable[[], None]]
+
+
+def share(*calls: Callable[[], None]) -> None:
+    """Run calls in this thread."""
+    Hub().run([(call, copy_context()) for call in calls], lambda: None)
+    assert current_hub() is None
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
+    """Give a server that speaks TLS."""
+    directory = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (directory / "cert").write_bytes(certificate.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    (directory / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    options = [f"--ssl-cert={directory / 'cert'}", f"--ssl-key={directory / 'key'}"]
+    with PrivateServer(options=options) as private:
+        yield MySQL(private.endpoint)
+
+
+def _open(stack: ExitStack, server: MySQL, *, tls: bool, **overrides: Any) -> Any:
+    how = {"ssl": {"check_hostname": False}} if tls else {"ssl_disabled": True}
+    connection = stack.enter_context(FastConnection(**{**server.settings(), **how, **overrides}))
+    assert bool(value(connection, "SHOW STATUS LIKE 'Ssl_cipher'") and connection._sock.__class__.__name__) is True
+    assert ("SSL" in type(connection._sock).__name__) is tls
+    return connection
+
+
+either_link = pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+
+
+@either_link
+def test_a_link_that_falls_silent_in_mid_answer(*, tls: bool, tls_server: MySQL) -> None:
+    """While one call waits for the rest of a packet, or of a TLS record, the others are answered."""
+    address = (tls_server.host, tls_server.port)
+    with Proxy(address) as proxy, ExitStack() as stack:
+        held = _open(stack, tls_server, tls=tls, **proxy.address)
+        free = _open(stack, tls_server, tls=tls)
+        over: list[str] = []
+
+        def slow() -> None:
+            assert value(held, "SELECT REPEAT('x', 10000)") == "x" * 10000
+            over.append("slow")
+
+        def quick() -> None:
+            until(lambda: not proxy.flows)
+            assert value(free, "SELECT SLEEP(0.1)") == 0
+            over.append("quick")
+            proxy.flow()
+
+        proxy.silence_after(5000)
+        share(slow, quick)
+        assert over == ["quick", "slow"]
+
+
+@either_link
+def test_a_server_that_takes_nothing(*, tls: bool, tls_server: MySQL) -> None:
+    """While one call cannot send its statement, the others are answered."""
+    address = (tls_server.host, tls_server.port)
+    with Proxy(address) as proxy, ExitStack() as stack:
+        held = _open(stack, tls_server, tls=tls, **proxy.address)
+        free = _open(stack, tls_server, tls=tls)
+        over: list[str] = []
+        text = "x" * 15_000_000
+
+        def large() -> None:
+            assert value(held, "SELECT LENGTH(%s)", text) == len(text)
+            over.append("large")
+
+        def quick() -> None:
+            assert value(free, "SELECT 1") == 1
+            over.append("quick")
+            proxy.flow()
+
+        proxy.blackhole()
+        share(large, quick)
+        assert over == ["quick", "large"]
+
+
+@either_link
+@pytest.mark.parametrize("way", ["reading", "writing"])
+def test_the_links_own_timeouts(way: str, *, tls: bool, tls_server: MySQL) -> None:
+    """read_timeout and write_timeout hold, with PyMySQL's own errors."""
+    address = (tls_server.host, tls_server.port)
+    with Proxy(address) as proxy, ExitStack() as stack:
+        limits = {"read_timeout": 1} if way == "reading" else {"write_timeout": 1}
+        held = _open(stack, tls_server, tls=tls, **limits, **proxy.address)
+        free = _open(stack, tls_server, tls=tls)
+        errors: list[Any] = []
+
+        def late() -> None:
+            with pytest.raises(pymysql.err.OperationalError) as caught:
+                value(held, "SELECT LENGTH(%s)", "x" * (15_000_000 if way == "writing" else 1))
+            errors.append(caught.value.args)
+
+        def quick() -> None:
+            assert value(free, "SELECT SLEEP(0.2)") == 0
+
+        proxy.blackhole()
+        started = time.monotonic()
+        share(late, quick)
+        assert 0.9 < time.monotonic() - started < 5
+        proxy.flow()
+        ((code, text),) = errors
+        assert code == (2013 if way == "reading" else 2006)
+        assert "timed out" in text
+        assert not held.open
+
+
+def test_a_socket_that_is_closed() -> None:
+    """Who reads from a socket that was closed gets the error, instead of waiting for ever."""
+    near, far = socket.socketpair()
+    reader = near.makefile("rb")
+    make_patient(reader)
+    near.detach()
+    errors: list[OSError] = []
+
+    def read() -> None:
+        with pytest.raises(OSError, match="descriptor") as caught:
+            reader.read(1)
+        errors.append(caught.value)
+
+    share(read)
+    assert [error.errno for error in errors] == [errno.EBADF]
+    far.close()
+
+
+def test_each_call_has_its_own_context(mysql: MySQL) -> None:
+    """Context variables of one call are not seen by the others."""
+    variable: ContextVar[int] = ContextVar("variable")
+    seen: list[int] = []
+    with ExitStack() as stack:
+        connections = [_open(stack, mysql, tls=False) for _ in range(3)]
+
+        def call(number: int) -> Callable[[], None]:
+            def run() -> None:
+                variable.set(number)
+                value(connections[number], "SELECT SLEEP(%s)", 0.1 * (3 - number))
+                seen.append(variable.get())
+
+            return run
+
+        share(*(call(number) for number in range(3)))
+        assert seen == [2, 1, 0]
+        assert variable.get(None) is None
