@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from .sharing import POSSIBLE, Hub
-from .trips import Trip, is_cancelled, travel
+from .trips import Trip, travel
 
 
 class Departures:
@@ -41,7 +41,7 @@ class Departures:
             meanwhile that another one could want
         """
         # The only one under way need not wait for others to join.
-        alone = not (shared and POSSIBLE and self._under_way) or asyncio._get_running_loop() is None or is_cancelled()
+        alone = not (shared and POSSIBLE and self._under_way) or asyncio._get_running_loop() is None
         self._under_way += 1
         try:
             await (travel(trip, self._limiter) if alone else self._join(trip))
@@ -57,7 +57,8 @@ class Departures:
         await ride.back
 
     def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
-        rides = [ride for ride in self._ready if not ride.back.done()]  # the others' tasks were cancelled
+        # What cancels a task that was about to wait for its trip, cancels its future before this.
+        rides = [ride for ride in self._ready if not ride.back.done()]
         self._ready.clear()
         if rides:
             task = loop.create_task(self._carry(rides, loop))

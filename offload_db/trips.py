@@ -273,10 +273,10 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     token: Any = _Token(limiter)
     sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
     # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
-    await (sending if asyncio._get_running_loop() is None or is_cancelled() else _without_pause(sending))
+    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
 
 
-def is_cancelled() -> bool:
+def _is_cancelled() -> bool:
     """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
     task = asyncio.current_task()
     return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf

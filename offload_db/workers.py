@@ -6,11 +6,13 @@ blocks the event loop. Knows neither connections nor statements.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -68,6 +70,7 @@ class Workers:
         self._on_loop_call = on_loop_call
         # One for each event loop. anyio keeps these variables by name, and longer than the pool may live.
         self._departures: RunVar[Departures] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        self._last: tuple[Callable[[], object], Departures] | None = None
         self._warned: set[tuple[str, int]] = set()
 
     def run(
@@ -147,12 +150,18 @@ class Workers:
         raise Expired
 
     def _here(self) -> Departures:
+        # There is mostly one loop, and anyio takes a while to find out which one runs.
+        loop, last = asyncio._get_running_loop(), self._last
+        if loop is not None and last is not None and last[0]() is loop:
+            return last[1]
         try:
-            return self._departures.get()
+            departures = self._departures.get()
         except LookupError:
             departures = Departures(self._limit)
             self._departures.set(departures)
-            return departures
+        if loop is not None:
+            self._last = (weakref.ref(loop), departures)
+        return departures
 
     def _report(self, name: str, site: SourceLine) -> None:
         for observer in on_loop_observers:
