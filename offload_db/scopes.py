@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from typing import Any, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from .bridge import flow
 
@@ -86,9 +86,21 @@ class Wanted(Protocol):
         """The call that it belongs to now, None if it belongs to nobody."""
 
 
-_scope: ContextVar[Scope | None] = ContextVar("offload_db_scope", default=None)
-_lane: ContextVar[str | None] = ContextVar("offload_db_lane", default=None)
-_deadline: ContextVar[Deadline | None] = ContextVar("offload_db_deadline", default=None)
+class _Setting(NamedTuple):
+    """What holds in a part of a bridged call."""
+
+    scope: Scope
+    lane: str | None
+    deadline: Deadline | None
+
+
+# One variable for all of it: each takes its time to be set and reset, with every request.
+_setting: ContextVar[_Setting | None] = ContextVar("offload_db_setting", default=None)
+
+
+def _current() -> _Setting | None:
+    setting = _setting.get()
+    return None if setting is None or setting.scope.ended else setting
 
 
 def current_scope() -> Scope | None:
@@ -96,8 +108,8 @@ def current_scope() -> Scope | None:
 
     A task started by a bridged call inherits its scope, but not its bridge.
     """
-    scope = _scope.get()
-    return None if scope is None or scope.ended else scope
+    setting = _current()
+    return None if setting is None else setting.scope
 
 
 def waits_on_itself(scope: Scope, wanted: Wanted) -> bool:
@@ -132,12 +144,14 @@ def continued(function: Callable[[], T]) -> Callable[[], T]:
 
 def current_lane() -> str | None:
     """Return the lane that the bridged call asked for."""
-    return None if current_scope() is None else _lane.get()
+    setting = _current()
+    return None if setting is None else setting.lane
 
 
 def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
-    return None if current_scope() is None else _deadline.get()
+    setting = _current()
+    return None if setting is None else setting.deadline
 
 
 def pause_call() -> None:
@@ -163,33 +177,31 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
     :param timeout: seconds that all its database calls may take together
     """
 
-    __slots__ = ("_lane", "_scope", "_timeout", "_tokens")
+    __slots__ = ("_lane", "_own", "_timeout", "_token")
 
     def __init__(self, lane: str | None = None, timeout: float | None = None) -> None:
         self._lane = lane
         self._timeout = timeout
-        self._scope: Scope | None = None
-        self._tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
+        self._own: Scope | None = None
+        self._token: Token[_Setting | None] | None = None
 
     def __enter__(self) -> None:
-        outer = current_scope() is None
-        if outer:
-            self._scope = Scope()
-            self._set(_scope, self._scope)
-        if outer or (self._lane is not None and _lane.get() is None):
-            self._set(_lane, self._lane)
+        held = _current()
         deadline = None if self._timeout is None else Deadline(self._timeout)
-        held = None if outer else _deadline.get()
-        if outer or (deadline is not None and (held is None or deadline.expires < held.expires)):
-            self._set(_deadline, deadline)
+        if held is None:
+            self._own = Scope()
+            self._token = _setting.set(_Setting(self._own, self._lane, deadline))
+            return
+        lane = self._lane if held.lane is None else held.lane
+        if deadline is None or (held.deadline is not None and held.deadline.expires <= deadline.expires):
+            deadline = held.deadline
+        if lane is not held.lane or deadline is not held.deadline:
+            self._token = _setting.set(_Setting(held.scope, lane, deadline))
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._scope is not None:
-            self._scope.end()
-        # A coroutine that is thrown away unfinished is closed in another context than it was started in.
-        with suppress(ValueError):
-            for variable, token in reversed(self._tokens):
-                variable.reset(token)
-
-    def _set(self, variable: ContextVar[Any], value: object) -> None:
-        self._tokens.append((variable, variable.set(value)))
+        if self._own is not None:
+            self._own.end()
+        if self._token is not None:
+            # A coroutine that is thrown away unfinished is closed in another context than it was started in.
+            with suppress(ValueError):
+                _setting.reset(self._token)
