@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 import anyio
@@ -66,8 +67,7 @@ class Departures:
             task.add_done_callback(self._carrying.discard)
 
     async def _carry(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        shared = _SharedTrip(rides, loop)
-        trip: Trip[None] = Trip(shared.run) if len(rides) > 1 else rides[0].trip
+        trip: Trip[Any] = Trip(_SharedTrip(rides, loop).run) if len(rides) > 1 else rides[0].begin()
         try:
             await travel(trip, self._limiter)
         except asyncio.CancelledError:  # all tasks of the loop are being cancelled
@@ -85,12 +85,18 @@ class Departures:
 class _Ride:
     """One trip that may share a thread, and the future that its task waits for."""
 
-    __slots__ = ("back", "context", "trip")
+    __slots__ = ("_trip", "back", "context")
 
     def __init__(self, trip: Trip[Any], back: asyncio.Future[None]) -> None:
-        self.trip = trip
+        self._trip: Trip[Any] | None = trip
         self.back = back
-        self.context: Context = copy_context()
+        self.context: Context | None = copy_context()
+
+    def begin(self) -> Trip[Any]:
+        """Give the trip away: what it brings back shall not stay in memory for as long as another one takes."""
+        trip, self._trip, self.context = self._trip, None, None
+        assert trip is not None
+        return trip
 
 
 class _SharedTrip:
@@ -105,14 +111,11 @@ class _SharedTrip:
 
     def run(self) -> None:
         """Make the trips, on the thread."""
-        Hub().run([(self._one(ride), ride.context) for ride in self._rides], self._report)
+        Hub().run(((ride.context, partial(self._make, ride)) for ride in self._rides), self._report)
 
-    def _one(self, ride: _Ride) -> Any:
-        def run() -> None:
-            ride.trip.run()
-            self._returned.append(ride)
-
-        return run
+    def _make(self, ride: _Ride) -> None:
+        ride.begin().run()
+        self._returned.append(ride)
 
     def _report(self) -> None:
         """Wake the tasks whose trips are over while others still wait; the last ones come back with the thread."""

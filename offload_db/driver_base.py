@@ -106,6 +106,9 @@ class Driver:
     def leave(self, cursor: Any) -> None:
         """Note that nobody will read the cursor's rows, without I/O."""
 
+    def forget(self, raw: Any) -> None:
+        """Let go of the rows that the connection was the last to read, as it comes to rest."""
+
     def skip_rest(self, raw: Any) -> None:
         """Read what a cursor has left that was closed or dropped; waits for the server."""
 

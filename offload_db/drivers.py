@@ -13,6 +13,7 @@ import copy
 import inspect
 import select
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ __all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "driver_
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
 _WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__})
+
+# What a program may have put something of its own around, for its logs.
+_SENDING: dict[type, tuple[str, ...]] = {
+    pymysql.connections.Connection: ("query", "commit", "rollback", "_execute_command", "_read_query_result"),
+    pymysql.cursors.Cursor: ("execute", "executemany", "_query"),
+    pymysql.cursors.SSCursor: ("_query", "fetchone", "fetchall"),
+}
 
 # Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
 _DRAIN_ROWS = 256
@@ -91,8 +99,9 @@ class PyMySQLDriver(Driver):
 
     def shares(self, raw: Any) -> bool:
         # What belongs to the user, such as a converter, may keep the thread or hold locks.
-        own = type(raw) is fast.FastConnection
-        return own and {**raw.encoders, **raw.decoders} == converters.conversions
+        if type(raw) is not fast.FastConnection or {**raw.encoders, **raw.decoders} != converters.conversions:
+            return False
+        return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__
@@ -147,6 +156,9 @@ class PyMySQLDriver(Driver):
         # Nothing but a mark: this may come from a finaliser while a worker uses the connection.
         if self.unfinished(cursor):
             cursor._result.left = True
+
+    def forget(self, raw: Any) -> None:
+        raw._result = None  # or it would hold them until its next statement
 
     def skip_rest(self, raw: Any) -> None:
         result = raw._result
@@ -391,6 +403,12 @@ def _reads_its_own_way(kind: type) -> bool:
         return True
     own = [cls for cls in kind.__mro__ if cls.__module__ not in (pymysql.cursors.__name__, "builtins")]
     return any(inspect.isfunction(value) for cls in own for value in vars(cls).values())
+
+
+def _is_pymysqls(owner: type, name: str) -> bool:
+    """Tell whether a method is the one that PyMySQL's file defines."""
+    code = getattr(getattr(owner, name), "__code__", None)
+    return code is not None and code.co_filename == sys.modules[owner.__module__].__file__
 
 
 def _code(error: BaseException) -> int | None:

@@ -314,6 +314,7 @@ class Keeper:
                 self._lanes.release(slot)
 
     def _rest(self, link: Link) -> None:
+        link.driver.forget(link.raw)
         link.rested = time.monotonic()
         self._idle.append(link)
         if self._closed:

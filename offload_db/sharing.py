@@ -46,7 +46,7 @@ class Hub:
         self._poll = select.poll()
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
-    def run(self, calls: Iterable[tuple[Callable[[], None], Context]], progress: Callable[[], None]) -> None:
+    def run(self, calls: Iterable[tuple[Context | None, Callable[[], None]]], progress: Callable[[], None]) -> None:
         """Run the calls to their end.
 
         :param calls: functions that raise nothing, each with the context that it runs in
@@ -54,7 +54,7 @@ class Hub:
         """
         _here.hub = self
         try:
-            for call, context in calls:
+            for context, call in calls:
                 strand = greenlet.greenlet(call)
                 strand.gr_context = context
                 strand.switch()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import errno
+import functools
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar, copy_context
@@ -129,8 +131,10 @@ def convert(text: Any) -> Any:
     return int(text)
 
 
-@pytest.mark.parametrize("what", ["cursor", "converter", "row factory"])
-async def test_the_users_own_code_has_a_thread_of_its_own(what: str, database: dict[str, Any]) -> None:
+@pytest.mark.parametrize("what", ["cursor", "converter", "row factory", "patched"])
+async def test_the_users_own_code_has_a_thread_of_its_own(
+    what: str, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the user has written may keep the thread, or hold a lock, so it shares none."""
     settings = {
         **database,
@@ -142,6 +146,15 @@ async def test_the_users_own_code_has_a_thread_of_its_own(what: str, database: d
         assert current_hub() is None
         return row["n"]
 
+    original = pymysql.connections.Connection.query
+
+    @functools.wraps(original)
+    def logged(self: Any, *args: Any, **kwargs: Any) -> Any:
+        assert current_hub() is None
+        return original(self, *args, **kwargs)
+
+    if what == "patched":
+        monkeypatch.setattr(pymysql.connections.Connection, "query", logged)
     with pool_of(5, settings) as pool:
         await warm(pool, 5)
         cursor = make if what == "row factory" else None
@@ -316,6 +329,44 @@ def test_a_loop_that_is_closed_right_after(database: dict[str, Any], caplog: pyt
     assert caplog.records == []
 
 
+async def test_what_came_back_is_not_kept(database: dict[str, Any]) -> None:
+    """The rows of one statement are freed though another one of the same thread still runs."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        over: list[int] = []
+
+        async def large() -> None:
+            over.append(len(await pool.fetch_value("SELECT REPEAT('x', 10000000)")))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pool.fetch_value, SLOW)
+            group.start_soon(pool.fetch_value, SLOW)
+            tracemalloc.start()
+            try:
+                group.start_soon(large)
+                await settled(lambda: over == [10_000_000])
+                assert tracemalloc.get_traced_memory()[0] < 5_000_000
+            finally:
+                tracemalloc.stop()
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
+def test_eager_tasks(database: dict[str, Any]) -> None:
+    """Where tasks begin at once their statements share threads all the same."""
+    with pool_of(6, database) as pool:
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+            await warm(pool, 6)
+            with watched_wire() as wire:
+                results = await asyncio.gather(*(pool.fetch_value("SELECT SLEEP(0.2)") for _ in range(6)))
+            assert results == [0] * 6
+            assert len({thread for name, thread in wire.events if name == "sendall"}) == 2
+
+        asyncio.run(main())
+
+
 # --- the hub itself
 
 Calls = list[Callable[[], None]]
@@ -323,7 +374,7 @@ Calls = list[Callable[[], None]]
 
 def share(*calls: Callable[[], None]) -> None:
     """Run calls in this thread."""
-    Hub().run([(call, copy_context()) for call in calls], lambda: None)
+    Hub().run([(copy_context(), call) for call in calls], lambda: None)
     assert current_hub() is None
 
 
