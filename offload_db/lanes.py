@@ -19,7 +19,7 @@ from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
 from .hopes import can_be_served
 from .settings import check_count, check_name, check_seconds
 from .statistics import LaneStatistics
-from .trips import TaskSignal, ThreadSignal
+from .trips import TaskSignal, ThreadSignal, task_signal
 
 # Seconds for which one connection is kept for the event loop's own thread after it was turned away.
 KEEP_SECONDS = 5.0
@@ -201,7 +201,7 @@ class Lanes:
 
     async def wait_until_idle(self) -> None:
         """Wait until nobody holds a slot."""
-        signal = TaskSignal()
+        signal = task_signal()
         with self._lock:
             self._watchers.append(signal)
         self._settle()
@@ -248,7 +248,7 @@ class Lanes:
                         f"{room.label}: {room.waiting} callers wait already, max_waiting is {room.max_waiting} "
                         f"({self._occupation(room)}); try again later, or raise the limit or max_waiting"
                     )
-                slot.signal = TaskSignal() if where is Place.BRIDGED else ThreadSignal()
+                slot.signal = task_signal() if where is Place.BRIDGED else ThreadSignal()
                 slot.state = _WAITING
                 self._number += 1
                 slot.number = -self._number if slot.on_loop else self._number

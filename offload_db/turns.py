@@ -12,7 +12,7 @@ from collections import deque
 from .bridge import Place, flow, place, suspend
 from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .scopes import Scope, current_scope, waits_on_itself
-from .trips import TaskSignal, ThreadSignal
+from .trips import TaskSignal, ThreadSignal, task_signal
 
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
@@ -71,7 +71,7 @@ class Turn:
                 if waits_on_itself(own, self):
                     raise _hopeless_error()
                 own.waits_for = self
-            waiting = _Waiting(scope, TaskSignal() if where is Place.BRIDGED else ThreadSignal())
+            waiting = _Waiting(scope, task_signal() if where is Place.BRIDGED else ThreadSignal())
             self._queue.append(waiting)
         self._settle()
         try:
