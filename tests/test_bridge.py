@@ -511,7 +511,7 @@ async def test_callers() -> None:
 async def test_signals_from_threads() -> None:
     """A signal wakes its task from any thread, also when it was set before anybody waited."""
     for early in (True, False):
-        signal = trips.TaskSignal()
+        signal = trips.task_signal()
         if early:
             assert await anyio.to_thread.run_sync(signal.set)
             await signal.wait()
@@ -526,7 +526,7 @@ def test_a_signal_of_a_closed_loop() -> None:
     """Who signals a task whose loop is closed learns that nobody is there."""
 
     async def make() -> trips.TaskSignal:
-        return trips.TaskSignal()
+        return trips.task_signal()
 
     signal = in_thread(lambda: asyncio.run(make())).result(PATIENCE)
     assert signal.set() is False
@@ -536,7 +536,7 @@ def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
     """Whoever closed a loop with a task that waits learns from its signal that nobody is there."""
 
     async def make() -> trips.TaskSignal:
-        return trips.TaskSignal()
+        return trips.task_signal()
 
     loop = asyncio.new_event_loop()
     signal = loop.run_until_complete(make())
