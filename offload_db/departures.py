@@ -17,21 +17,28 @@ import anyio
 from .sharing import POSSIBLE, Hub
 from .trips import Trip, travel
 
+# Trips in one round of the loop for which threads of their own cost no more than a shared one.
+FEW = 2
+# How much one round says of what the next will be like.
+_WEIGHT = 0.1
+
 
 class Departures:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
-    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may. To wake a thread,
-    and a loop by a thread, costs more than a small query: ten at once take half as long in one thread as in ten.
+    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may: to wake a thread, and
+    a loop by a thread, costs more than a small query. The first :data:`FEW` of a round have threads of their own,
+    unless rounds have mostly seen more of late.
 
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_carrying", "_limiter", "_ready", "_under_way")
+    __slots__ = ("_begun", "_carrying", "_company", "_limiter", "_ready")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
-        self._under_way = 0
+        self._begun = 0
+        self._company = 0.0
         self._ready: list[_Ride] = []
         self._carrying: set[asyncio.Task[None]] = set()
 
@@ -41,23 +48,21 @@ class Departures:
         :param shared: whether it may share the thread: it waits by :mod:`offload_db.sharing` alone, and holds no lock
             meanwhile that another one could want
         """
-        # The only one under way need not wait for others to join.
-        alone = not (shared and POSSIBLE and self._under_way) or asyncio._get_running_loop() is None
-        self._under_way += 1
-        try:
-            await (travel(trip, self._limiter) if alone else self._join(trip))
-        finally:
-            self._under_way -= 1
-
-    async def _join(self, trip: Trip[Any]) -> None:
-        loop = asyncio.get_running_loop()
-        ride = _Ride(trip, loop.create_future())
-        self._ready.append(ride)
-        if len(self._ready) == 1:
-            loop.call_soon(self._depart, loop)
-        await ride.back
+        loop = asyncio._get_running_loop() if shared and POSSIBLE else None
+        if loop is not None:
+            self._begun += 1
+            if self._begun == 1:
+                loop.call_soon(self._depart, loop)
+            if self._begun > FEW or self._company > FEW:
+                ride = _Ride(trip, loop.create_future())
+                self._ready.append(ride)
+                await ride.back
+                return
+        await travel(trip, self._limiter)
 
     def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._company += (self._begun - self._company) * _WEIGHT
+        self._begun = 0
         # What cancels a task that was about to wait for its trip, cancels its future before this.
         rides = [ride for ride in self._ready if not ride.back.done()]
         self._ready.clear()

@@ -24,6 +24,10 @@ POSSIBLE = hasattr(select, "poll")
 # Bytes that any socket takes at once while nothing else is under way on it.
 _TAKEN_AT_ONCE = 8192
 
+# Strands that are kept for a thread's next calls. To make one costs as much as all that it has to do for a small query:
+# Python maps memory for its frames, and unmaps it at its end.
+_KEPT = 32
+
 _here = threading.local()
 
 
@@ -39,10 +43,14 @@ class Hub:
     one of the calls holds while it waits must not be wanted by another one.
     """
 
-    __slots__ = ("_greenlet", "_poll", "_waiting")
+    __slots__ = ("_greenlet", "_idle", "_poll", "_waiting")
 
     def __init__(self) -> None:
         self._greenlet = greenlet.getcurrent()
+        try:
+            self._idle: list[Any] = _here.idle
+        except AttributeError:
+            self._idle = _here.idle = []
         self._poll = select.poll()
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
@@ -55,14 +63,22 @@ class Hub:
         _here.hub = self
         try:
             for context, call in calls:
-                strand = greenlet.greenlet(call)
+                strand = self._idle.pop() if self._idle else _new_strand()
                 strand.gr_context = context
-                strand.switch()
+                strand.switch(self, call)
             while self._waiting:
                 progress()
                 self._resume()
         finally:
             _here.hub = None
+
+    def keeps(self, strand: Any) -> bool:
+        """Keep a strand that has made its call for another one; False if there are enough."""
+        if len(self._idle) >= _KEPT:
+            return False
+        strand.gr_context = None
+        self._idle.append(strand)
+        return True
 
     def wait(self, sock: socket.socket, events: int, seconds: float | None) -> None:
         """Let other calls go on until the socket is ready.
@@ -95,6 +111,25 @@ class Hub:
         self._poll.unregister(descriptor)
         strand, _ = self._waiting.pop(descriptor)
         strand.switch(ready)
+
+
+def _new_strand() -> Any:
+    strand = greenlet.greenlet(_run_calls)
+    strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
+    return strand
+
+
+def _run_calls() -> None:
+    """Make one call after the other; who waits for the next is ended with the thread.
+
+    Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
+    """
+    kept = True
+    while kept:
+        hub, call = greenlet.getcurrent().parent.switch()
+        call()
+        kept = hub.keeps(greenlet.getcurrent())
+        del hub, call
 
 
 class PatientIO(socket.SocketIO):

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import errno
 import functools
+import gc
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anyio
+import greenlet
 import pymysql
 import pytest
 from cryptography import x509
@@ -25,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, offload
 from offload_db.fast import FastConnection
 from offload_db.sharing import Hub, current_hub, make_patient
 from tests.conftest import MySQL
@@ -36,6 +38,13 @@ from tests.support import pool_of, settled, together, until, value, watched_wire
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 SLOW = "SELECT SLEEP(30)"
+FEW = departures.FEW
+
+
+@pytest.fixture(autouse=True)
+def all_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every trip share its thread, and not only those beyond the first few."""
+    monkeypatch.setattr(departures, "FEW", 0)
 
 
 @pytest.fixture
@@ -54,8 +63,8 @@ async def warm(pool: OffloadPool, number: int) -> None:
 # --- who shares a thread
 
 
-async def test_one_thread_for_all_but_the_first(*, shares: bool, database: dict[str, Any]) -> None:
-    """Statements that tasks send in one round go through one thread; the first of them does not wait for others."""
+async def test_one_thread_for_all(*, shares: bool, database: dict[str, Any]) -> None:
+    """Statements that tasks send in one round go through one thread, and run at the same time."""
     with pool_of(10, database) as pool:
         await warm(pool, 10)
         before = pool.statistics()
@@ -71,7 +80,7 @@ async def test_one_thread_for_all_but_the_first(*, shares: bool, database: dict[
         assert len(set(ids)) == 10
         assert time.monotonic() - started < 1.5  # not one after the other
         threads = {thread for name, thread in wire.events if name == "sendall"}
-        assert len(threads) == (2 if shares else 10)
+        assert len(threads) == (1 if shares else 10)
         after = pool.statistics()
         assert (after.hops - before.hops, after.statements - before.statements) == (10, 10)
 
@@ -83,7 +92,7 @@ async def test_awaitable_calls(surface: str, *, shares: bool, database: dict[str
         await warm(pool, 6)
         with watched_wire() as wire:
             await together(*[lambda: getattr(pool, surface)("SELECT SLEEP(0.2)")] * 6)
-        assert len({thread for name, thread in wire.events if name == "sendall"}) == (2 if shares else 6)
+        assert len({thread for name, thread in wire.events if name == "sendall"}) == (1 if shares else 6)
 
 
 @pytest.mark.parametrize("ending", ["commit", "close"])
@@ -109,8 +118,31 @@ async def test_ends_of_transactions(ending: str, *, shares: bool, database: dict
             assert await together(*[handler] * 6) == [None] * 6
         assert len([name for name, _ in wire.events if name == "sendall"]) == 6
         if shares:
-            assert len({thread for name, thread in wire.events if name == "sendall"}) <= 2
+            assert len({thread for name, thread in wire.events if name == "sendall"}) == 1
         assert pool.statistics().discards == {}
+
+
+async def test_few_have_threads_of_their_own(
+    *, shares: bool, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a round's trips the first two go alone, until rounds have had more than that for a while."""
+    monkeypatch.setattr(departures, "FEW", FEW)
+    with pool_of(6, database) as pool:
+        await warm(pool, 6)
+
+        async def threads(number: int) -> int:
+            with watched_wire() as wire:
+                await together(*[lambda: pool.fetch_value("SELECT SLEEP(0.05)")] * number)
+            return len({thread for name, thread in wire.events if name == "sendall"})
+
+        assert await threads(2) == 2
+        assert await threads(6) == (3 if shares else 6)
+        for _ in range(10):
+            await threads(6)
+        assert await threads(6) == (1 if shares else 6)
+        for _ in range(20):
+            await threads(1)
+        assert await threads(6) == (3 if shares else 6)
 
 
 class Serial(Cursor):
@@ -273,27 +305,18 @@ async def test_large_ones_in_both_directions(database: dict[str, Any], mysql: My
         await checked(pool, mysql, database["database"])
 
 
-@pytest.mark.parametrize("turns", [1, 2], ids=["in the first", "in a shared one"])
-async def test_no_thread_to_be_had(turns: int, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_to_be_had(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no thread can be started each task gets the error, and the pool stays whole."""
     with pool_of(4, database) as pool:
         await warm(pool, 4)
 
         async def fail(*args: Any, **kwargs: Any) -> None:
-            nonlocal turns
-            turns -= 1
-            if turns < 1:
-                raise RuntimeError("can't start new thread")
-            await run_sync(*args, **kwargs)
+            raise RuntimeError("can't start new thread")
 
-        run_sync = anyio.to_thread.run_sync
         with monkeypatch.context() as patch:
             patch.setattr(anyio.to_thread, "run_sync", fail)
             results = await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
-        assert [str(result) for result in results if result != 1] in (
-            ["can't start new thread"] * 4,
-            ["can't start new thread"] * 3,
-        )
+        assert [str(result) for result in results] == ["can't start new thread"] * 4
         assert await pool.fetch_value("SELECT 1") == 1
         assert pool.statistics().in_use == 0
 
@@ -362,7 +385,7 @@ def test_eager_tasks(database: dict[str, Any]) -> None:
             with watched_wire() as wire:
                 results = await asyncio.gather(*(pool.fetch_value("SELECT SLEEP(0.2)") for _ in range(6)))
             assert results == [0] * 6
-            assert len({thread for name, thread in wire.events if name == "sendall"}) == 2
+            assert len({thread for name, thread in wire.events if name == "sendall"}) == 1
 
         asyncio.run(main())
 
@@ -509,6 +532,31 @@ def test_a_socket_that_is_closed() -> None:
     share(read)
     assert [error.errno for error in errors] == [errno.EBADF]
     far.close()
+
+
+def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
+    """Whatever a thread has shared out, nothing of it is left when it has ended."""
+
+    def strands() -> int:
+        gc.collect()
+        return sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects())
+
+    before = strands()
+    most: list[int] = []
+    with ExitStack() as stack:
+        connections = [_open(stack, mysql, tls=False) for _ in range(5)]
+
+        def run() -> None:
+            for _ in range(5):
+                share(*(functools.partial(value, connection, "SELECT 1") for connection in connections))
+                most.append(strands())
+
+        for _ in range(3):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+    assert max(most) <= before + 6  # each thread has one greenlet of its own
+    assert strands() <= before
 
 
 def test_each_call_has_its_own_context(mysql: MySQL) -> None:
