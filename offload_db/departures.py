@@ -17,8 +17,8 @@ import anyio
 from .sharing import POSSIBLE, Hub
 from .trips import Trip, travel
 
-# Trips in one round of the loop for which threads of their own cost no more than a shared one.
-FEW = 2
+# Trips in a round of the loop, on the average of late, above which the first one waits for others to join it.
+CROWD = 1.5
 # How much one round says of what the next will be like.
 _WEIGHT = 0.1
 
@@ -27,8 +27,8 @@ class Departures:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
     Trips that tasks of asyncio begin in the same round of the loop share a thread where they may: to wake a thread, and
-    a loop by a thread, costs more than a small query. The first :data:`FEW` of a round have threads of their own,
-    unless rounds have mostly seen more of late.
+    a loop by a thread, costs more than a small query. The first of a round has a thread of its own, unless rounds
+    have seen more than :data:`CROWD` on the average.
 
     :param threads: the most threads at once
     """
@@ -53,7 +53,7 @@ class Departures:
             self._begun += 1
             if self._begun == 1:
                 loop.call_soon(self._depart, loop)
-            if self._begun > FEW or self._company > FEW:
+            if self._begun > 1 or self._company > CROWD:
                 ride = _Ride(trip, loop.create_future())
                 self._ready.append(ride)
                 await ride.back

@@ -38,13 +38,13 @@ from tests.support import pool_of, settled, together, until, value, watched_wire
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 SLOW = "SELECT SLEEP(30)"
-FEW = departures.FEW
+CROWD = departures.CROWD
 
 
 @pytest.fixture(autouse=True)
 def all_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every trip share its thread, and not only those beyond the first few."""
-    monkeypatch.setattr(departures, "FEW", 0)
+    """Let every trip share its thread, the first of a round as well."""
+    monkeypatch.setattr(departures, "CROWD", -1)
 
 
 @pytest.fixture
@@ -122,11 +122,11 @@ async def test_ends_of_transactions(ending: str, *, shares: bool, database: dict
         assert pool.statistics().discards == {}
 
 
-async def test_few_have_threads_of_their_own(
+async def test_the_first_has_a_thread_of_its_own(
     *, shares: bool, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a round's trips the first two go alone, until rounds have had more than that for a while."""
-    monkeypatch.setattr(departures, "FEW", FEW)
+    """Of a round's trips the first goes alone, until rounds have had more than that for a while."""
+    monkeypatch.setattr(departures, "CROWD", CROWD)
     with pool_of(6, database) as pool:
         await warm(pool, 6)
 
@@ -136,13 +136,13 @@ async def test_few_have_threads_of_their_own(
             return len({thread for name, thread in wire.events if name == "sendall"})
 
         assert await threads(2) == 2
-        assert await threads(6) == (3 if shares else 6)
+        assert await threads(6) == (2 if shares else 6)
         for _ in range(10):
             await threads(6)
         assert await threads(6) == (1 if shares else 6)
         for _ in range(20):
             await threads(1)
-        assert await threads(6) == (3 if shares else 6)
+        assert await threads(6) == (2 if shares else 6)
 
 
 class Serial(Cursor):
