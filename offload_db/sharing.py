@@ -98,14 +98,14 @@ class Hub:
         """Wait until one of the calls can go on, and let all go on that can."""
         ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
         patience = None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 1
-        ready = self._poll.poll(patience)
-        if not ready:
-            now = time.monotonic()
-            for descriptor, (_, end) in list(self._waiting.items()):
-                if end is not None and end <= now:
-                    self._switch_to(descriptor, ready=False)
-        for descriptor, _ in ready:
+        ready = [descriptor for descriptor, _ in self._poll.poll(patience)]
+        late: list[int] = []
+        if ends is not None and ends <= (now := time.monotonic()):
+            late = [number for number, (_, end) in self._waiting.items() if end is not None and end <= now]
+        for descriptor in ready:
             self._switch_to(descriptor, ready=True)
+        for descriptor in set(late).difference(ready):
+            self._switch_to(descriptor, ready=False)
 
     def _switch_to(self, descriptor: int, *, ready: bool) -> None:
         self._poll.unregister(descriptor)

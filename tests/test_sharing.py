@@ -7,6 +7,7 @@ import datetime as dt
 import errno
 import functools
 import gc
+import select
 import socket
 import threading
 import time
@@ -532,6 +533,34 @@ def test_a_socket_that_is_closed() -> None:
     share(read)
     assert [error.errno for error in errors] == [errno.EBADF]
     far.close()
+
+
+def test_a_late_one_beside_one_that_always_gets_something(mysql: MySQL) -> None:
+    """A timeout comes when it is due, though another call of the thread is never kept waiting."""
+    with ExitStack() as stack:
+        late = _open(stack, mysql, tls=False, read_timeout=1)
+        near, far = socket.socketpair()
+        far.send(b"there is always something to read")
+        over: list[float] = []
+        started = time.monotonic()
+
+        def wait() -> None:
+            with pytest.raises(pymysql.err.OperationalError, match="timed out"):
+                value(late, SLOW)
+            over.append(time.monotonic() - started)
+
+        def read() -> None:
+            hub = current_hub()
+            assert hub is not None
+            while not over and time.monotonic() - started < 10:
+                hub.wait(near, select.POLLIN, None)
+
+        session = late.thread_id()
+        share(wait, read)
+        mysql.kill_connection(session)
+        near.close()
+        far.close()
+        assert 0.9 < over[0] < 5
 
 
 def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
