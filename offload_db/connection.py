@@ -231,8 +231,8 @@ class OffloadConnection:
         # Only a query is worth killing; a commit that is under way had better come to its end.
         query = name == "query"
         text = args[0] if query and args else None
-        shared = name in _ENDS and not link.driver.unread(link.raw)
-        return link.call(name, partial(_method, link, name, args, kwargs), killable=query, shared=shared, text=text)
+        call = partial(_method, link, name, args, kwargs)
+        return link.call(name, call, killable=query, shared=name in _ENDS, text=text)
 
 
 def _last_turn(turn: Turn) -> BaseException | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
 
 # Calls that are counted as statements.
 _STATEMENTS = frozenset({"callproc", "execute", "executemany"})
+# Arguments that are read without running any code of the user's, which a generator of rows does.
+_PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
 
 
 class OffloadCursor:
@@ -245,11 +247,12 @@ class OffloadCursor:
         statement = name in _STATEMENTS
         if statement:
             self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
-        return self._call(name, partial(_after_rest, link, method), statement=statement)
+        plain = all(type(value) in _PLAIN for value in (*args, *kwargs.values()))
+        return self._call(name, partial(_after_rest, link, method), statement=statement, plain=plain)
 
-    def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False) -> Any:
+    def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True) -> Any:
         ahead, link = self._ahead, self._alive()
-        shared = link.driver.cursor_shares(type(self._raw))
+        shared = plain and link.driver.cursor_shares(type(self._raw))
         return link.call(name, partial(ahead.hold, function), statement=statement, shared=shared, text=ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from .sharing import POSSIBLE, Hub
-from .trips import Trip, travel
+from .trips import Trip, is_cancelled, travel
 
 # Trips in a round of the loop, on the average of late, above which the first one waits for others to join it.
 CROWD = 1.5
@@ -49,10 +49,11 @@ class Departures:
             meanwhile that another one could want
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
-        if loop is not None:
+        # In a cancelled scope the cancellation is on its way, and may come later than the departure.
+        if loop is not None and not is_cancelled():
             self._begun += 1
             if self._begun == 1:
-                loop.call_soon(self._depart, loop)
+                loop.call_soon(self._depart, loop, context=Context())  # not to keep this task's
             if self._begun > 1 or self._company > CROWD:
                 ride = _Ride(trip, loop.create_future())
                 self._ready.append(ride)
@@ -63,7 +64,7 @@ class Departures:
     def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
         self._company += (self._begun - self._company) * _WEIGHT
         self._begun = 0
-        # What cancels a task that was about to wait for its trip, cancels its future before this.
+        # A task that was cancelled meanwhile makes no trip.
         rides = [ride for ride in self._ready if not ride.back.done()]
         self._ready.clear()
         if rides:
@@ -72,7 +73,7 @@ class Departures:
             task.add_done_callback(self._carrying.discard)
 
     async def _carry(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        trip: Trip[Any] = Trip(_SharedTrip(rides, loop).run) if len(rides) > 1 else rides[0].begin()
+        trip: Trip[Any] = Trip(_SharedTrip(rides, loop).run if len(rides) > 1 else rides[0].make_alone)
         try:
             await travel(trip, self._limiter)
         except asyncio.CancelledError:  # all tasks of the loop are being cancelled
@@ -96,6 +97,12 @@ class _Ride:
         self._trip: Trip[Any] | None = trip
         self.back = back
         self.context: Context | None = copy_context()
+
+    def make_alone(self) -> None:
+        """Make the trip, on a thread, in the context of its task."""
+        context = self.context
+        assert context is not None
+        context.run(self.begin().run)
 
     def begin(self) -> Trip[Any]:
         """Give the trip away: what it brings back shall not stay in memory for as long as another one takes."""

@@ -68,6 +68,10 @@ class Driver:
         """Tell whether calls on the connection may share a thread with others; see ``sharing.py``."""
         return False
 
+    def converts_as_usual(self, raw: Any) -> bool:
+        """Tell whether values are converted by the driver's own functions alone, now."""
+        return False
+
     def cursor_shares(self, kind: type) -> bool:
         """Tell whether those of this class of cursors may, where their connection's may."""
         return False

@@ -49,6 +49,9 @@ _SENDING: dict[type, tuple[str, ...]] = {
     pymysql.cursors.SSCursor: ("_query", "fetchone", "fetchall"),
 }
 
+# PyMySQL's own converters; the dictionary that it gives to connections may have been changed.
+_ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
+
 # Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
 _DRAIN_ROWS = 256
 _DRAIN_SECONDS = 0.02
@@ -98,10 +101,13 @@ class PyMySQLDriver(Driver):
         return name not in self._local_cursor_methods
 
     def shares(self, raw: Any) -> bool:
-        # What belongs to the user, such as a converter, may keep the thread or hold locks.
-        if type(raw) is not fast.FastConnection or {**raw.encoders, **raw.decoders} != converters.conversions:
+        # What belongs to the user may keep the thread or hold locks; so may a file that is to be loaded.
+        if type(raw) is not fast.FastConnection or getattr(raw, "_local_infile", False):
             return False
         return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
+
+    def converts_as_usual(self, raw: Any) -> bool:
+        return bool(raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__

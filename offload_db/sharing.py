@@ -21,7 +21,7 @@ import greenlet
 # Windows has no poll().
 POSSIBLE = hasattr(select, "poll")
 
-# Bytes that any socket takes at once while nothing else is under way on it.
+# Bytes that a socket takes at once if it takes any.
 _TAKEN_AT_ONCE = 8192
 
 # Strands that are kept for a thread's next calls. To make one costs as much as all that it has to do for a small query:
@@ -66,6 +66,7 @@ class Hub:
                 strand = self._idle.pop() if self._idle else _new_strand()
                 strand.gr_context = context
                 strand.switch(self, call)
+                del context, call, strand  # not to keep them for as long as the others take
             while self._waiting:
                 progress()
                 self._resume()
@@ -158,13 +159,20 @@ def make_patient(reader: Any) -> None:
 
 def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:
     """Send all of *data*, as :meth:`socket.socket.sendall` does, without keeping the thread."""
-    if len(data) <= _TAKEN_AT_ONCE:
+    if len(data) <= _TAKEN_AT_ONCE and _takes(sock):
         sock.sendall(data)
         return
     patience = sock.gettimeout()
     left = memoryview(data)
     while left:
         left = left[_patiently(hub, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
+
+
+def _takes(sock: socket.socket) -> bool:
+    """Tell whether nothing that was sent before is in the way."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _patiently(hub: Hub, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:

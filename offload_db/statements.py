@@ -166,7 +166,7 @@ class Link:
                 killable=killable,
                 shield=shield,
                 timeout=timeout,
-                shared=shared and self.shares,
+                shared=shared and self._shares_now(name),
                 text=text,
             )
         finally:
@@ -226,6 +226,12 @@ class Link:
             raise self._late(name, call, reason) from error
         finally:
             del error
+
+    def _shares_now(self, name: str) -> bool:
+        """Tell whether a call may share a thread, when it is its turn."""
+        if not (self.shares and self.driver.converts_as_usual(self.raw)):
+            return False
+        return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 
     def _foresee(self, text: object) -> None:
         """Note what a statement will leave behind."""
@@ -406,7 +412,8 @@ class Link:
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self._killer.stop, call),
-            shared=self.shares,
+            # Unlocking tables takes a cursor, which may be one of the user's.
+            shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
 
     def _restore(self, call: StoppableCall) -> None:

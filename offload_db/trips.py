@@ -100,7 +100,9 @@ class TaskSignal:
     async def wait(self) -> None:
         """Wait until the signal is set."""
         if not self._over:
-            await self._waiting()
+            waiting = self._waiting()
+            if not self._over:  # a finaliser may have set it when there was nobody yet to wake
+                await waiting
 
     async def wait_for(self, seconds: float | None, shield: bool = False) -> None:
         """Wait until the signal is set, or the seconds are over.
@@ -115,7 +117,9 @@ class TaskSignal:
         elif not self._over:
             alarm = self._loop.call_later(seconds, self._wake)
             try:
-                await self._waiting()
+                waiting = self._waiting()
+                if not self._over:  # as above
+                    await waiting
             finally:
                 alarm.cancel()
 
@@ -326,10 +330,10 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     token: Any = _Token(limiter)
     sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
     # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
-    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
+    await (sending if asyncio._get_running_loop() is None or is_cancelled() else _without_pause(sending))
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
     task = asyncio.current_task()
     return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf
