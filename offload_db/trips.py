@@ -11,7 +11,7 @@ import math
 import sys
 import threading
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -92,7 +92,7 @@ class TaskSignal:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _waiting(self) -> Awaitable[None]:
+    def _waiting(self) -> asyncio.Future[None]:
         assert self._loop is not None
         self._waiter = self._loop.create_future()
         return self._waiter
@@ -152,8 +152,9 @@ class _TrioSignal(TaskSignal):
     def _wake(self) -> None:
         self._event.set()
 
-    def _waiting(self) -> Awaitable[None]:
-        return self._event.wait()
+    async def wait(self) -> None:
+        """Wait until the signal is set."""
+        await self._event.wait()
 
 
 def task_signal() -> TaskSignal:

@@ -508,6 +508,23 @@ async def test_callers() -> None:
     assert await bridged(bridge.caller) == first
 
 
+@pytest.mark.parametrize("seconds", [None, 30.0])
+async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser may set a signal while what the task is to wait for is being made; the wait ends all the same."""
+    signal = trips.task_signal()
+    begin = trips.TaskSignal._waiting
+
+    def collected(self: trips.TaskSignal) -> asyncio.Future[None]:
+        assert self.set()
+        return begin(self)
+
+    monkeypatch.setattr(trips.TaskSignal, "_waiting", collected)
+    if signal._loop is None:
+        pytest.skip("for trio's tasks it is anyio's event, whose wait has no such moment")
+    with anyio.fail_after(5):
+        await (signal.wait() if seconds is None else signal.wait_for(seconds))
+
+
 async def test_signals_from_threads() -> None:
     """A signal wakes its task from any thread, also when it was set before anybody waited."""
     for early in (True, False):

@@ -7,6 +7,7 @@ import datetime as dt
 import errno
 import functools
 import gc
+import os
 import select
 import socket
 import threading
@@ -16,9 +17,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar, copy_context
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pymysql
 import pytest
 from cryptography import x509
@@ -195,7 +199,141 @@ async def test_the_users_own_code_has_a_thread_of_its_own(
         assert [row[0] if isinstance(row, tuple) else row for row in rows] == [7] * 5
 
 
+async def test_a_generator_of_rows(database: dict[str, Any], mysql: MySQL) -> None:
+    """Rows that a generator of the user's makes are made in a thread of their own, where it may wait as it likes."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        await pool.execute("CREATE TABLE t (a INT)")
+        lock = threading.Lock()
+
+        def rows() -> Iterator[tuple[int]]:
+            assert current_hub() is None
+            with lock:
+                yield (1,)
+                yield (2,)
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.executemany("UPDATE t SET a = %s + SLEEP(0.01)", rows())
+
+        assert await together(handler, handler, handler) == [None] * 3
+        await checked(pool, mysql, database["database"])
+
+
+async def test_unlocking_tables_with_the_users_cursor(database: dict[str, Any], mysql: MySQL) -> None:
+    """Giving back a connection that holds locks, which takes a cursor of the user's class, has a thread of its own."""
+    with pool_of(4, {**database, "cursorclass": Serial}) as pool:
+        await warm(pool, 4)
+        for number in range(4):
+            await pool.execute(f"CREATE TABLE t{number} (a INT)")
+        present, ready = [0], anyio.Event()
+
+        @offload
+        async def handler(number: int) -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute(f"LOCK TABLES t{number} WRITE")
+                present[0] += 1
+                if present[0] == 4:
+                    ready.set()
+                await ready.wait()
+
+        assert await together(*[lambda number=number: handler(number) for number in range(4)]) == [None] * 4
+        await checked(pool, mysql, database["database"])
+
+
+@pytest.mark.parametrize("where", ["on the connection", "in PyMySQL"])
+async def test_converters_that_are_set_later(
+    where: str, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converter has a thread of its own also where it is put into a connection, or into PyMySQL's dictionary."""
+    if where == "in PyMySQL":
+        monkeypatch.setitem(pymysql.converters.conversions, 8, convert)
+    with pool_of(3, database) as pool:
+        await warm(pool, 3)
+
+        @offload
+        async def handler() -> int:
+            with pool.connection() as connection:
+                if where == "on the connection":
+                    connection.decoders[8] = convert
+                return int(value(connection, "SELECT COUNT(*)"))
+
+        assert await together(handler, handler, handler) == [1] * 3
+
+
+async def test_files_that_are_loaded(database: dict[str, Any], tmp_path: Path) -> None:
+    """A connection that may load files, which may be slow ones, shares no thread."""
+    with pool_of(3, {**database, "local_infile": True}) as pool:
+        await warm(pool, 3)
+        await pool.execute("CREATE TABLE t (a INT)")
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+
+        async def quick() -> None:
+            assert await pool.fetch_value("SELECT SLEEP(0.05)") == 0
+            await anyio.to_thread.run_sync(pipe.write_text, "1\n2\n")
+
+        load = f"LOAD DATA LOCAL INFILE '{pipe}' INTO TABLE t"
+        with anyio.fail_after(20):
+            assert await together(lambda: pool.execute(load), quick) == [2, None]
+
+
 # --- none notices the others
+
+
+async def test_each_in_the_context_of_its_task(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever it departs with, a statement is sent in its own task's context."""
+    monkeypatch.setattr(departures, "CROWD", CROWD)
+    who: ContextVar[str] = ContextVar("who")
+    seen: dict[str, str] = {}
+    write = FastConnection._write_bytes
+
+    def watched(self: Any, data: bytes) -> None:
+        if b"I am " in data:
+            seen[data.rpartition(b" ")[2].decode()] = who.get("nobody")
+        write(self, data)
+
+    monkeypatch.setattr(FastConnection, "_write_bytes", watched)
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+
+        async def ask(name: str) -> None:
+            who.set(name)
+            await pool.fetch_value(f"SELECT 1 -- I am {name}")
+
+        for number in (2, 4):
+            names = [f"{number}.{n}" for n in range(number)]
+            async with anyio.create_task_group() as group:
+                for name in names:
+                    group.start_soon(ask, name)
+            assert [seen[name] for name in names] == names
+
+
+async def test_nothing_is_sent_from_a_cancelled_scope(database: dict[str, Any]) -> None:
+    """A call in a scope that is cancelled already makes no trip, however busy the loop is."""
+    with pool_of(4, database) as pool:
+        await warm(pool, 4)
+        await pool.execute("CREATE TABLE t (a INT)")
+
+        @offload
+        async def cancelled() -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                # ruff sees no await, but in bridged code execute() is one.
+                with anyio.CancelScope() as scope:  # noqa: ASYNC100
+                    scope.cancel()
+                    cursor.execute("INSERT INTO t VALUES (1)")
+
+        async def busy() -> None:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+                until_then = time.monotonic() + 0.01
+                while time.monotonic() < until_then:
+                    pass
+
+        for _ in range(10):
+            await together(lambda: pool.fetch_value("SELECT 1"), busy, cancelled, cancelled)
+        assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 0
 
 
 async def test_a_slow_one_holds_up_nobody(database: dict[str, Any], mysql: MySQL) -> None:
