@@ -14,8 +14,9 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ import greenback
 import greenlet
 
 from .outcomes import Outcome
+from .strands import strand_for
 
 T = TypeVar("T")
 
@@ -38,11 +40,13 @@ class Place(enum.Enum):
 
 def place() -> Place:
     """Tell where the caller is."""
-    task = current_task()
-    if task is None:
-        return Place.LOOP if _on_loop_thread() else Place.THREAD
-    # Asked about a task that it knows, greenback need not find out which loop runs.
-    return Place.BRIDGED if greenback.has_portal(task) else Place.LOOP  # type: ignore[arg-type]  # of either loop
+    # What has a portal runs in a greenlet inside of it.
+    if greenlet.getcurrent().parent is not None:
+        task = current_task()
+        # Asked about a task that it knows, greenback need not find out which loop runs.
+        if task is not None and greenback.has_portal(task):  # type: ignore[arg-type]  # of either loop
+            return Place.BRIDGED
+    return Place.LOOP if _on_loop_thread() else Place.THREAD
 
 
 def _on_loop_thread() -> bool:
@@ -82,18 +86,36 @@ def suspend(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    if place() is Place.THREAD:
+    if place() is not Place.LOOP:
         return function()
     await clear_of_portals()
     outcome: Outcome[T] = Outcome()
-    return (await greenback.with_portal_run_sync(outcome.capture, function)).unwrap()
+    await _in_portal(partial(outcome.capture, function))
+    return outcome.unwrap()
 
 
 async def abridged(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend."""
     await clear_of_portals()
     outcome: Outcome[T] = Outcome()
-    return (await greenback.with_portal_run(outcome.acapture, _call(function, args, kwargs))).unwrap()
+    await _in_portal(partial(greenback.await_, outcome.acapture(_call(function, args, kwargs))))
+    return outcome.unwrap()
+
+
+async def _in_portal(call: Callable[[], object]) -> None:
+    """Make a call, which raises nothing, in a portal of greenback's."""
+    if asyncio._get_running_loop() is not None:
+        call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
+    # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
+    await greenback.with_portal_run_sync(call)
+
+
+def _on_strand(strand: Any) -> Iterator[object]:
+    """Switch to a strand from the greenlet that greenback has made for the portal.
+
+    As a generator, because that has its frame with it: Python need not map any memory for this greenlet.
+    """
+    yield strand.switch(greenlet.getcurrent())
 
 
 async def clear_of_portals() -> None:

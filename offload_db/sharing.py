@@ -18,15 +18,13 @@ from typing import Any
 
 import greenlet
 
+from .strands import strand_for
+
 # Windows has no poll().
 POSSIBLE = hasattr(select, "poll")
 
 # Bytes that a socket takes at once if it takes any.
 _TAKEN_AT_ONCE = 8192
-
-# Strands that are kept for a thread's next calls. To make one costs as much as all that it has to do for a small query:
-# Python maps memory for its frames, and unmaps it at its end.
-_KEPT = 32
 
 _here = threading.local()
 
@@ -43,14 +41,10 @@ class Hub:
     one of the calls holds while it waits must not be wanted by another one.
     """
 
-    __slots__ = ("_greenlet", "_idle", "_poll", "_waiting")
+    __slots__ = ("_greenlet", "_poll", "_waiting")
 
     def __init__(self) -> None:
         self._greenlet = greenlet.getcurrent()
-        try:
-            self._idle: list[Any] = _here.idle
-        except AttributeError:
-            self._idle = _here.idle = []
         self._poll = select.poll()
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
@@ -63,23 +57,13 @@ class Hub:
         _here.hub = self
         try:
             for context, call in calls:
-                strand = self._idle.pop() if self._idle else _new_strand()
-                strand.gr_context = context
-                strand.switch(self, call)
-                del context, call, strand  # not to keep them for as long as the others take
+                strand_for(call, context).switch(self._greenlet)
+                del context, call  # not to keep them for as long as the others take
             while self._waiting:
                 progress()
                 self._resume()
         finally:
             _here.hub = None
-
-    def keeps(self, strand: Any) -> bool:
-        """Keep a strand that has made its call for another one; False if there are enough."""
-        if len(self._idle) >= _KEPT:
-            return False
-        strand.gr_context = None
-        self._idle.append(strand)
-        return True
 
     def wait(self, sock: socket.socket, events: int, seconds: float | None) -> None:
         """Let other calls go on until the socket is ready.
@@ -112,25 +96,6 @@ class Hub:
         self._poll.unregister(descriptor)
         strand, _ = self._waiting.pop(descriptor)
         strand.switch(ready)
-
-
-def _new_strand() -> Any:
-    strand = greenlet.greenlet(_run_calls)
-    strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
-    return strand
-
-
-def _run_calls() -> None:
-    """Make one call after the other; who waits for the next is ended with the thread.
-
-    Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
-    """
-    kept = True
-    while kept:
-        hub, call = greenlet.getcurrent().parent.switch()
-        call()
-        kept = hub.keeps(greenlet.getcurrent())
-        del hub, call
 
 
 class PatientIO(socket.SocketIO):

@@ -32,7 +32,7 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, offload, sharing
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, offload, strands
 from offload_db.fast import FastConnection
 from offload_db.sharing import Hub, current_hub, make_patient
 from tests.conftest import MySQL
@@ -710,7 +710,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
         def run() -> None:
             for _ in range(5):
                 share(*(functools.partial(value, connection, "SELECT 1") for connection in connections))
-                kept.update(map(weakref.ref, sharing._here.idle))
+                kept.update(map(weakref.ref, strands._here.idle))
 
         thread = threading.Thread(target=run)
         thread.start()
