@@ -11,6 +11,7 @@ import datetime as dt
 import functools
 import logging
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from typing import Any
 import pymysql
 from pymysql import converters
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR
+from pymysql.constants import CR, SERVER_STATUS
 
 from .sharing import current_hub, make_patient, send_all
 
@@ -39,6 +40,8 @@ TURN_ROWS = 250
 TURN_SECONDS = 2e-5
 
 _HEADER = 4
+_END = 5  # bytes of the packet that ends column definitions or rows
+_UNKNOWN = object()
 _EOF, _ERROR, _NULL, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFFFFFF
 
 Decode = Callable[[bytes], Any]
@@ -66,8 +69,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
             super()._write_bytes(data)
             return
         try:
-            self._sock.settimeout(self._write_timeout)
-            self._current_timeout = self._write_timeout
+            _set_timeout(self, self._write_timeout)
             send_all(hub, self._sock, data)
         except OSError as error:
             self._force_close()
@@ -117,6 +119,23 @@ class FastResult(_Result):  # type: ignore[misc]
         """Rows of an unbuffered result that were decoded with others and not fetched yet."""
         self._in_a_row = 0
 
+    def read(self) -> None:
+        """Read the whole answer to a statement, as PyMySQL does."""
+        connection = self.connection
+        try:
+            _set_timeout(connection, connection._read_timeout)
+            number = _column_count(_peek(connection), connection._next_seq_id)
+            if not number:
+                super().read()
+                return
+            connection._rfile.read(_HEADER + 1)
+            connection._next_seq_id += 1
+            self.field_count = number
+            self._get_descriptions()
+            self._read_rowdata_packet()
+        finally:
+            self.connection = None
+
     def _get_descriptions(self) -> None:
         connection, number = self.connection, self.field_count
         buffered = _peek(connection)
@@ -125,10 +144,15 @@ class FastResult(_Result):  # type: ignore[misc]
         key = (buffered[:first], number, connection.encoding, connection.use_unicode)
         for columns in _known.get(key, ()):
             if buffered.startswith(columns.raw) and columns.source == connection.decoders:
-                connection._rfile.read(len(columns.raw))
-                connection._next_seq_id = (connection._next_seq_id + number) % 256
-                end = connection._read_packet()
-                assert end.is_eof_packet(), "Protocol error, expecting EOF"
+                size, sequence = len(columns.raw), (connection._next_seq_id + number) % 256
+                if _is_end(buffered, size, sequence):
+                    connection._rfile.read(size + _HEADER + _END)
+                    connection._next_seq_id = (sequence + 1) % 256
+                else:
+                    connection._rfile.read(size)
+                    connection._next_seq_id = sequence
+                    end = connection._read_packet()
+                    assert end.is_eof_packet(), "Protocol error, expecting EOF"
                 self.fields, self.description = list(columns.fields), columns.description
                 self.converters = list(columns.converters)
                 self._decoders = columns.decoders
@@ -145,13 +169,17 @@ class FastResult(_Result):  # type: ignore[misc]
     def _read_rowdata_packet(self) -> None:
         connection = self.connection
         rows: list[tuple[Any, ...]] = []
-        while True:
-            self._read_whole_rows(rows)
+        while (end := self._read_whole_rows(rows)) is None:
             # One that is not whole, or no row.
             packet = connection._read_packet()
             if self._check_packet_is_eof(packet):
                 break
             rows.append(self._read_row_from_packet(packet))
+        else:
+            connection._rfile.read(_HEADER + _END)
+            connection._next_seq_id = (connection._next_seq_id + 1) % 256
+            self.warning_count, status = struct.unpack("<hh", end)
+            self.has_next = status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
         self.connection = None
         self.affected_rows = len(rows)
         self.rows = tuple(rows)
@@ -172,14 +200,16 @@ class FastResult(_Result):  # type: ignore[misc]
         self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
         return self.rows[0]
 
-    def _read_whole_rows(self, rows: list[tuple[Any, ...]]) -> None:
+    def _read_whole_rows(self, rows: list[tuple[Any, ...]]) -> bytes | None:
+        """Read the rows that are there; returns what the packet says that ends them, if it is there as well."""
         before = len(rows)
-        _whole_rows(self.connection, self._decoders, rows)
+        end = _whole_rows(self.connection, self._decoders, rows)
         self._in_a_row += len(rows) - before
         if self._in_a_row >= TURN_ROWS:
             self._in_a_row = 0
             if threading.active_count() > 1:
                 time.sleep(TURN_SECONDS)
+        return end
 
 
 def is_known() -> bool:
@@ -207,7 +237,7 @@ def _strange() -> bool:
 
 _RELIED_ON: dict[type, tuple[str, ...]] = {
     Connection: ("_create_ssl_ctx", "_force_close", "_read_packet", "_read_query_result", "_write_bytes", "connect"),
-    MySQLResult: ("_check_packet_is_eof", "_get_descriptions", "_read_row_from_packet", "_read_rowdata_packet"),
+    MySQLResult: ("_check_packet_is_eof", "_get_descriptions", "_read_row_from_packet", "_read_rowdata_packet", "read"),
 }
 
 
@@ -304,6 +334,30 @@ def _peek(connection: Any) -> bytes:
         ) from None
 
 
+def _set_timeout(connection: Any, seconds: float | None) -> None:
+    # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
+    if getattr(connection, "_current_timeout", _UNKNOWN) != seconds:
+        connection._sock.settimeout(seconds)
+        if hasattr(connection, "_current_timeout"):
+            connection._current_timeout = seconds
+
+
+def _column_count(buffered: bytes, sequence: int) -> int:
+    """Return how many columns a result has that begins here; 0 if it is no result, or not as usual."""
+    usual = len(buffered) > _HEADER and buffered[:3] == b"\x01\x00\x00" and buffered[3] == sequence
+    return buffered[_HEADER] if usual and buffered[_HEADER] < _NULL else 0
+
+
+def _is_end(buffered: bytes, position: int, sequence: int) -> bool:
+    """Tell whether here stands, as usual, what ends column definitions or rows."""
+    body = position + _HEADER
+    return (
+        len(buffered) >= body + _END
+        and buffered[position:body] == bytes((_END, 0, 0, sequence))
+        and buffered[body] == _EOF
+    )
+
+
 def _packets(buffered: bytes, number: int, sequence: int) -> bytes:
     """Return the bytes of the next packets; nothing if they are not all there or not as usual."""
     position = 0
@@ -316,8 +370,11 @@ def _packets(buffered: bytes, number: int, sequence: int) -> bytes:
     return buffered[:position] if position <= len(buffered) else b""
 
 
-def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Decode the rows that are whole in the reader's buffer, and take them out of it."""
+def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[Any, ...]]) -> bytes | None:
+    """Decode the rows that are whole in the reader's buffer, and take them out of it.
+
+    :return: the body, after its first byte, of the packet that ends the rows, if it stands there next
+    """
     buffered = _peek(connection)
     available = len(buffered)
     sequence = connection._next_seq_id
@@ -326,7 +383,7 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
         while True:
             position = start + _HEADER
             if position >= available:
-                return
+                return None
             length = buffered[start] | buffered[start + 1] << 8 | buffered[start + 2] << 16
             end = position + length
             kind = buffered[position]
@@ -337,7 +394,7 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
                 or (kind == _EOF and length < 9)
                 or length == _WHOLE
             ):
-                return
+                return buffered[position + 1 : end] if _is_end(buffered, start, sequence) else None
             row: list[Any] = []
             for decode in decoders:
                 size = buffered[position]
@@ -352,7 +409,7 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
                 row.append(decode(buffered[position : position + size]))
                 position += size
             if position != end:
-                return  # a row with fewer columns than announced: PyMySQL knows what to make of it
+                return None  # a row with fewer columns than announced: PyMySQL knows what to make of it
             rows.append(tuple(row))
             start = end
             sequence = (sequence + 1) % 256
