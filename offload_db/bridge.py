@@ -13,8 +13,9 @@ import enum
 import inspect
 import sys
 import threading
+import types
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -86,28 +87,29 @@ def suspend(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    if place() is not Place.LOOP:
-        return function()
-    await clear_of_portals()
+    return await _in_portal(function) if place() is Place.LOOP else function()
+
+
+def abridged(
+    function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Coroutine[Any, Any, T]:
+    """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
+    return _in_portal(partial(_run, function, args, kwargs))
+
+
+async def _in_portal(function: Callable[[], T]) -> T:
+    """Call a function in a portal of greenback's."""
+    if greenlet.getcurrent().parent is not None:
+        # This is the first step of an eager task, in the portal of another one. A portal of its own would be built on
+        # one that may be gone when this task goes on.
+        await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
     outcome: Outcome[T] = Outcome()
-    await _in_portal(partial(outcome.capture, function))
-    return outcome.unwrap()
-
-
-async def abridged(function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-    """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend."""
-    await clear_of_portals()
-    outcome: Outcome[T] = Outcome()
-    await _in_portal(partial(greenback.await_, outcome.acapture(_call(function, args, kwargs))))
-    return outcome.unwrap()
-
-
-async def _in_portal(call: Callable[[], object]) -> None:
-    """Make a call, which raises nothing, in a portal of greenback's."""
+    call: Callable[[], object] = partial(outcome.capture, function)
     if asyncio._get_running_loop() is not None:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     await greenback.with_portal_run_sync(call)
+    return outcome.unwrap()
 
 
 def _on_strand(strand: Any) -> Iterator[object]:
@@ -118,13 +120,16 @@ def _on_strand(strand: Any) -> Iterator[object]:
     yield strand.switch(greenlet.getcurrent())
 
 
-async def clear_of_portals() -> None:
-    """Get out of the portal of another task, in which an eager task begins if that other one is bridged.
-
-    A portal of its own would be built on one that may be gone when this task goes on.
-    """
-    if greenlet.getcurrent().parent is not None and place() is not Place.BRIDGED:
-        await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
+def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    """Run an asynchronous function to its end, in a portal."""
+    coroutine = _call(function, args, kwargs)
+    try:
+        waits = [coroutine.send(None)]
+    except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
+        result: T = stop.value
+    else:
+        result = suspend(rest_of, coroutine, waits)
+    return result
 
 
 async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
@@ -135,6 +140,26 @@ async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kw
         return await result  # type: ignore[no-any-return]  # as above
     finally:
         del result  # what throws an error into a generator holds the error
+
+
+@types.coroutine
+def rest_of(coroutine: Coroutine[Any, Any, T], waits: list[Any]) -> Generator[Any, Any, T]:
+    """Await what is left of a coroutine that was begun by hand.
+
+    :param waits: what it waits for. It is taken out, and nothing else is kept here: an error that comes of it would
+        stay alive by the frames that hold it
+    """
+    try:
+        while True:
+            try:
+                waits.append((yield waits.pop()))
+            except BaseException as error:
+                waits.append(coroutine.throw(error))
+            else:
+                waits.append(coroutine.send(waits.pop()))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 def flow() -> tuple[int, int]:

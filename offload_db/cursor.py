@@ -118,7 +118,7 @@ class OffloadCursor:
         raw = self._raw
         if not self._link.driver.unfinished(raw):
             return raw.nextset()
-        return self._call("nextset", raw.nextset)
+        return self._call(self._alive(), "nextset", raw.nextset)
 
     def fetchone(self) -> Any:
         """Fetch the next row, None after the last."""
@@ -247,18 +247,20 @@ class OffloadCursor:
         statement = name in _STATEMENTS
         if statement:
             self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
-        plain = all(type(value) in _PLAIN for value in (*args, *kwargs.values()))
-        return self._call(name, partial(_after_rest, link, method), statement=statement, plain=plain)
+        plain = _PLAIN.issuperset(map(type, args)) and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
+        return self._call(link, name, partial(_after_rest, link, method), statement=statement, plain=plain)
 
-    def _call(self, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True) -> Any:
-        ahead, link = self._ahead, self._alive()
+    def _call(
+        self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
+    ) -> Any:
+        ahead = self._ahead
         shared = plain and link.driver.cursor_shares(type(self._raw))
         return link.call(name, partial(ahead.hold, function), statement=statement, shared=shared, text=ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one trip."""
         # Off the loop there is no trip to save.
-        return self._call("fetch", partial(self._ahead.read, function, more=place() is Place.BRIDGED))
+        return self._call(self._alive(), "fetch", partial(self._ahead.read, function, more=place() is Place.BRIDGED))
 
     def _alive(self) -> Link:
         if self._connection is None:
@@ -272,7 +274,8 @@ class OffloadCursor:
     def _streams(self) -> bool:
         """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""
         if not self._link.driver.streams(self._raw):
-            self._ahead.give_up()  # another statement has ended the result
+            if self._ahead.rows:
+                self._ahead.give_up()  # another statement has ended the result
             return False
         self._alive()
         return True

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from .sharing import POSSIBLE, Hub
-from .trips import Trip, is_cancelled, travel
+from .trips import Trip, travel
 
 # Trips in a round of the loop, on the average of late, above which the first one waits for others to join it.
 CROWD = 1.5
@@ -49,8 +49,7 @@ class Departures:
             meanwhile that another one could want
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
-        # In a cancelled scope the cancellation is on its way, and may come later than the departure.
-        if loop is not None and not is_cancelled():
+        if loop is not None:
             self._begun += 1
             if self._begun == 1:
                 loop.call_soon(self._depart, loop, context=Context())  # not to keep this task's
@@ -64,15 +63,18 @@ class Departures:
     def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
         self._company += (self._begun - self._company) * _WEIGHT
         self._begun = 0
-        # A task that was cancelled meanwhile makes no trip.
-        rides = [ride for ride in self._ready if not ride.back.done()]
-        self._ready.clear()
-        if rides:
-            task = loop.create_task(self._carry(rides, loop))
+        if self._ready:
+            ready, self._ready = self._ready, []
+            task = loop.create_task(self._carry(ready, loop))
             self._carrying.add(task)
             task.add_done_callback(self._carrying.discard)
 
-    async def _carry(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+    async def _carry(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        # A task that was cancelled makes no trip. A round has passed since all were ready, and so a cancelled scope has
+        # cancelled them by now.
+        rides = [ride for ride in ready if not ride.back.done()]
+        if not rides:
+            return
         trip: Trip[Any] = Trip(_SharedTrip(rides, loop).run if len(rides) > 1 else rides[0].make_alone)
         try:
             await travel(trip, self._limiter)

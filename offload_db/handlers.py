@@ -169,7 +169,7 @@ async def _run_bridged(
                 f"{_name(function)} is driven outside of a task, where nothing can be suspended; "
                 "await it from a task of asyncio or trio"
             )
-        return await abridged(function, *args, **kwargs)
+        return await abridged(function, args, kwargs)
 
 
 async def _run_in_thread(

@@ -54,17 +54,19 @@ class Lease:
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
-        self._end_watch()
+        if self._checkout is not None:
+            self._end_watch(self._checkout)
         self._pool._checkin(self.link, self._slot)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
-        self._end_watch()
+        if self._checkout is not None:
+            self._end_watch(self._checkout)
         self._pool._reclaim(self.link, self._slot)
 
-    def _end_watch(self) -> None:
-        if self._checkout is not None and self._pool._leaks is not None:
-            self._pool._leaks.end(self._checkout)
+    def _end_watch(self, checkout: Checkout) -> None:
+        if self._pool._leaks is not None:
+            self._pool._leaks.end(checkout)
 
 
 class Keeper:
@@ -255,13 +257,14 @@ class Keeper:
 
     def _pop(self, connector: Connector) -> Link | None:
         """Take the idle link of this kind that was used last."""
-        while True:
-            link = next((link for link in reversed(list(self._idle)) if link.connector is connector), None)
-            if link is None:
-                return None
-            with suppress(ValueError):  # another thread may have taken it
-                self._idle.remove(link)
+        for link in reversed(list(self._idle)):
+            if link.connector is connector:
+                try:
+                    self._idle.remove(link)
+                except ValueError:  # another thread has taken it
+                    continue
                 return link
+        return None
 
     def _make_room(self, connector: Connector) -> None:
         """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""

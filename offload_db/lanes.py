@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -87,7 +87,7 @@ _WAITING, _HELD, _GONE = "waiting", "held", "gone"
 class Slot:
     """Admission to the pool and to one lane of it, or the ticket of somebody who waits for it."""
 
-    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state", "waited")
+    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state", "statement_timeout", "waited")
 
     def __init__(self, room: _Room, holder: Caller, *, on_loop: bool) -> None:
         self.room = room
@@ -96,12 +96,9 @@ class Slot:
         self.state = _GONE
         self.number = 0
         self.signal: TaskSignal | ThreadSignal | None = None
-        self.waited = 0.0
-
-    @property
-    def statement_timeout(self) -> float | None:
+        self.statement_timeout = room.statement_timeout
         """Seconds that a statement of this holder may take."""
-        return self.room.statement_timeout
+        self.waited = 0.0
 
 
 class Lanes:
@@ -126,11 +123,11 @@ class Lanes:
             self._rooms[lane.name] = _Room(f"lane {lane.name!r}", _with_defaults(lane, common))
         self._all = (self._common, *self._rooms.values())
         self._closed = False
-        self._number = 0
+        self._number = self._tickets = 0
         # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
         self._held: set[Slot] = set()
-        self._holders: Counter[Caller] = Counter()
+        self._holders: dict[Caller, int] = {}
         self._returned: deque[Slot] = deque()
         self._watchers: list[TaskSignal] = []
         self._keep_until = 0.0
@@ -143,7 +140,7 @@ class Lanes:
     @property
     def waiting(self) -> int:
         """How many callers wait, in all lanes."""
-        return sum(room.waiting for room in self._all)
+        return self._tickets
 
     def statistics(self) -> dict[str, LaneStatistics]:
         """Return what each named lane holds now."""
@@ -234,12 +231,13 @@ class Lanes:
 
     def _enter(self, room: _Room, where: Place) -> Slot:
         slot = Slot(room, caller(), on_loop=where is Place.LOOP)
-        self._settle()
+        if self._returned:
+            self._settle()
         try:
             with self._lock:
                 if self._closed:
                     raise pool_closed()
-                if (room.waiting == 0 or slot.on_loop) and self._has_room(slot):
+                if (not room.queue or slot.on_loop) and self._has_room(slot):
                     self._grant(slot)
                     return slot
                 self._refuse_hopeless(slot, where)
@@ -253,12 +251,14 @@ class Lanes:
                 self._number += 1
                 slot.number = -self._number if slot.on_loop else self._number
                 room.queue[slot] = None
+                self._tickets += 1
                 if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
                     room.queue.move_to_end(slot, last=False)
                 if self._keeping:
                     self._admit()  # this may have been the last one who held a slot and did not wait for another
         finally:
-            self._settle()
+            if self._returned:
+                self._settle()
         return slot
 
     def _refuse_hopeless(self, slot: Slot, where: Place, *, look_at_threads: bool = False) -> None:
@@ -267,7 +267,7 @@ class Lanes:
         :param look_at_threads: see whether the threads that took connections still do anything
         """
         room, me = slot.room, slot.holder
-        if where is not Place.LOOP and not self._holders[me]:
+        if where is not Place.LOOP and me not in self._holders:
             return  # somebody else holds them all, and only who holds one can close the circle
         queued = (ticket for each in self._all for ticket in each.queue)
         if can_be_served(slot, where, queued, self._held, self.size, look_at_threads=look_at_threads):
@@ -334,11 +334,12 @@ class Lanes:
         slot.room.in_use += 1
         self.in_use += 1
         self._held.add(slot)
-        self._holders[slot.holder] += 1
+        self._holders[slot.holder] = self._holders.get(slot.holder, 0) + 1
 
     def _leave_queue(self, slot: Slot, state: str) -> None:
         slot.state = state
         del slot.room.queue[slot]
+        self._tickets -= 1
 
     def _withdraw(self, slot: Slot) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
@@ -381,10 +382,12 @@ class Lanes:
         slot.room.in_use -= 1
         self.in_use -= 1
         self._held.discard(slot)
-        _decrease(self._holders, slot.holder)
+        left = self._holders.pop(slot.holder) - 1
+        if left:
+            self._holders[slot.holder] = left
 
     def _next(self) -> Slot | None:
-        if self.in_use >= self.size:
+        if not self._tickets or self.in_use >= self.size:
             return None
         heads = (room.head() for room in self._all)
         ready = (slot for slot in heads if slot is not None and self._has_room(slot))
@@ -403,12 +406,6 @@ def _with_defaults(lane: Lane, common: Lane) -> Lane:
         if getattr(lane, name) is None
     }
     return replace(lane, **inherited)
-
-
-def _decrease(counter: Counter[Caller], key: Caller) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
 
 
 def pool_closed() -> PoolClosed:

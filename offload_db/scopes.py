@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -202,6 +201,7 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
         if self._own is not None:
             self._own.end()
         if self._token is not None:
-            # A coroutine that is thrown away unfinished is closed in another context than it was started in.
-            with suppress(ValueError):
+            try:
                 _setting.reset(self._token)
+            except ValueError:
+                pass  # a coroutine that is thrown away unfinished is closed in another context than it was started in

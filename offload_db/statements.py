@@ -25,7 +25,7 @@ from .errors import (
     StatementTimeout,
 )
 from .kills import Killer, StoppableCall
-from .scopes import current_deadline, current_scope
+from .scopes import Deadline, current_deadline, current_scope
 from .turns import Turn
 from .workers import Expired, Workers
 
@@ -162,6 +162,7 @@ class Link:
             return self._call_now(
                 name,
                 function,
+                deadline,
                 statement=statement,
                 killable=killable,
                 shield=shield,
@@ -177,6 +178,7 @@ class Link:
         self,
         name: str,
         function: Callable[[], T],
+        deadline: Deadline | None,
         *,
         statement: bool,
         killable: bool,
@@ -189,11 +191,11 @@ class Link:
             self._foresee(text)
         elif name not in _BEGIN_NOTHING:
             self._begun = True
-        deadline = current_deadline()
-        limits = [limit for limit in (self._timeout, timeout) if limit is not None]
+        limit = self._timeout
+        if timeout is not None:
+            limit = timeout if limit is None else min(limit, timeout)
         if deadline is not None:
-            limits.append(deadline.left)
-        limit = min(limits, default=None)
+            limit = deadline.left if limit is None else min(limit, deadline.left)
         call = StoppableCall(self.raw, self.driver, self.identity, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
@@ -235,7 +237,9 @@ class Link:
 
     def _foresee(self, text: object) -> None:
         """Note what a statement will leave behind."""
-        self._begun = self._begun or not stands_alone(text)
+        if stands_alone(text):
+            return
+        self._begun = True
         left = leaves_behind(text)
         if left == "locks":
             self.locked = True

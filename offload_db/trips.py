@@ -10,8 +10,7 @@ import inspect
 import math
 import sys
 import threading
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +18,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from .bridge import rest_of
 from .outcomes import Outcome
 from .scopes import current_scope
 
@@ -331,32 +331,25 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     token: Any = _Token(limiter)
     sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
     # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
-    await (sending if asyncio._get_running_loop() is None or is_cancelled() else _without_pause(sending))
+    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
 
 
-def is_cancelled() -> bool:
+def _is_cancelled() -> bool:
     """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
     task = asyncio.current_task()
     return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf
 
 
-@types.coroutine
-def _without_pause(sending: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+async def _without_pause(sending: Coroutine[Any, Any, None]) -> None:
     """Await a call of anyio's without the round of asyncio's loop that it begins with.
 
     The task will wait for the thread anyway, so nobody is kept from their turn. Without the round a trip costs a
     twentieth less: each resumes a bridged task through all its layers.
     """
     try:
-        pending = sending.send(None)
-        if pending is None:  # a bare yield, which is what asyncio.sleep(0) does
-            pending = sending.send(None)
-        while True:
-            try:
-                answer = yield pending
-            except BaseException as error:
-                pending = sending.throw(error)
-            else:
-                pending = sending.send(answer)
+        waits = [sending.send(None)]
+        if waits == [None]:  # a bare yield, which is what asyncio.sleep(0) does
+            waits = [sending.send(None)]
     except StopIteration:
         return
+    await rest_of(sending, waits)

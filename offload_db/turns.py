@@ -108,8 +108,10 @@ class Turn:
         with self._lock:
             if not self._closed:
                 self._busy = False
-                self._admit()
-        self._settle()
+                if self._queue:
+                    self._admit()
+        if self._ended:
+            self._settle()
 
     def close(self) -> None:
         """End all turns: the connection is closed."""
@@ -120,17 +122,19 @@ class Turn:
             self._owner = None
             while self._queue:
                 self._queue.popleft().signal.set()
-        self._settle()
+        if self._ended:
+            self._settle()
 
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
 
     def _begin(self, scope: Scope | None) -> None:
         self._busy = True
-        self._own(scope)
+        if self._owner is not scope:
+            self._own(scope)
 
     def _own(self, scope: Scope | None) -> None:
-        if scope is not None and not scope.ended and self._owner is not scope:
+        if scope is not None and not scope.ended:
             self._owner = scope
             self._list(scope)
 

@@ -14,9 +14,8 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -132,22 +131,26 @@ class Workers:
         leaving: Leaving | None,
     ) -> T:
         trip = Trip(function)
-        scope: AbstractContextManager[object] = nullcontext()
         if shield or timeout is not None:
-            scope = anyio.move_on_after(timeout, shield=shield)
-        with scope:
-            try:
-                await self._here().travel(trip, shared=shared)
-            except BaseException:
-                if leaving is not None:
-                    leaving.left = trip.leave(leaving.settle)
-                else:
-                    await trip.abandon(stop)
-                raise
-            return trip.outcome()
-        if trip.back:
-            return trip.outcome()
-        raise Expired
+            with anyio.move_on_after(timeout, shield=shield):
+                await self._make(trip, shared, stop, leaving)
+            if not trip.back:
+                raise Expired
+        else:
+            await self._make(trip, shared, stop, leaving)
+        return trip.outcome()
+
+    async def _make(
+        self, trip: Trip[Any], shared: bool, stop: Callable[[], None] | None, leaving: Leaving | None
+    ) -> None:
+        try:
+            await self._here().travel(trip, shared=shared)
+        except BaseException:
+            if leaving is not None:
+                leaving.left = trip.leave(leaving.settle)
+            else:
+                await trip.abandon(stop)
+            raise
 
     def _here(self) -> Departures:
         # There is mostly one loop, and anyio takes a while to find out which one runs.

@@ -112,7 +112,7 @@ class _Chunks:
             if refused is not None:
                 raise refused
             if late is not None:
-                cursor._call("fetch", partial(_fail, late))  # the link is to know of it
+                cursor._call(cursor._alive(), "fetch", partial(_fail, late))  # the link is to know of it
         finally:
             del late, refused
         rows = cursor._fetch(self._some) if cursor._streams() else cursor.fetchmany(self._size)
