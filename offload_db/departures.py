@@ -7,6 +7,7 @@ Owns which trips share a thread, and how those that come back from a shared one 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -26,20 +27,21 @@ _WEIGHT = 0.1
 class Departures:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
-    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may: to wake a thread, and
-    a loop by a thread, costs more than a small query. The first of a round has a thread of its own, unless rounds
-    have seen more than :data:`CROWD` on the average.
+    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may, and so do those that
+    begin while such a thread is under way: to wake a thread, and a loop by a thread, costs more than a small query. The
+    first of a round has a thread of its own otherwise, unless rounds have seen more than :data:`CROWD` on the average.
 
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_begun", "_carrying", "_company", "_limiter", "_ready")
+    __slots__ = ("_begun", "_carrying", "_company", "_limiter", "_ready", "_shared")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
         self._begun = 0
         self._company = 0.0
         self._ready: list[_Ride] = []
+        self._shared: _SharedTrip | None = None
         self._carrying: set[asyncio.Task[None]] = set()
 
     async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
@@ -52,46 +54,56 @@ class Departures:
         if loop is not None:
             self._begun += 1
             if self._begun == 1:
-                loop.call_soon(self._depart, loop, context=Context())  # not to keep this task's
-            if self._begun > 1 or self._company > CROWD:
+                loop.call_soon(self._count, loop, context=Context())  # not to keep this task's
+            if self._begun > 1 or self._shared is not None or self._company > CROWD:
                 ride = _Ride(trip, loop.create_future())
                 self._ready.append(ride)
                 await ride.back
                 return
         await travel(trip, self._limiter)
 
-    def _depart(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _count(self, loop: asyncio.AbstractEventLoop) -> None:
         self._company += (self._begun - self._company) * _WEIGHT
         self._begun = 0
         if self._ready:
-            ready, self._ready = self._ready, []
-            task = loop.create_task(self._carry(ready, loop))
-            self._carrying.add(task)
-            task.add_done_callback(self._carrying.discard)
+            # A round later those in a cancelled scope are cancelled.
+            loop.call_soon(self._depart, self._ready, loop)
+            self._ready = []
 
-    async def _carry(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        # A task that was cancelled makes no trip. A round has passed since all were ready, and so a cancelled scope has
-        # cancelled them by now.
+    def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        # A task that was cancelled meanwhile makes no trip.
         rides = [ride for ride in ready if not ride.back.done()]
-        if not rides:
+        if not rides or (self._shared is not None and self._shared.add(rides)):
             return
-        trip: Trip[Any] = Trip(_SharedTrip(rides, loop).run if len(rides) > 1 else rides[0].make_alone)
+        self._shared = _SharedTrip(loop)
+        self._shared.add(rides)
+        task = loop.create_task(self._carry(self._shared))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
+
+    async def _carry(self, shared: _SharedTrip) -> None:
+        trip = Trip(shared.run)
         try:
             await travel(trip, self._limiter)
+            trip.outcome()
         except asyncio.CancelledError:  # all tasks of the loop are being cancelled
-            for ride in rides:
-                ride.back.cancel()
+            shared.end(asyncio.Future.cancel)
             raise
-        except Exception as error:  # no thread could be started
-            for ride in rides:
-                if not ride.back.done():
-                    ride.back.set_exception(error)
+        except Exception as error:  # no thread could be started, or there are too many open files
+            shared.end(partial(_fail, error))
         else:
-            _wake(rides)
+            shared.end()
+        finally:
+            if self._shared is shared:
+                self._shared = None
+
+
+def _fail(error: Exception, back: asyncio.Future[None]) -> None:
+    back.set_exception(error)
 
 
 class _Ride:
-    """One trip that may share a thread, and the future that its task waits for."""
+    """One trip that shares a thread, and the future that its task waits for."""
 
     __slots__ = ("_trip", "back", "context")
 
@@ -99,12 +111,6 @@ class _Ride:
         self._trip: Trip[Any] | None = trip
         self.back = back
         self.context: Context | None = copy_context()
-
-    def make_alone(self) -> None:
-        """Make the trip, on a thread, in the context of its task."""
-        context = self.context
-        assert context is not None
-        context.run(self.begin().run)
 
     def begin(self) -> Trip[Any]:
         """Give the trip away: what it brings back shall not stay in memory for as long as another one takes."""
@@ -116,16 +122,24 @@ class _Ride:
 class _SharedTrip:
     """Several trips through one thread."""
 
-    __slots__ = ("_loop", "_returned", "_rides")
+    __slots__ = ("_hub", "_loop", "_returned", "_rides")
 
-    def __init__(self, rides: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        self._rides = rides
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._hub = Hub()
+        self._rides: set[_Ride] = set()
         self._returned: list[_Ride] = []
+
+    def add(self, rides: list[_Ride]) -> bool:
+        """Take further trips along, on the loop's thread; False if the thread has come to its end."""
+        added = self._hub.add((ride.context, partial(self._make, ride)) for ride in rides)
+        if added:
+            self._rides.update(rides)
+        return added
 
     def run(self) -> None:
         """Make the trips, on the thread."""
-        Hub().run(((ride.context, partial(self._make, ride)) for ride in self._rides), self._report)
+        self._hub.run(self._report)
 
     def _make(self, ride: _Ride) -> None:
         ride.begin().run()
@@ -136,10 +150,17 @@ class _SharedTrip:
         if self._returned:
             returned, self._returned = self._returned, []
             with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone
-                self._loop.call_soon_threadsafe(_wake, returned)
+                self._loop.call_soon_threadsafe(self._wake, returned)
 
+    def _wake(self, rides: list[_Ride]) -> None:
+        for ride in rides:
+            self._rides.discard(ride)
+            if not ride.back.done():
+                ride.back.set_result(None)
 
-def _wake(rides: list[_Ride]) -> None:
-    for ride in rides:
-        if not ride.back.done():
-            ride.back.set_result(None)
+    def end(self, finish: Callable[[asyncio.Future[None]], object] | None = None) -> None:
+        """Wake all tasks that still wait, or end their waiting in another way."""
+        while self._rides:
+            back = self._rides.pop().back
+            if not back.done():
+                back.set_result(None) if finish is None else finish(back)

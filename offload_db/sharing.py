@@ -6,11 +6,13 @@ event loops nor statements.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
@@ -26,6 +28,13 @@ POSSIBLE = hasattr(select, "poll")
 # Bytes that a socket takes at once if it has sent all before; Linux lets no socket have less room.
 _TAKEN_AT_ONCE = 4096
 
+# Seconds after which those who wait for calls are told of what is over, while there still is something to do. To be
+# told wakes them, and each then takes the interpreter from the other in turn.
+TOLD_AFTER = 0.001
+
+Call = tuple[Context | None, Callable[[], None]]
+"""A function that raises nothing, and the context that it runs in."""
+
 _here = threading.local()
 
 
@@ -35,35 +44,61 @@ def current_hub() -> Hub | None:
 
 
 class Hub:
-    """Runs several calls in one thread.
+    """Runs several calls in one thread, also those that are added meanwhile.
 
     A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a hub. A lock that
     one of the calls holds while it waits must not be wanted by another one.
     """
 
-    __slots__ = ("_greenlet", "_poll", "_waiting")
-
     def __init__(self) -> None:
-        self._greenlet = greenlet.getcurrent()
-        self._poll = select.poll()
+        # Held for a few instructions only.
+        self._lock = threading.Lock()
+        self._open = True
+        self._tell_by = 0.0
+        self._asleep = False
+        self._added: deque[Call] = deque()
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
-    def run(self, calls: Iterable[tuple[Context | None, Callable[[], None]]], progress: Callable[[], None]) -> None:
-        """Run the calls to their end.
+    def add(self, calls: Iterable[Call]) -> bool:
+        """Give the thread further calls, from any thread; False if it has come to its end and takes none."""
+        with self._lock:
+            if not self._open:
+                return False
+            self._added.extend(calls)
+            if self._asleep:
+                self._asleep = False
+                os.write(self._waker[1], b"\0")
+            return True
 
-        :param calls: functions that raise nothing, each with the context that it runs in
-        :param progress: called when some have gone on and others still wait
+    def run(self, progress: Callable[[], None]) -> None:
+        """Run the calls that were added, and then those that are added while there are others.
+
+        :param progress: called now and then while calls still wait, when others may have come to their end
         """
+        self._greenlet = greenlet.getcurrent()
+        self._poll = select.poll()
+        self._waker = os.pipe()
+        self._poll.register(self._waker[0], select.POLLIN)
         _here.hub = self
         try:
-            for context, call in calls:
-                strand_for(call, context).switch(self._greenlet)
-                del context, call  # not to keep them for as long as the others take
-            while self._waiting:
-                progress()
-                self._resume()
+            while self._goes_on():
+                while self._added:
+                    context, call = self._added.popleft()
+                    strand_for(call, context).switch(self._greenlet)
+                    del context, call  # not to keep them for as long as the others take
+                if self._waiting:
+                    self._resume(progress)
         finally:
             _here.hub = None
+            with self._lock:
+                self._open = False
+                for descriptor in self._waker:
+                    os.close(descriptor)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            self._open = bool(self._added or self._waiting)
+            return self._open
 
     def wait(self, sock: socket.socket, events: int, seconds: float | None) -> None:
         """Let other calls go on until the socket is ready.
@@ -79,18 +114,33 @@ class Hub:
         if not self._greenlet.switch():
             raise TimeoutError("timed out")
 
-    def _resume(self) -> None:
-        """Wait until one of the calls can go on, and let all go on that can."""
+    def _resume(self, progress: Callable[[], None]) -> None:
+        """Wait until one of the calls can go on or another one is added, and let all go on that can."""
         ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
-        patience = None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 1
-        ready = [descriptor for descriptor, _ in self._poll.poll(patience)]
+        ready = self._poll.poll(0)
+        if not ready or time.monotonic() > self._tell_by:
+            progress()
+            self._tell_by = time.monotonic() + TOLD_AFTER
+        if not ready:
+            ready = self._sleep(None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 1)
         late: list[int] = []
         if ends is not None and ends <= (now := time.monotonic()):
             late = [number for number, (_, end) in self._waiting.items() if end is not None and end <= now]
-        for descriptor in ready:
+        descriptors = {descriptor for descriptor, _ in ready}
+        if self._waker[0] in descriptors:
+            descriptors.remove(self._waker[0])
+            os.read(self._waker[0], 64)
+        for descriptor in descriptors:
             self._switch_to(descriptor, ready=True)
-        for descriptor in set(late).difference(ready):
+        for descriptor in set(late) - descriptors:
             self._switch_to(descriptor, ready=False)
+
+    def _sleep(self, patience: float | None) -> list[tuple[int, int]]:
+        with self._lock:
+            self._asleep = not self._added
+        ready = self._poll.poll(patience if self._asleep else 0)
+        self._asleep = False
+        return ready
 
     def _switch_to(self, descriptor: int, *, ready: bool) -> None:
         self._poll.unregister(descriptor)

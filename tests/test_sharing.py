@@ -8,6 +8,7 @@ import errno
 import functools
 import gc
 import os
+import random
 import select
 import socket
 import threading
@@ -148,6 +149,42 @@ async def test_the_first_has_a_thread_of_its_own(
         for _ in range(20):
             await threads(1)
         assert await threads(6) == (2 if shares else 6)
+
+
+async def test_those_that_come_later_join(*, shares: bool, database: dict[str, Any]) -> None:
+    """While statements share a thread, those that tasks send meanwhile go through the same one, and wait for none."""
+    with pool_of(2, database) as pool:
+        await warm(pool, 2)
+        with watched_wire() as wire:
+            async with anyio.create_task_group() as group:
+                group.start_soon(pool.fetch_value, SLOW)
+                await settled(lambda: [name for name, _ in wire.events].count("sendall") == 1)
+                for number in range(20):
+                    assert await pool.fetch_value("SELECT %s", number) == number
+                threads = {thread for name, thread in wire.events if name == "sendall"}
+                group.cancel_scope.cancel()
+        assert (len(threads) == 1) == shares
+
+
+async def test_too_many_open_files(
+    *, shares: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread cannot share itself out the call gets the system's error, nothing is sent, and nothing is lost."""
+    if not shares:
+        pytest.skip("trio's tasks share no thread")
+    with pool_of(2, database) as pool:
+        await warm(pool, 2)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "pipe", refuse)
+            for _ in range(3):
+                with pytest.raises(OSError, match="Too many open files"):
+                    await pool.fetch_value("SELECT 1")
+        assert await together(*[lambda: pool.fetch_value("SELECT 2")] * 2) == [2, 2]
+        await checked(pool, mysql, database["database"])
+
+
+def refuse() -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 class Serial(Cursor):
@@ -536,8 +573,55 @@ Calls = list[Callable[[], None]]
 
 def share(*calls: Callable[[], None]) -> None:
     """Run calls in this thread."""
-    Hub().run([(copy_context(), call) for call in calls], lambda: None)
+    hub = Hub()
+    assert hub.add([(copy_context(), call) for call in calls])
+    hub.run(lambda: None)
+    assert not hub.add([])
     assert current_hub() is None
+
+
+def test_calls_can_be_added_at_any_moment() -> None:
+    """A call that is added while the thread falls asleep, wakes up or works is made at once; after the end, never."""
+    near, far = socket.socketpair()
+    hub, made = Hub(), threading.Event()
+
+    def hold() -> None:
+        hub.wait(near, select.POLLIN, None)
+
+    assert hub.add([(copy_context(), hold)])
+    thread = threading.Thread(target=hub.run, args=(lambda: None,))
+    thread.start()
+    pauses = random.Random(1)
+    for _ in range(5000):
+        assert hub.add([(copy_context(), made.set)])
+        assert made.wait(20)
+        made.clear()
+        for _ in range(pauses.randrange(200)):
+            pass
+    far.send(b"x")
+    thread.join()
+    assert not hub.add([(copy_context(), made.set)])
+    assert not made.is_set()
+    near.close()
+    far.close()
+
+
+def test_who_is_over_is_told_while_others_are_busy() -> None:
+    """What has come to its end is told soon, also where another call never has to wait."""
+    near, far = socket.socketpair()
+    far.send(b"x")
+    hub, told = Hub(), threading.Event()
+    started = time.monotonic()
+
+    def read() -> None:
+        while not told.is_set() and time.monotonic() - started < 10:
+            hub.wait(near, select.POLLIN, None)
+
+    hub.add([(copy_context(), read)])
+    hub.run(told.set)
+    assert told.is_set()
+    near.close()
+    far.close()
 
 
 @pytest.fixture(scope="module")
