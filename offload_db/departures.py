@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 
 from .sharing import POSSIBLE, Hub
-from .trips import Trip, travel
+from .trips import Trip, travel, unlimited
 
 # Trips in a round of the loop, on the average of late, above which the first one waits for others to join it.
 CROWD = 1.5
@@ -78,13 +78,14 @@ class Departures:
         self._shared = _SharedTrip(loop)
         self._shared.add(rides)
         task = loop.create_task(self._carry(self._shared))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # the thread stays a little longer than the trips
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
     async def _carry(self, shared: _SharedTrip) -> None:
         trip = Trip(shared.run)
         try:
-            await travel(trip, self._limiter)
+            await travel(trip, unlimited())  # each trip that it makes is one of those that are allowed
             trip.outcome()
         except asyncio.CancelledError:  # all tasks of the loop are being cancelled
             shared.end(asyncio.Future.cancel)
@@ -146,7 +147,7 @@ class _SharedTrip:
         self._returned.append(ride)
 
     def _report(self) -> None:
-        """Wake the tasks whose trips are over while others still wait; the last ones come back with the thread."""
+        """Wake the tasks whose trips are over."""
         if self._returned:
             returned, self._returned = self._returned, []
             with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone

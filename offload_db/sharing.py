@@ -32,6 +32,9 @@ _TAKEN_AT_ONCE = 4096
 # told wakes them, and each then takes the interpreter from the other in turn.
 TOLD_AFTER = 0.001
 
+# Seconds for which the thread stays when all calls are over: to begin anew costs as much as some small queries.
+STAYS = 0.01
+
 Call = tuple[Context | None, Callable[[], None]]
 """A function that raises nothing, and the context that it runs in."""
 
@@ -71,9 +74,9 @@ class Hub:
             return True
 
     def run(self, progress: Callable[[], None]) -> None:
-        """Run the calls that were added, and then those that are added while there are others.
+        """Run the calls that were added, those that are added meanwhile, and those that come soon after.
 
-        :param progress: called now and then while calls still wait, when others may have come to their end
+        :param progress: called now and then when calls may have come to their end, and before each long wait
         """
         self._greenlet = greenlet.getcurrent()
         self._poll = select.poll()
@@ -81,13 +84,11 @@ class Hub:
         self._poll.register(self._waker[0], select.POLLIN)
         _here.hub = self
         try:
-            while self._goes_on():
+            while self._resume(progress) or self._goes_on():
                 while self._added:
                     context, call = self._added.popleft()
                     strand_for(call, context).switch(self._greenlet)
                     del context, call  # not to keep them for as long as the others take
-                if self._waiting:
-                    self._resume(progress)
         finally:
             _here.hub = None
             with self._lock:
@@ -114,28 +115,33 @@ class Hub:
         if not self._greenlet.switch():
             raise TimeoutError("timed out")
 
-    def _resume(self, progress: Callable[[], None]) -> None:
-        """Wait until one of the calls can go on or another one is added, and let all go on that can."""
+    def _resume(self, progress: Callable[[], None]) -> bool:
+        """Wait until calls can go on or others are added, and let those go on that can; False if there were none."""
         ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
         ready = self._poll.poll(0)
         if not ready or time.monotonic() > self._tell_by:
             progress()
             self._tell_by = time.monotonic() + TOLD_AFTER
         if not ready:
-            ready = self._sleep(None if ends is None else max(0.0, ends - time.monotonic()) * 1000 + 1)
-        late: list[int] = []
+            ready = self._sleep(ends)
+        late: set[int] = set()
         if ends is not None and ends <= (now := time.monotonic()):
-            late = [number for number, (_, end) in self._waiting.items() if end is not None and end <= now]
+            late = {number for number, (_, end) in self._waiting.items() if end is not None and end <= now}
         descriptors = {descriptor for descriptor, _ in ready}
         if self._waker[0] in descriptors:
             descriptors.remove(self._waker[0])
             os.read(self._waker[0], 64)
         for descriptor in descriptors:
             self._switch_to(descriptor, ready=True)
-        for descriptor in set(late) - descriptors:
+        for descriptor in late - descriptors:
             self._switch_to(descriptor, ready=False)
+        return bool(descriptors or late)
 
-    def _sleep(self, patience: float | None) -> list[tuple[int, int]]:
+    def _sleep(self, until: float | None) -> list[tuple[int, int]]:
+        """Wait for a call that can go on or is added, or for the time at which the first is late."""
+        if not self._waiting:
+            until = time.monotonic() + STAYS
+        patience = None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1
         with self._lock:
             self._asleep = not self._added
         ready = self._poll.poll(patience if self._asleep else 0)

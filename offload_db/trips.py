@@ -250,7 +250,7 @@ async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     # anyio would give the limiter's token back while the thread of a cancelled task still runs.
     async with _Token(limiter):
         try:
-            await travel(trip, _unlimited())
+            await travel(trip, unlimited())
         except BaseException:
             await trip.abandon()
             raise
@@ -266,7 +266,8 @@ async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
 _no_limit: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_no_limit")
 
 
-def _unlimited() -> anyio.CapacityLimiter:
+def unlimited() -> anyio.CapacityLimiter:
+    """Return a limiter that limits nothing, of the running event loop."""
     return loop_limiter(_no_limit, math.inf)
 
 
@@ -277,7 +278,7 @@ def holder_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> an
     """
     scope = current_scope()
     if scope is not None and scope.owned:
-        return _unlimited()
+        return unlimited()
     return loop_limiter(variable, tokens)
 
 
