@@ -70,7 +70,8 @@ class OffloadConnection:
         """
         link = self._alive()
         make = partial(link.raw.cursor, *args, **kwargs)
-        return OffloadCursor(self, link.call("cursor", make, killable=False) if link.driver.cursors_ask else make())
+        raw = link.call("cursor", make, killable=False) if link.driver.cursors_ask else make()
+        return OffloadCursor(self, link, raw)
 
     def commit(self) -> None:
         """Commit the transaction.

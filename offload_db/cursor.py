@@ -46,8 +46,7 @@ class OffloadCursor:
     _connection: OffloadConnection | None
     _ahead: _Ahead
 
-    def __init__(self, connection: OffloadConnection, raw: Any) -> None:
-        link = connection._alive()
+    def __init__(self, connection: OffloadConnection, link: Link, raw: Any) -> None:
         put = partial(object.__setattr__, self)
         put("_raw", raw)
         put("_link", link)
@@ -247,7 +246,12 @@ class OffloadCursor:
         statement = name in _STATEMENTS
         if statement:
             self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
-        plain = _PLAIN.issuperset(map(type, args)) and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
+        # Many rows of parameters take a while to be put together, and others would wait for it.
+        plain = (
+            name != "executemany"
+            and _PLAIN.issuperset(map(type, args))
+            and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
+        )
         return self._call(link, name, partial(_after_rest, link, method), statement=statement, plain=plain)
 
     def _call(

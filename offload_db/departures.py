@@ -1,4 +1,4 @@
-"""How the trips of one event loop's tasks depart: one by one, or several in one thread.
+"""How the trips of one event loop's tasks depart: together in one thread where they may, else each in its own.
 
 Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a trip is,
 ``trips.py`` says, how calls share a thread ``sharing.py``.
@@ -18,28 +18,20 @@ import anyio
 from .sharing import POSSIBLE, Hub
 from .trips import Trip, travel, unlimited
 
-# Trips in a round of the loop, on the average of late, above which the first one waits for others to join it.
-CROWD = 1.5
-# How much one round says of what the next will be like.
-_WEIGHT = 0.1
-
 
 class Departures:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
-    Trips that tasks of asyncio begin in the same round of the loop share a thread where they may, and so do those that
-    begin while such a thread is under way: to wake a thread, and a loop by a thread, costs more than a small query. The
-    first of a round has a thread of its own otherwise, unless rounds have seen more than :data:`CROWD` on the average.
+    Trips of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
+    are under way: to wake a thread, and a loop by a thread, costs more than a small query.
 
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_begun", "_carrying", "_company", "_limiter", "_ready", "_shared")
+    __slots__ = ("_carrying", "_limiter", "_ready", "_shared")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
-        self._begun = 0
-        self._company = 0.0
         self._ready: list[_Ride] = []
         self._shared: _SharedTrip | None = None
         self._carrying: set[asyncio.Task[None]] = set()
@@ -51,24 +43,19 @@ class Departures:
             meanwhile that another one could want
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
-        if loop is not None:
-            self._begun += 1
-            if self._begun == 1:
-                loop.call_soon(self._count, loop, context=Context())  # not to keep this task's
-            if self._begun > 1 or self._shared is not None or self._company > CROWD:
-                ride = _Ride(trip, loop.create_future())
-                self._ready.append(ride)
-                await ride.back
-                return
-        await travel(trip, self._limiter)
+        if loop is None:
+            await travel(trip, self._limiter)
+            return
+        if not self._ready:
+            loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
+        ride = _Ride(trip, loop.create_future())
+        self._ready.append(ride)
+        await ride.back
 
-    def _count(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._company += (self._begun - self._company) * _WEIGHT
-        self._begun = 0
-        if self._ready:
-            # A round later those in a cancelled scope are cancelled.
-            loop.call_soon(self._depart, self._ready, loop)
-            self._ready = []
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A round later those in a cancelled scope are cancelled.
+        loop.call_soon(self._depart, self._ready, loop)
+        self._ready = []
 
     def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
         # A task that was cancelled meanwhile makes no trip.
@@ -77,29 +64,12 @@ class Departures:
             return
         self._shared = _SharedTrip(loop)
         self._shared.add(rides)
-        task = loop.create_task(self._carry(self._shared))
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # the thread stays a little longer than the trips
+        task = loop.create_task(self._shared.start())
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
-    async def _carry(self, shared: _SharedTrip) -> None:
-        trip = Trip(shared.run)
-        try:
-            await travel(trip, unlimited())  # each trip that it makes is one of those that are allowed
-            trip.outcome()
-        except asyncio.CancelledError:  # all tasks of the loop are being cancelled
-            shared.end(asyncio.Future.cancel)
-            raise
-        except Exception as error:  # no thread could be started, or there are too many open files
-            shared.end(partial(_fail, error))
-        else:
-            shared.end()
-        finally:
-            if self._shared is shared:
-                self._shared = None
 
-
-def _fail(error: Exception, back: asyncio.Future[None]) -> None:
+def _fail(error: BaseException, back: asyncio.Future[None]) -> None:
     back.set_exception(error)
 
 
@@ -123,24 +93,42 @@ class _Ride:
 class _SharedTrip:
     """Several trips through one thread."""
 
-    __slots__ = ("_hub", "_loop", "_returned", "_rides")
+    __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._hub = Hub()
         self._rides: set[_Ride] = set()
         self._returned: list[_Ride] = []
+        self._starting: asyncio.Task[None] | None = None
 
     def add(self, rides: list[_Ride]) -> bool:
-        """Take further trips along, on the loop's thread; False if the thread has come to its end."""
+        """Take further trips along, on the loop's thread; False if they had better take another thread."""
         added = self._hub.add((ride.context, partial(self._make, ride)) for ride in rides)
         if added:
             self._rides.update(rides)
         return added
 
-    def run(self) -> None:
+    async def start(self) -> None:
+        """Send the thread on its way; cancelled when it is known to be."""
+        self._starting = asyncio.current_task()
+        trip = Trip(self._run)
+        try:
+            await travel(trip, unlimited())  # each trip that it makes holds one of the connections that are allowed
+        except asyncio.CancelledError:
+            if not trip.leave(_nothing):  # it was not: all tasks of the loop are being cancelled
+                self._end(asyncio.Future.cancel)
+            raise
+        except Exception as error:  # no thread could be started
+            self._end(partial(_fail, error))
+
+    def _run(self) -> None:
         """Make the trips, on the thread."""
-        self._hub.run(self._report)
+        try:
+            self._hub.run(self._report)
+        except BaseException as error:  # too many open files
+            self._schedule(self._end, partial(_fail, error))
+            raise
 
     def _make(self, ride: _Ride) -> None:
         ride.begin().run()
@@ -150,18 +138,29 @@ class _SharedTrip:
         """Wake the tasks whose trips are over."""
         if self._returned:
             returned, self._returned = self._returned, []
-            with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone
-                self._loop.call_soon_threadsafe(self._wake, returned)
+            self._schedule(self._wake, returned)
+
+    def _schedule(self, function: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone
+            self._loop.call_soon_threadsafe(function, *args)
 
     def _wake(self, rides: list[_Ride]) -> None:
         for ride in rides:
             self._rides.discard(ride)
             if not ride.back.done():
                 ride.back.set_result(None)
+        # The thread stays a little longer than its last trip. No task shall.
+        if not self._rides and self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
 
-    def end(self, finish: Callable[[asyncio.Future[None]], object] | None = None) -> None:
-        """Wake all tasks that still wait, or end their waiting in another way."""
+    def _end(self, finish: Callable[[asyncio.Future[None]], object]) -> None:
+        self._hub.close()
         while self._rides:
             back = self._rides.pop().back
             if not back.done():
-                back.set_result(None) if finish is None else finish(back)
+                finish(back)
+
+
+def _nothing() -> None:
+    pass

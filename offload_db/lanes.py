@@ -291,11 +291,13 @@ class Lanes:
     def _has_room(self, slot: Slot) -> bool:
         if slot.room.in_use >= slot.room.limit:
             return False
+        if self.in_use < self.size - 1:
+            return True
         return self.in_use < (self.size if slot.on_loop else self._size_for_others())
 
     def _size_for_others(self) -> int:
         """Return how many slots there are for everybody but the event loop's own thread."""
-        if self.in_use < self.size - 1 or self._keep_until <= time.monotonic():
+        if self._keep_until <= time.monotonic():
             return self.size
         waiting = {ticket.holder for room in self._all for ticket in room.queue}
         if any(slot.on_loop for slot in self._held) or all(slot.holder in waiting for slot in self._held):

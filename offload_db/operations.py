@@ -207,7 +207,7 @@ class Operations(Keeper):
         """Execute a statement for each of *rows*, all in one transaction; returns the number of affected rows."""
         if isinstance(rows, (str, bytes, Mapping)):  # they can be iterated, but are no rows
             raise TypeError(f"rows={type(rows).__name__}; accepted are lists of rows, and what else gives rows")
-        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)))
+        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), many=True)
 
     def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
         """Check out an awaitable connection: ``async with pool.acquire() as conn``, or ``await pool.acquire()``.
@@ -340,6 +340,8 @@ class Operations(Keeper):
         timeout: float | None,
         work: Callable[[Link], T | Refused],
         shape: Shape = (None, None),
+        *,
+        many: bool = False,
     ) -> T:
         check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
@@ -352,7 +354,9 @@ class Operations(Keeper):
                 lease = self._checkout(lane)
                 link = lease.link
                 try:
-                    shared = link.shares and make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
+                    plain = make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
+                    # Many rows of parameters take a while to be put together, and others would wait for it.
+                    shared = plain and not many
                     result = link.call("execute", partial(work, link), statement=True, shared=shared, text=sql)
                     if isinstance(result, Refused):
                         raise result.error

@@ -35,6 +35,10 @@ TOLD_AFTER = 0.001
 # Seconds for which the thread stays when all calls are over: to begin anew costs as much as some small queries.
 STAYS = 0.01
 
+# Seconds after which a thread gets no further calls, because one of those it has keeps it from looking at the others:
+# it may be making dictionaries of a hundred thousand rows.
+BUSY = 0.02
+
 Call = tuple[Context | None, Callable[[], None]]
 """A function that raises nothing, and the context that it runs in."""
 
@@ -58,14 +62,16 @@ class Hub:
         self._lock = threading.Lock()
         self._open = True
         self._tell_by = 0.0
+        self._seen = time.monotonic()
         self._asleep = False
         self._added: deque[Call] = deque()
+        self._waker: tuple[int, ...] = ()
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
     def add(self, calls: Iterable[Call]) -> bool:
-        """Give the thread further calls, from any thread; False if it has come to its end and takes none."""
+        """Give the thread further calls, from any thread; False if it takes none: it is at its end, or too busy."""
         with self._lock:
-            if not self._open:
+            if not self._open or (not self._asleep and time.monotonic() > self._seen + BUSY):
                 return False
             self._added.extend(calls)
             if self._asleep:
@@ -80,10 +86,10 @@ class Hub:
         """
         self._greenlet = greenlet.getcurrent()
         self._poll = select.poll()
-        self._waker = os.pipe()
-        self._poll.register(self._waker[0], select.POLLIN)
-        _here.hub = self
         try:
+            self._waker = os.pipe()
+            self._poll.register(self._waker[0], select.POLLIN)
+            _here.hub = self
             while self._resume(progress) or self._goes_on():
                 while self._added:
                     context, call = self._added.popleft()
@@ -91,10 +97,15 @@ class Hub:
                     del context, call  # not to keep them for as long as the others take
         finally:
             _here.hub = None
-            with self._lock:
-                self._open = False
-                for descriptor in self._waker:
-                    os.close(descriptor)
+            self.close()
+
+    def close(self) -> None:
+        """Take no more calls."""
+        with self._lock:
+            self._open = False
+            while self._waker:
+                os.close(self._waker[0])
+                self._waker = self._waker[1:]
 
     def _goes_on(self) -> bool:
         with self._lock:
@@ -117,11 +128,12 @@ class Hub:
 
     def _resume(self, progress: Callable[[], None]) -> bool:
         """Wait until calls can go on or others are added, and let those go on that can; False if there were none."""
+        self._seen = time.monotonic()
         ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
         ready = self._poll.poll(0)
-        if not ready or time.monotonic() > self._tell_by:
+        if not ready or self._seen > self._tell_by:
             progress()
-            self._tell_by = time.monotonic() + TOLD_AFTER
+            self._tell_by = self._seen + TOLD_AFTER
         if not ready:
             ready = self._sleep(ends)
         late: set[int] = set()

@@ -54,7 +54,9 @@ class Turn:
             if self._closed:
                 raise closed_error()
             if not self._busy and self._may(scope):
-                self._begin(scope)
+                self._busy = True
+                if self._owner is not scope:
+                    self._own(scope)
                 return True
             where = place()
             if where is Place.LOOP:
@@ -128,13 +130,8 @@ class Turn:
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
 
-    def _begin(self, scope: Scope | None) -> None:
-        self._busy = True
-        if self._owner is not scope:
-            self._own(scope)
-
     def _own(self, scope: Scope | None) -> None:
-        if scope is not None and not scope.ended:
+        if scope is not None and not scope.ended and self._owner is not scope:
             self._owner = scope
             self._list(scope)
 
@@ -170,7 +167,8 @@ class Turn:
             self._queue.remove(waiting)
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
-                self._begin(waiting.scope)
+                self._busy = True
+                self._own(waiting.scope)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""

@@ -33,9 +33,9 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, offload, strands
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, fast, offload, strands
 from offload_db.fast import FastConnection
-from offload_db.sharing import Hub, current_hub, make_patient
+from offload_db.sharing import BUSY, Hub, current_hub, make_patient
 from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.faults.proxy import Proxy
@@ -44,13 +44,6 @@ from tests.support import pool_of, settled, together, until, value, watched_wire
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 SLOW = "SELECT SLEEP(30)"
-CROWD = departures.CROWD
-
-
-@pytest.fixture(autouse=True)
-def all_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every trip share its thread, the first of a round as well."""
-    monkeypatch.setattr(departures, "CROWD", -1)
 
 
 @pytest.fixture
@@ -128,29 +121,6 @@ async def test_ends_of_transactions(ending: str, *, shares: bool, database: dict
         assert pool.statistics().discards == {}
 
 
-async def test_the_first_has_a_thread_of_its_own(
-    *, shares: bool, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a round's trips the first goes alone, until rounds have had more than that for a while."""
-    monkeypatch.setattr(departures, "CROWD", CROWD)
-    with pool_of(6, database) as pool:
-        await warm(pool, 6)
-
-        async def threads(number: int) -> int:
-            with watched_wire() as wire:
-                await together(*[lambda: pool.fetch_value("SELECT SLEEP(0.05)")] * number)
-            return len({thread for name, thread in wire.events if name == "sendall"})
-
-        assert await threads(2) == 2
-        assert await threads(6) == (2 if shares else 6)
-        for _ in range(10):
-            await threads(6)
-        assert await threads(6) == (1 if shares else 6)
-        for _ in range(20):
-            await threads(1)
-        assert await threads(6) == (2 if shares else 6)
-
-
 async def test_those_that_come_later_join(*, shares: bool, database: dict[str, Any]) -> None:
     """While statements share a thread, those that tasks send meanwhile go through the same one, and wait for none."""
     with pool_of(2, database) as pool:
@@ -164,6 +134,57 @@ async def test_those_that_come_later_join(*, shares: bool, database: dict[str, A
                 threads = {thread for name, thread in wire.events if name == "sendall"}
                 group.cancel_scope.cancel()
         assert (len(threads) == 1) == shares
+
+
+@pytest.mark.parametrize("surface", ["executemany", "execute_many"])
+async def test_many_rows_of_parameters(surface: str, *, shares: bool, database: dict[str, Any]) -> None:
+    """Statements for many rows have a thread of their own: to put them together takes a while."""
+    with pool_of(2, database) as pool:
+        await warm(pool, 2)
+        await pool.execute("CREATE TABLE t (a INT)")
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,)])
+
+        async def many() -> None:
+            if surface == "executemany":
+                await handler()
+            else:
+                assert await pool.execute_many("INSERT INTO t VALUES (%s)", [(1,), (2,)]) == 2
+
+        with watched_wire() as wire:
+            await together(many, lambda: pool.fetch_value("SELECT SLEEP(0.1)"))
+        assert len({thread for name, thread in wire.events if name == "sendall"}) == 2
+        assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 2
+
+
+async def test_a_busy_thread_gets_no_more(
+    *, shares: bool, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one statement keeps the thread by something that never waits, those that come go through another one."""
+    entered, leave = threading.Event(), threading.Event()
+    decode = fast.FastResult._read_rowdata_packet
+
+    def slow(self: Any) -> None:
+        decode(self)
+        if self.rows == (("slow",),):
+            entered.set()
+            leave.wait(30)
+
+    monkeypatch.setattr(fast.FastResult, "_read_rowdata_packet", slow)
+    with pool_of(3, database) as pool:
+        await warm(pool, 3)
+        async with anyio.create_task_group() as group:
+            group.start_soon(pool.fetch_value, "SELECT 'slow'")
+            await settled(entered.is_set)
+            await anyio.sleep(2 * BUSY)
+            try:
+                with anyio.fail_after(20):
+                    assert await pool.fetch_value("SELECT 1") == 1
+            finally:
+                leave.set()
 
 
 async def test_too_many_open_files(
@@ -321,7 +342,6 @@ async def test_files_that_are_loaded(database: dict[str, Any], tmp_path: Path) -
 
 async def test_each_in_the_context_of_its_task(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever it departs with, a statement is sent in its own task's context."""
-    monkeypatch.setattr(departures, "CROWD", CROWD)
     who: ContextVar[str] = ContextVar("who")
     seen: dict[str, str] = {}
     write = FastConnection._write_bytes
@@ -602,6 +622,34 @@ def test_calls_can_be_added_at_any_moment() -> None:
     thread.join()
     assert not hub.add([(copy_context(), made.set)])
     assert not made.is_set()
+    near.close()
+    far.close()
+
+
+def test_a_busy_thread_takes_none() -> None:
+    """A thread that has not looked at its calls for a while takes no further ones, until it has."""
+    near, far = socket.socketpair()
+    far.send(b"x")
+    hub, entered, leave, looked = Hub(), threading.Event(), threading.Event(), threading.Event()
+
+    def keep() -> None:
+        entered.set()
+        leave.wait(30)
+        hub.wait(near, select.POLLIN, None)
+        looked.set()
+        near.recv(1)
+        hub.wait(near, select.POLLIN, None)
+
+    assert hub.add([(copy_context(), keep)])
+    thread = threading.Thread(target=hub.run, args=(lambda: None,))
+    thread.start()
+    assert entered.wait(30)
+    until(lambda: not hub.add([]))
+    leave.set()
+    assert looked.wait(30)
+    until(lambda: hub.add([]))
+    far.send(b"x")
+    thread.join()
     near.close()
     far.close()
 
