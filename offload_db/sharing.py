@@ -90,6 +90,7 @@ class Hub:
             self._waker = os.pipe()
             self._poll.register(self._waker[0], select.POLLIN)
             _here.hub = self
+            # Where nothing happened, progress() was called after the last that did.
             while self._resume(progress) or self._goes_on():
                 while self._added:
                     context, call = self._added.popleft()
@@ -127,7 +128,7 @@ class Hub:
             raise TimeoutError("timed out")
 
     def _resume(self, progress: Callable[[], None]) -> bool:
-        """Wait until calls can go on or others are added, and let those go on that can; False if there were none."""
+        """Wait until calls can go on or others are added, and let those go on that can; False if nothing happened."""
         self._seen = time.monotonic()
         ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
         ready = self._poll.poll(0)
@@ -147,7 +148,7 @@ class Hub:
             self._switch_to(descriptor, ready=True)
         for descriptor in late - descriptors:
             self._switch_to(descriptor, ready=False)
-        return bool(descriptors or late)
+        return bool(ready or late)
 
     def _sleep(self, until: float | None) -> list[tuple[int, int]]:
         """Wait for a call that can go on or is added, or for the time at which the first is late."""

@@ -33,7 +33,7 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, fast, offload, strands
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, fast, offload, sharing, strands
 from offload_db.fast import FastConnection
 from offload_db.sharing import BUSY, Hub, current_hub, make_patient
 from tests.conftest import MySQL
@@ -622,6 +622,40 @@ def test_calls_can_be_added_at_any_moment() -> None:
     thread.join()
     assert not hub.add([(copy_context(), made.set)])
     assert not made.is_set()
+    near.close()
+    far.close()
+
+
+def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the thread ends it tells of every call, also where a wake-up came when it was awake already."""
+    near, far = socket.socketpair()
+    hub = Hub()
+    over: list[str] = []
+    told: list[int] = []
+
+    class Poll:
+        def __init__(self) -> None:
+            self.own = poll()
+            self.register, self.unregister = self.own.register, self.own.unregister
+
+        def poll(self, patience: float | None) -> list[tuple[int, int]]:
+            ready = self.own.poll(patience)
+            if near.fileno() in [descriptor for descriptor, _ in ready]:
+                assert hub.add([(copy_context(), functools.partial(over.append, "second"))])
+            return ready
+
+    def first() -> None:
+        threading.Timer(0.1, far.send, (b"x",)).start()
+        hub.wait(near, select.POLLIN, None)
+        over.append("first")
+
+    poll = select.poll
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(sharing, "TOLD_AFTER", 100)
+    hub.add([(copy_context(), first)])
+    hub.run(lambda: told.append(len(over)))
+    assert over == ["first", "second"]
+    assert told[-1] == 2
     near.close()
     far.close()
 
