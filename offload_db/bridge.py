@@ -122,24 +122,25 @@ def _on_strand(strand: Any) -> Iterator[object]:
 
 def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     """Run an asynchronous function to its end, in a portal."""
-    coroutine = _call(function, args, kwargs)
-    try:
-        waits = [coroutine.send(None)]
-    except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
-        result: T = stop.value
-    else:
-        result = suspend(rest_of, coroutine, waits)
-    return result
-
-
-async def _call(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
         return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
+    coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else _awaiting(result)
+    del result  # what throws an error into a generator holds the error
     try:
-        return await result  # type: ignore[no-any-return]  # as above
+        waits = [coroutine.send(None)]
+    except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
+        value: T = stop.value
+    else:
+        value = suspend(rest_of, coroutine, waits)
+    return value
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    try:
+        return await awaitable
     finally:
-        del result  # what throws an error into a generator holds the error
+        del awaitable  # as above
 
 
 @types.coroutine

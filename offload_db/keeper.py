@@ -28,7 +28,7 @@ from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
 from .leaks import Checkout, LeakWatch
-from .scopes import current_deadline, current_lane
+from .scopes import Deadline, current_deadline, current_lane
 from .statements import Link
 from .statistics import Counters
 from .workers import Leaving, OnLoopCall, Workers
@@ -172,6 +172,10 @@ class Keeper:
             raise
         if deadline is not None:
             deadline.spend("waiting for a connection", slot.waited)
+        return self._serve(slot, connector, deadline)
+
+    def _serve(self, slot: Slot, connector: Connector, deadline: Deadline | None) -> Lease:
+        """Give a link to somebody who is admitted."""
         opened: list[Link] = []
 
         def settle() -> None:
