@@ -150,12 +150,16 @@ def rest_of(coroutine: Coroutine[Any, Any, T], waits: list[Any]) -> Generator[An
     :param waits: what it waits for. It is taken out, and nothing else is kept here: an error that comes of it would
         stay alive by the frames that hold it
     """
+    errors: list[BaseException] = []
     try:
         while True:
             try:
                 waits.append((yield waits.pop()))
             except BaseException as error:
-                waits.append(coroutine.throw(error))
+                errors.append(error)
+            # Out of the except clause: the error is no context of what the coroutine raises when it has dealt with it.
+            if errors:
+                waits.append(coroutine.throw(errors.pop()))
             else:
                 waits.append(coroutine.send(waits.pop()))
     except StopIteration as stop:

@@ -64,7 +64,7 @@ class Departures:
             return
         self._shared = _SharedTrip(loop)
         self._shared.add(rides)
-        task = loop.create_task(self._shared.start())
+        task = self._shared.start()
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
@@ -93,13 +93,14 @@ class _Ride:
 class _SharedTrip:
     """Several trips through one thread."""
 
-    __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting")
+    __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._hub = Hub()
         self._rides: set[_Ride] = set()
         self._returned: list[_Ride] = []
+        self._thread = Trip(self._run)
         self._starting: asyncio.Task[None] | None = None
 
     def add(self, rides: list[_Ride]) -> bool:
@@ -109,17 +110,23 @@ class _SharedTrip:
             self._rides.update(rides)
         return added
 
-    async def start(self) -> None:
-        """Send the thread on its way; cancelled when it is known to be."""
-        self._starting = asyncio.current_task()
-        trip = Trip(self._run)
-        try:
-            await travel(trip, unlimited())  # each trip that it makes holds one of the connections that are allowed
-        except asyncio.CancelledError:
-            if not trip.leave(_nothing):  # it was not: all tasks of the loop are being cancelled
-                self._end(asyncio.Future.cancel)
-            raise
-        except Exception as error:  # no thread could be started
+    def start(self) -> asyncio.Task[None]:
+        """Send the thread on its way; returns the task that does, which is cancelled when the thread is known to be."""
+        self._starting = task = self._loop.create_task(self._start())
+        # Not for the task itself to do: one that is cancelled at once does nothing at all.
+        task.add_done_callback(self._started)
+        return task
+
+    async def _start(self) -> None:
+        await travel(self._thread, unlimited())  # each trip that it makes holds one of the connections that are allowed
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._thread.leave(_nothing) or self._thread.back:
+            return  # it tells of its trips itself, also of those that nobody has been told of yet
+        if error is None:  # all tasks of the loop are being cancelled
+            self._end(asyncio.Future.cancel)
+        else:  # no thread could be started
             self._end(partial(_fail, error))
 
     def _run(self) -> None:

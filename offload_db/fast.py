@@ -129,7 +129,7 @@ class FastResult(_Result):  # type: ignore[misc]
                 super().read()
                 return
             connection._rfile.read(_HEADER + 1)
-            connection._next_seq_id += 1
+            connection._next_seq_id = (connection._next_seq_id + 1) % 256
             self.field_count = number
             self._get_descriptions()
             self._read_rowdata_packet()
@@ -332,6 +332,9 @@ def _peek(connection: Any) -> bytes:
         raise pymysql.err.OperationalError(
             CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
         ) from None
+    except BaseException:  # a signal's handler raised it, and the next statement would get this one's result
+        connection._force_close()
+        raise
 
 
 def _set_timeout(connection: Any, seconds: float | None) -> None:

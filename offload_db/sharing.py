@@ -39,6 +39,9 @@ STAYS = 0.01
 # it may be making dictionaries of a hundred thousand rows.
 BUSY = 0.02
 
+# The most milliseconds that poll() takes. Who has to wait for longer does so several times.
+_POLL_MAX = 2**31 - 1
+
 Call = tuple[Context | None, Callable[[], None]]
 """A function that raises nothing, and the context that it runs in."""
 
@@ -154,10 +157,11 @@ class Hub:
         """Wait for a call that can go on or is added, or for the time at which the first is late."""
         if not self._waiting:
             until = time.monotonic() + STAYS
-        patience = None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1
+        patience = None if until is None else min(max(0.0, until - time.monotonic()) * 1000 + 1, _POLL_MAX)
         with self._lock:
             self._asleep = not self._added
         ready = self._poll.poll(patience if self._asleep else 0)
+        self._seen = time.monotonic()  # before who adds calls may ask for it
         self._asleep = False
         return ready
 

@@ -7,6 +7,7 @@ import contextvars
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -489,6 +490,31 @@ async def test_lanes_of_nested_calls() -> None:
     await inner()
     assert lanes == ["outer", "outer", "inner", None, "inner"]
     assert scopes.current_lane() is None
+
+
+async def test_an_error_that_was_dealt_with() -> None:
+    """An error that a handler has awaited and dealt with is over, for the code that follows as well."""
+
+    @offload
+    async def handler() -> None:
+        try:
+            with anyio.fail_after(0.01):
+                await anyio.sleep_forever()
+        except TimeoutError:
+            pass
+        assert sys.exc_info() == (None, None, None)
+        with suppress(KeyError):
+            await failing()
+        assert sys.exc_info() == (None, None, None)
+        raise LookupError
+
+    async def failing() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise KeyError
+
+    with pytest.raises(LookupError) as caught:
+        await handler()
+    assert caught.value.__context__ is None
 
 
 async def test_callers() -> None:

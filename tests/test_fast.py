@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -196,6 +197,32 @@ def test_a_link_that_fails_in_mid_result(how: str, after: int, database: dict[st
         assert not connection.open
         there.close()
     assert errors[0] == errors[1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no alarm")
+def test_an_interrupted_statement(database: dict[str, Any]) -> None:
+    """A connection whose statement a signal's handler broke off is closed: the next would read that one's result."""
+
+    def interrupt(*args: object) -> None:
+        raise LookupError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with FastConnection(**QUICK, **database) as connection, connection.cursor() as cursor:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(LookupError):
+                cursor.execute("SELECT SLEEP(1), 'of another'")
+            assert not connection.open
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("rows", [248, 249, 250, 251, 252, 253])
+def test_packets_are_numbered_in_a_circle(rows: int, database: dict[str, Any]) -> None:
+    """Wherever the numbers of packets begin anew, what follows is read as PyMySQL reads it."""
+    settings = {**QUICK, **database, "client_flag": pymysql.constants.CLIENT.MULTI_STATEMENTS}
+    with Connection(**settings) as plain, FastConnection(**settings) as quick:
+        assert_same((plain, quick), f"SELECT seq FROM mysql.seq_1_to_{rows}; SELECT 1; SELECT 2, 3")
 
 
 def _answer(connection: Any, statement: str) -> bytes:

@@ -33,9 +33,11 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, fast, offload, sharing, strands
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, fast, offload, sharing, strands
+from offload_db.departures import Departures
 from offload_db.fast import FastConnection
 from offload_db.sharing import BUSY, Hub, current_hub, make_patient
+from offload_db.trips import Trip
 from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.faults.proxy import Proxy
@@ -586,6 +588,41 @@ def test_eager_tasks(database: dict[str, Any]) -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("cut", ["the task's start", "the thread's end"])
+def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the task that sends the thread, who waits for a trip is not left waiting, nor cancelled."""
+
+    async def main() -> None:
+        sender = Departures(4)
+        back: list[departures._Ride] = []
+
+        def block(shared: Any, rides: Any) -> None:
+            wake(shared, rides)
+            if not back:
+                # What departs in the same round comes back, and the thread ends, before the loop goes on.
+                back.append(departures._Ride(Trip(int), asyncio.get_running_loop().create_future()))
+                sender._depart(back[:], asyncio.get_running_loop())
+                until(lambda: shared._thread.back)
+
+        wake = departures._SharedTrip._wake
+        trip = Trip(int)
+        task = asyncio.create_task(sender.travel(trip, shared=True))
+        if cut == "the task's start":
+            while not sender._carrying:  # noqa: ASYNC110  # round by round: in the next one the task starts
+                await asyncio.sleep(0)
+            for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
+                other.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 20)
+            assert not trip.back
+        else:
+            monkeypatch.setattr(departures._SharedTrip, "_wake", block)
+            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(back[0].back, 20)
+
+    asyncio.run(main())
+
+
 # --- the hub itself
 
 Calls = list[Callable[[], None]]
@@ -684,6 +721,40 @@ def test_a_busy_thread_takes_none() -> None:
     until(lambda: hub.add([]))
     far.send(b"x")
     thread.join()
+    near.close()
+    far.close()
+
+
+def test_a_thread_that_has_waited_is_not_busy() -> None:
+    """A thread that wakes up from a long wait takes further calls at once."""
+    near, far = socket.socketpair()
+    hub, took = Hub(), []
+
+    def wait() -> None:
+        threading.Timer(BUSY * 3, far.send, (b"x",)).start()
+        hub.wait(near, select.POLLIN, None)
+        took.append(hub.add([]))
+
+    hub.add([(copy_context(), wait)])
+    hub.run(lambda: None)
+    assert took == [True]
+    near.close()
+    far.close()
+
+
+def test_patience_for_more_than_poll_takes() -> None:
+    """A call that may wait for years, more milliseconds than the system takes, waits until it has something."""
+    near, far = socket.socketpair()
+    over = []
+
+    def wait() -> None:
+        threading.Timer(0.1, far.send, (b"x",)).start()
+        current: Any = current_hub()
+        current.wait(near, select.POLLIN, 31536000.0)
+        over.append(near.recv(1))
+
+    share(wait)
+    assert over == [b"x"]
     near.close()
     far.close()
 
