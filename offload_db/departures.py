@@ -7,6 +7,7 @@ Owns which trips share a thread, and how those that come back from a shared one 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -64,7 +65,7 @@ class Departures:
             return
         self._shared = _SharedTrip(loop)
         self._shared.add(rides)
-        task = self._shared.start()
+        task = self._shared.start(loop)
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
@@ -96,7 +97,7 @@ class _SharedTrip:
     __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
         self._hub = Hub()
         self._rides: set[_Ride] = set()
         self._returned: list[_Ride] = []
@@ -110,9 +111,9 @@ class _SharedTrip:
             self._rides.update(rides)
         return added
 
-    def start(self) -> asyncio.Task[None]:
+    def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Send the thread on its way; returns the task that does, which is cancelled when the thread is known to be."""
-        self._starting = task = self._loop.create_task(self._start())
+        self._starting = task = loop.create_task(self._start())
         # Not for the task itself to do: one that is cancelled at once does nothing at all.
         task.add_done_callback(self._started)
         return task
@@ -121,6 +122,7 @@ class _SharedTrip:
         await travel(self._thread, unlimited())  # each trip that it makes holds one of the connections that are allowed
 
     def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting = None
         error = None if task.cancelled() else task.exception()
         if self._thread.leave(_nothing) or self._thread.back:
             return  # it tells of its trips itself, also of those that nobody has been told of yet
@@ -148,8 +150,10 @@ class _SharedTrip:
             self._schedule(self._wake, returned)
 
     def _schedule(self, function: Callable[..., None], *args: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and with it the tasks gone
-            self._loop.call_soon_threadsafe(function, *args)
+        loop = self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):  # it is closed, and with it the tasks gone
+                loop.call_soon_threadsafe(function, *args)
 
     def _wake(self, rides: list[_Ride]) -> None:
         for ride in rides:

@@ -550,6 +550,25 @@ def test_a_loop_that_is_closed_right_after(database: dict[str, Any], caplog: pyt
     assert caplog.records == []
 
 
+def test_loops_are_not_kept(database: dict[str, Any]) -> None:
+    """A pool that outlives the loops that have used it keeps none of them."""
+    loops: list[weakref.ref[Any]] = []
+    with pool_of(4, database) as pool:
+
+        async def main() -> None:
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
+
+        for _ in range(3):
+            asyncio.run(main())
+
+        def gone() -> bool:
+            gc.collect()
+            return all(loop() is None for loop in loops)
+
+        until(gone)
+
+
 async def test_what_came_back_is_not_kept(database: dict[str, Any]) -> None:
     """The rows of one statement are freed though another one of the same thread still runs."""
     with pool_of(4, database) as pool:
