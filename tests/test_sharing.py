@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar, copy_context
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -550,6 +551,7 @@ def test_a_loop_that_is_closed_right_after(database: dict[str, Any], caplog: pyt
     assert caplog.records == []
 
 
+@pytest.mark.skipif(version("anyio").startswith("3."), reason="anyio 3 keeps each loop that has sent something to a thread")
 def test_loops_are_not_kept(database: dict[str, Any]) -> None:
     """A pool that outlives the loops that have used it keeps none of them."""
     loops: list[weakref.ref[Any]] = []
