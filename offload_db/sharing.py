@@ -99,6 +99,11 @@ class Hub:
                     context, call = self._added.popleft()
                     strand_for(call, context).switch(self._greenlet)
                     del context, call  # not to keep them for as long as the others take
+        except BaseException:  # such as too little memory: nobody will come by any more
+            for descriptor in list(self._waiting):
+                with suppress(Exception):
+                    self._switch_to(descriptor, ready=False)
+            raise
         finally:
             _here.hub = None
             self.close()

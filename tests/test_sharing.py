@@ -551,7 +551,7 @@ def test_a_loop_that_is_closed_right_after(database: dict[str, Any], caplog: pyt
     assert caplog.records == []
 
 
-@pytest.mark.skipif(version("anyio").startswith("3."), reason="anyio 3 keeps each loop that has sent something to a thread")
+@pytest.mark.skipif(version("anyio").startswith("3."), reason="anyio 3 keeps each loop that has used a thread")
 def test_loops_are_not_kept(database: dict[str, Any]) -> None:
     """A pool that outlives the loops that have used it keeps none of them."""
     loops: list[weakref.ref[Any]] = []
@@ -714,6 +714,30 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
     hub.run(lambda: told.append(len(over)))
     assert over == ["first", "second"]
     assert told[-1] == 2
+    near.close()
+    far.close()
+
+
+def test_a_thread_that_breaks_down() -> None:
+    """Where a thread cannot go on, the calls that wait in it end as if they were late."""
+    near, far = socket.socketpair()
+    hub = Hub()
+    late: list[bool] = []
+
+    def wait() -> None:
+        try:
+            hub.wait(near, select.POLLIN, None)
+        except TimeoutError:
+            late.append(True)
+
+    def fail() -> None:
+        raise MemoryError
+
+    hub.add([(copy_context(), wait), (copy_context(), fail)])
+    with pytest.raises(MemoryError):
+        hub.run(lambda: None)
+    assert late == [True]
+    assert not hub.add([])
     near.close()
     far.close()
 
