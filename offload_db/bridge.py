@@ -125,7 +125,7 @@ def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: d
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
         return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
-    coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else _awaiting(result)
+    coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
     del result  # what throws an error into a generator holds the error
     try:
         waits = [coroutine.send(None)]
@@ -136,11 +136,12 @@ def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: d
     return value
 
 
-async def _awaiting(awaitable: Awaitable[T]) -> T:
+async def awaiting(awaitable: Awaitable[T]) -> T:
+    """Make a coroutine of any awaitable."""
     try:
         return await awaitable
     finally:
-        del awaitable  # as above
+        del awaitable  # what throws an error into a generator holds the error
 
 
 @types.coroutine

@@ -29,13 +29,12 @@ class Departures:
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_carrying", "_limiter", "_ready", "_shared")
+    __slots__ = ("_limiter", "_ready", "_shared")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
         self._ready: list[_Ride] = []
         self._shared: _SharedTrip | None = None
-        self._carrying: set[asyncio.Task[None]] = set()
 
     async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
         """Send *trip* through a worker thread; see :func:`offload_db.trips.travel`.
@@ -65,9 +64,7 @@ class Departures:
             return
         self._shared = _SharedTrip(loop)
         self._shared.add(rides)
-        task = self._shared.start(loop)
-        self._carrying.add(task)
-        task.add_done_callback(self._carrying.discard)
+        self._shared.start(loop)
 
 
 def _fail(error: BaseException, back: asyncio.Future[None]) -> None:
@@ -111,12 +108,11 @@ class _SharedTrip:
             self._rides.update(rides)
         return added
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        """Send the thread on its way; returns the task that does, which is cancelled when the thread is known to be."""
-        self._starting = task = loop.create_task(self._start())
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the thread on its way, by a task that is cancelled when the thread is known to be."""
+        self._starting = loop.create_task(self._start())
         # Not for the task itself to do: one that is cancelled at once does nothing at all.
-        task.add_done_callback(self._started)
-        return task
+        self._starting.add_done_callback(self._started)
 
     async def _start(self) -> None:
         await travel(self._thread, unlimited())  # each trip that it makes holds one of the connections that are allowed

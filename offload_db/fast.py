@@ -128,8 +128,7 @@ class FastResult(_Result):  # type: ignore[misc]
             if not number:
                 super().read()
                 return
-            connection._rfile.read(_HEADER + 1)
-            connection._next_seq_id = (connection._next_seq_id + 1) % 256
+            _skip(connection, _HEADER + 1)
             self.field_count = number
             self._get_descriptions()
             self._read_rowdata_packet()
@@ -144,13 +143,10 @@ class FastResult(_Result):  # type: ignore[misc]
         key = (buffered[:first], number, connection.encoding, connection.use_unicode)
         for columns in _known.get(key, ()):
             if buffered.startswith(columns.raw) and columns.source == connection.decoders:
-                size, sequence = len(columns.raw), (connection._next_seq_id + number) % 256
-                if _is_end(buffered, size, sequence):
-                    connection._rfile.read(size + _HEADER + _END)
-                    connection._next_seq_id = (sequence + 1) % 256
+                _skip(connection, len(columns.raw), number)
+                if _is_end(buffered, len(columns.raw), connection._next_seq_id):
+                    _skip(connection, _HEADER + _END)
                 else:
-                    connection._rfile.read(size)
-                    connection._next_seq_id = sequence
                     end = connection._read_packet()
                     assert end.is_eof_packet(), "Protocol error, expecting EOF"
                 self.fields, self.description = list(columns.fields), columns.description
@@ -176,8 +172,7 @@ class FastResult(_Result):  # type: ignore[misc]
                 break
             rows.append(self._read_row_from_packet(packet))
         else:
-            connection._rfile.read(_HEADER + _END)
-            connection._next_seq_id = (connection._next_seq_id + 1) % 256
+            _skip(connection, _HEADER + _END)
             self.warning_count, status = struct.unpack("<hh", end)
             self.has_next = status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
         self.connection = None
@@ -335,6 +330,12 @@ def _peek(connection: Any) -> bytes:
     except BaseException:  # a signal's handler raised it, and the next statement would get this one's result
         connection._force_close()
         raise
+
+
+def _skip(connection: Any, size: int, packets: int = 1) -> None:
+    """Take packets out of the reader's buffer."""
+    connection._rfile.read(size)
+    connection._next_seq_id = (connection._next_seq_id + packets) % 256
 
 
 def _set_timeout(connection: Any, seconds: float | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 import anyio
 from anyio.lowlevel import RunVar
 
-from .bridge import UNSHARED, Place, abridged, current_task, place, suspend
+from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, suspend
 from .errors import BridgeError, ConfigurationError
 from .scopes import continued, scoped
 from .settings import check_seconds
@@ -199,11 +199,7 @@ async def _run_plain(
         call = functools.partial(function, *args, **kwargs)
         in_thread = place() is Place.THREAD
         result = call() if in_thread else await hop(continued(call), holder_limiter(_handler_threads, THREADS))
-        return await bridged(_awaiting, (result,), {}) if inspect.isawaitable(result) else result
-
-
-async def _awaiting(result: Awaitable[T]) -> T:
-    return await result
+        return await bridged(awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 
 def _name(function: Any) -> str:

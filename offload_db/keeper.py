@@ -54,19 +54,17 @@ class Lease:
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
-        if self._checkout is not None:
-            self._end_watch(self._checkout)
+        self._end_watch()
         self._pool._checkin(self.link, self._slot)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
-        if self._checkout is not None:
-            self._end_watch(self._checkout)
+        self._end_watch()
         self._pool._reclaim(self.link, self._slot)
 
-    def _end_watch(self, checkout: Checkout) -> None:
-        if self._pool._leaks is not None:
-            self._pool._leaks.end(checkout)
+    def _end_watch(self) -> None:
+        if self._checkout is not None and self._pool._leaks is not None:
+            self._pool._leaks.end(self._checkout)
 
 
 class Keeper:

@@ -123,7 +123,7 @@ class Lanes:
             self._rooms[lane.name] = _Room(f"lane {lane.name!r}", _with_defaults(lane, common))
         self._all = (self._common, *self._rooms.values())
         self._closed = False
-        self._number = self._tickets = 0
+        self._number = 0
         # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
         self._held: set[Slot] = set()
@@ -140,7 +140,7 @@ class Lanes:
     @property
     def waiting(self) -> int:
         """How many callers wait, in all lanes."""
-        return self._tickets
+        return sum(room.waiting for room in self._all)
 
     def statistics(self) -> dict[str, LaneStatistics]:
         """Return what each named lane holds now."""
@@ -231,8 +231,7 @@ class Lanes:
 
     def _enter(self, room: _Room, where: Place) -> Slot:
         slot = Slot(room, caller(), on_loop=where is Place.LOOP)
-        if self._returned:
-            self._settle()
+        self._settle()
         try:
             with self._lock:
                 if self._closed:
@@ -251,14 +250,12 @@ class Lanes:
                 self._number += 1
                 slot.number = -self._number if slot.on_loop else self._number
                 room.queue[slot] = None
-                self._tickets += 1
                 if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
                     room.queue.move_to_end(slot, last=False)
                 if self._keeping:
                     self._admit()  # this may have been the last one who held a slot and did not wait for another
         finally:
-            if self._returned:
-                self._settle()
+            self._settle()
         return slot
 
     def _refuse_hopeless(self, slot: Slot, where: Place, *, look_at_threads: bool = False) -> None:
@@ -341,7 +338,6 @@ class Lanes:
     def _leave_queue(self, slot: Slot, state: str) -> None:
         slot.state = state
         del slot.room.queue[slot]
-        self._tickets -= 1
 
     def _withdraw(self, slot: Slot) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
@@ -389,7 +385,7 @@ class Lanes:
             self._holders[slot.holder] = left
 
     def _next(self) -> Slot | None:
-        if not self._tickets or self.in_use >= self.size:
+        if not self.waiting or self.in_use >= self.size:
             return None
         heads = (room.head() for room in self._all)
         ready = (slot for slot in heads if slot is not None and self._has_room(slot))

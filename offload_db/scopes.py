@@ -97,13 +97,18 @@ class _Setting(NamedTuple):
 _setting: ContextVar[_Setting | None] = ContextVar("offload_db_setting", default=None)
 
 
+def _current() -> _Setting | None:
+    setting = _setting.get()
+    return None if setting is None or setting.scope.ended else setting
+
+
 def current_scope() -> Scope | None:
     """Return the bridged call that this code belongs to, in whatever task or thread; None outside of any.
 
     A task started by a bridged call inherits its scope, but not its bridge.
     """
-    setting = _setting.get()
-    return None if setting is None or setting.scope.ended else setting.scope
+    setting = _current()
+    return None if setting is None else setting.scope
 
 
 def waits_on_itself(scope: Scope, wanted: Wanted) -> bool:
@@ -138,14 +143,14 @@ def continued(function: Callable[[], T]) -> Callable[[], T]:
 
 def current_lane() -> str | None:
     """Return the lane that the bridged call asked for."""
-    setting = _setting.get()
-    return None if setting is None or setting.scope.ended else setting.lane
+    setting = _current()
+    return None if setting is None else setting.lane
 
 
 def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
-    setting = _setting.get()
-    return None if setting is None or setting.scope.ended else setting.deadline
+    setting = _current()
+    return None if setting is None else setting.deadline
 
 
 def pause_call() -> None:
@@ -180,9 +185,9 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
         self._token: Token[_Setting | None] | None = None
 
     def __enter__(self) -> None:
-        held = _setting.get()
+        held = _current()
         deadline = None if self._timeout is None else Deadline(self._timeout)
-        if held is None or held.scope.ended:
+        if held is None:
             self._own = Scope()
             self._token = _setting.set(_Setting(self._own, self._lane, deadline))
             return

@@ -191,11 +191,10 @@ class Link:
             self._foresee(text)
         elif name not in _BEGIN_NOTHING:
             self._begun = True
-        limit = self._timeout
-        if timeout is not None:
-            limit = timeout if limit is None else min(limit, timeout)
+        limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
-            limit = deadline.left if limit is None else min(limit, deadline.left)
+            limits.append(deadline.left)
+        limit = min(limits, default=None)
         call = StoppableCall(self.raw, self.driver, self.identity, killable=killable)
         started = time.monotonic()
         error: Exception | None = None

@@ -17,7 +17,15 @@ import greenlet
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
 KEPT = 32
 
-_here = threading.local()
+
+class _Here(threading.local):
+    """What a thread keeps."""
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+
+
+_here = _Here()
 
 
 def strand_for(call: Callable[[], object], context: Context | None) -> Any:
@@ -28,19 +36,11 @@ def strand_for(call: Callable[[], object], context: Context | None) -> Any:
     :param call: a function that raises nothing
     :param context: the context that it runs in
     """
-    idle = _idle()
+    idle = _here.idle
     strand = idle.pop() if idle else _new()
     strand.call = call
     strand.gr_context = context
     return strand
-
-
-def _idle() -> list[Any]:
-    try:
-        idle: list[Any] = _here.idle
-    except AttributeError:
-        idle = _here.idle = []
-    return idle
 
 
 def _new() -> Any:

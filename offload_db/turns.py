@@ -54,9 +54,7 @@ class Turn:
             if self._closed:
                 raise closed_error()
             if not self._busy and self._may(scope):
-                self._busy = True
-                if self._owner is not scope:
-                    self._own(scope)
+                self._begin(scope)
                 return True
             where = place()
             if where is Place.LOOP:
@@ -110,10 +108,8 @@ class Turn:
         with self._lock:
             if not self._closed:
                 self._busy = False
-                if self._queue:
-                    self._admit()
-        if self._ended:
-            self._settle()
+                self._admit()
+        self._settle()
 
     def close(self) -> None:
         """End all turns: the connection is closed."""
@@ -124,11 +120,14 @@ class Turn:
             self._owner = None
             while self._queue:
                 self._queue.popleft().signal.set()
-        if self._ended:
-            self._settle()
+        self._settle()
 
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
+
+    def _begin(self, scope: Scope | None) -> None:
+        self._busy = True
+        self._own(scope)
 
     def _own(self, scope: Scope | None) -> None:
         if scope is not None and not scope.ended and self._owner is not scope:
@@ -160,15 +159,14 @@ class Turn:
                 self._lock.release()
 
     def _admit(self) -> None:
-        while not self._busy:
+        while self._queue and not self._busy:
             waiting = next((waiting for waiting in self._queue if self._may(waiting.scope)), None)
             if waiting is None:
                 return
             self._queue.remove(waiting)
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
-                self._busy = True
-                self._own(waiting.scope)
+                self._begin(waiting.scope)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""

@@ -629,7 +629,7 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
         trip = Trip(int)
         task = asyncio.create_task(sender.travel(trip, shared=True))
         if cut == "the task's start":
-            while not sender._carrying:  # noqa: ASYNC110  # round by round: in the next one the task starts
+            while sender._shared is None:  # noqa: ASYNC110  # round by round: in the next one the task starts
                 await asyncio.sleep(0)
             for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
                 other.cancel()
