@@ -35,6 +35,7 @@ OLDEST_OURS=(DBUtils==3.1.0 greenback==1.2.0 prometheus-client==0.17.0 libcst==1
 # anyio 3 works with no newer trio, and starlette 0.27 with no newer httpx.
 OLDEST_TOOLS=('trio<0.22' 'httpx<0.28')
 OLDEST_MYSQLCLIENT=mysqlclient==2.2.0
+SHORT='not slow and not alone'
 TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
 EXTRAS=audit,fastapi,sqlalchemy,prometheus,examples,test
 
@@ -140,13 +141,13 @@ PY
   fi
 }
 
-# run_all_tests NAME PYTHON DIRECTORY [pytest ...]: run the tests side by side, then those that need the machine alone.
+# run_all_tests NAME PYTHON DIRECTORY [pytest ...]: run the tests side by side, then those that need all of the machine.
 run_all_tests() {
   if [ $# -gt 3 ]; then
     run_tests "$@"
   else
-    run_tests "$@" -n "$WORKERS" -m 'not slow'
-    run_tests "$1, slow tests" "$2" "$3" -m slow
+    run_tests "$@" -n "$WORKERS" -m 'not alone'
+    run_tests "$1, one at a time" "$2" "$3" -m alone
   fi
 }
 
@@ -312,7 +313,7 @@ fi
 
 if [ -n "$QUICK" ]; then
   title 'tests, newest versions'
-  [ $# -gt 0 ] || set -- -n "$WORKERS" -m 'not slow'
+  [ $# -gt 0 ] || set -- -n "$WORKERS" -m "$SHORT"
   run_tests 'newest versions' "$MAIN" "$ROOT" "$@"
 else
   title 'lint, format and types'
@@ -332,14 +333,14 @@ else
 
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")
-    # What uvloop does differently does not depend on the Python version: the main one's tests show it. For trio the
-    # highest version will do besides.
-    loops='not uvloop'
-    [ "$python" = "${FURTHER[-1]}" ] || loops='not uvloop and not trio'
-    title "tests ($loops, not slow), newest versions, $("$python" -V), from the wheel"
+    # What uvloop does differently does not depend on the Python version: the main one's tests show it. For trio and the
+    # examples, which only use the library, the highest version will do besides.
+    loops='not uvloop' but=()
+    [ "$python" = "${FURTHER[-1]}" ] || loops='not uvloop and not trio' but=(--ignore tests/examples)
+    title "tests ($loops, $SHORT), newest versions, $("$python" -V), from the wheel"
     check "the wheel on $("$python" -V)" install_wheel "$venv"
-    run_tests "$("$python" -V)" "$VENVS/$venv/bin/python" "$(outside "$venv")" -n "$WORKERS" -m 'not slow' \
-      -k "$loops" "$@"
+    run_tests "$("$python" -V)" "$VENVS/$venv/bin/python" "$(outside "$venv")" -n "$WORKERS" -m "$SHORT" \
+      -k "$loops" "${but[@]}" "$@"
   done
 fi
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "examples.fuel_copilot.demo", "--quick", "--output"]
 MARK = "OFFLOAD_DB_DEMO_TEST"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def routes() -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_legacy_backend(tmp_path: Path, mysql: MySQL) -> None:
     """Before any change each audited handler is seen with its own route and statements, and no value of a request."""
     seen = observe(0, tmp_path, mysql)
@@ -96,7 +96,7 @@ def test_the_legacy_backend(tmp_path: Path, mysql: MySQL) -> None:
     assert seen["hops"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_the_migrated_backend(tmp_path: Path, mysql: MySQL) -> None:
     """After the last step nothing is seen, neither of the pool nor of raw connections."""
     seen = observe(None, tmp_path, mysql)

@@ -21,7 +21,7 @@ from .checks import adds_up, check, serve
 from .proxy import Proxy
 
 # Each test here kills a server that takes some seconds to come back.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 CALLERS = 20
 
