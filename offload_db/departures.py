@@ -74,23 +74,18 @@ def _fail(error: BaseException, back: asyncio.Future[None]) -> None:
 class _Ride:
     """One trip that shares a thread, and the future that its task waits for."""
 
-    __slots__ = ("_trip", "back", "context", "shared")
+    __slots__ = ("_trip", "back", "context")
 
     def __init__(self, trip: Trip[Any], back: asyncio.Future[None]) -> None:
         self._trip: Trip[Any] | None = trip
         self.back = back
         self.context: Context | None = copy_context()
-        self.shared: _SharedTrip | None = None
 
-    def __call__(self) -> None:
-        """Make the trip, on the thread."""
+    def begin(self) -> Trip[Any]:
+        """Give the trip away: what it brings back shall not stay in memory for as long as another one takes."""
         trip, self._trip, self.context = self._trip, None, None
         assert trip is not None
-        trip.run()
-        del trip  # what it brings back shall not stay in memory for as long as another one takes
-        shared, self.shared = self.shared, None
-        assert shared is not None
-        shared.came_back(self)
+        return trip
 
 
 class _SharedTrip:
@@ -108,9 +103,7 @@ class _SharedTrip:
 
     def add(self, rides: list[_Ride]) -> bool:
         """Take further trips along, on the loop's thread; False if they had better take another thread."""
-        for ride in rides:
-            ride.shared = self
-        added = self._hub.add(rides)
+        added = self._hub.add((ride.context, partial(self._make, ride)) for ride in rides)
         if added:
             self._rides.update(rides)
         return added
@@ -142,8 +135,8 @@ class _SharedTrip:
             self._schedule(self._end, partial(_fail, error))
             raise
 
-    def came_back(self, ride: _Ride) -> None:
-        """Note, on the thread, that a trip is over."""
+    def _make(self, ride: _Ride) -> None:
+        ride.begin().run()
         self._returned.append(ride)
 
     def _report(self) -> None:

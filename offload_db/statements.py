@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
@@ -36,51 +36,6 @@ _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
-
-
-class _Call(StoppableCall, Generic[T]):
-    """One call on a link, as it is made on a worker."""
-
-    __slots__ = ("_function", "_link", "_name", "_statement")
-
-    def __init__(self, link: Link, name: str, function: Callable[[], T], *, statement: bool, killable: bool) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable)
-        self._link = link
-        self._name = name
-        self._function = function
-        self._statement = statement
-
-    def make(self) -> T:
-        """Make the call; notes what it says of the link."""
-        link = self._link
-        with link._wire:
-            link._call = self
-            link._doubtful = True
-            started = time.perf_counter()
-            try:
-                if link._absorb:
-                    link.driver.absorb(link.raw)
-                    link._absorb = False
-                return self._function()
-            except BaseException as error:
-                lost = link._judge(error, self._name)
-                if lost is None:
-                    raise
-                try:
-                    raise lost from error
-                finally:
-                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
-            finally:
-                link._call = None
-                self.finished.set()
-                if self._statement:
-                    link.statements += 1
-                    link._workers.counters.ran_statement(time.perf_counter() - started)
-
-    def stop(self) -> None:
-        """Bring the call back, because its own time is over or its task cancelled."""
-        self.late = True
-        self._link._killer.stop(self)
 
 
 class Link:
@@ -240,13 +195,19 @@ class Link:
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = _Call(self, name, function, statement=statement, killable=killable)
+        call = StoppableCall(self.raw, self.driver, self.identity, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
         try:
             if limit is None or limit > 0:
                 result = self._workers.run(
-                    name, call.make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
+                    name,
+                    partial(self._perform, name, function, statement, call),
+                    shield=shield,
+                    timeout=limit,
+                    stop=partial(self._stop_late, call),
+                    shared=shared,
+                    text=text,
                 )
                 if not (call.late and call.stopped):
                     return result
@@ -284,6 +245,10 @@ class Link:
         elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
             self.moved = True
 
+    def _stop_late(self, call: StoppableCall) -> None:
+        call.late = True
+        self._killer.stop(call)
+
     def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
         self._workers.counters.add("timeouts")
         if call is None or not call.stopped:
@@ -295,6 +260,31 @@ class Link:
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )
         return self.driver.disguised(error)
+
+    def _perform(self, name: str, function: Callable[[], T], statement: bool, call: StoppableCall) -> T:
+        with self._wire:
+            self._call = call
+            self._doubtful = True
+            started = time.perf_counter()
+            try:
+                if self._absorb:
+                    self.driver.absorb(self.raw)
+                    self._absorb = False
+                return function()
+            except BaseException as error:
+                lost = self._judge(error, name)
+                if lost is None:
+                    raise
+                try:
+                    raise lost from error
+                finally:
+                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
+            finally:
+                self._call = None
+                call.finished.set()
+                if statement:
+                    self.statements += 1
+                    self._workers.counters.ran_statement(time.perf_counter() - started)
 
     def _judge(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link."""

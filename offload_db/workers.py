@@ -14,6 +14,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -103,9 +104,8 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                result: T = suspend(
-                    self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
-                )
+                hop = partial(self._hop, function, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
+                result: T = suspend(hop, shared)
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise

@@ -649,21 +649,10 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
 Calls = list[Callable[[], None]]
 
 
-class Piece:
-    """A function for a shared thread."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self.context = copy_context()
-        self._function = function
-
-    def __call__(self) -> None:
-        self._function()
-
-
 def share(*calls: Callable[[], None]) -> None:
     """Run calls in this thread."""
     hub = Hub()
-    assert hub.add([Piece(call) for call in calls])
+    assert hub.add([(copy_context(), call) for call in calls])
     hub.run(lambda: None)
     assert not hub.add([])
     assert current_hub() is None
@@ -677,19 +666,19 @@ def test_calls_can_be_added_at_any_moment() -> None:
     def hold() -> None:
         hub.wait(near, select.POLLIN, None)
 
-    assert hub.add([Piece(hold)])
+    assert hub.add([(copy_context(), hold)])
     thread = threading.Thread(target=hub.run, args=(lambda: None,))
     thread.start()
     pauses = random.Random(1)
     for _ in range(5000):
-        assert hub.add([Piece(made.set)])
+        assert hub.add([(copy_context(), made.set)])
         assert made.wait(20)
         made.clear()
         for _ in range(pauses.randrange(200)):
             pass
     far.send(b"x")
     thread.join()
-    assert not hub.add([Piece(made.set)])
+    assert not hub.add([(copy_context(), made.set)])
     assert not made.is_set()
     near.close()
     far.close()
@@ -710,7 +699,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
         def poll(self, patience: float | None) -> list[tuple[int, int]]:
             ready = self.own.poll(patience)
             if near.fileno() in [descriptor for descriptor, _ in ready]:
-                assert hub.add([Piece(functools.partial(over.append, "second"))])
+                assert hub.add([(copy_context(), functools.partial(over.append, "second"))])
             return ready
 
     def first() -> None:
@@ -721,7 +710,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
     poll = select.poll
     monkeypatch.setattr(select, "poll", Poll)
     monkeypatch.setattr(sharing, "TOLD_AFTER", 100)
-    hub.add([Piece(first)])
+    hub.add([(copy_context(), first)])
     hub.run(lambda: told.append(len(over)))
     assert over == ["first", "second"]
     assert told[-1] == 2
@@ -744,7 +733,7 @@ def test_a_thread_that_breaks_down() -> None:
     def fail() -> None:
         raise MemoryError
 
-    hub.add([Piece(wait), Piece(fail)])
+    hub.add([(copy_context(), wait), (copy_context(), fail)])
     with pytest.raises(MemoryError):
         hub.run(lambda: None)
     assert late == [True]
@@ -767,7 +756,7 @@ def test_a_busy_thread_takes_none() -> None:
         near.recv(1)
         hub.wait(near, select.POLLIN, None)
 
-    assert hub.add([Piece(keep)])
+    assert hub.add([(copy_context(), keep)])
     thread = threading.Thread(target=hub.run, args=(lambda: None,))
     thread.start()
     assert entered.wait(30)
@@ -791,7 +780,7 @@ def test_a_thread_that_has_waited_is_not_busy() -> None:
         hub.wait(near, select.POLLIN, None)
         took.append(hub.add([]))
 
-    hub.add([Piece(wait)])
+    hub.add([(copy_context(), wait)])
     hub.run(lambda: None)
     assert took == [True]
     near.close()
@@ -826,7 +815,7 @@ def test_who_is_over_is_told_while_others_are_busy() -> None:
         while not told.is_set() and time.monotonic() - started < 10:
             hub.wait(near, select.POLLIN, None)
 
-    hub.add([Piece(read)])
+    hub.add([(copy_context(), read)])
     hub.run(told.set)
     assert told.is_set()
     near.close()
