@@ -35,6 +35,7 @@ OLDEST_OURS=(DBUtils==3.1.0 greenback==1.2.0 prometheus-client==0.17.0 libcst==1
 # anyio 3 works with no newer trio, and starlette 0.27 with no newer httpx.
 OLDEST_TOOLS=('trio<0.22' 'httpx<0.28')
 OLDEST_MYSQLCLIENT=mysqlclient==2.2.0
+# What runs on the further Pythons, and in a quick run.
 SHORT='not slow and not alone'
 TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
 EXTRAS=audit,fastapi,sqlalchemy,prometheus,examples,test
@@ -242,9 +243,10 @@ further_pythons() {
   done
 }
 
-# newest VENV PYTHON: everything in its newest version, without the library.
+# newest VENV PYTHON: everything in its newest version, without the library. Of what is installed only a part is ever
+# imported, and Python compiles that when it is.
 newest() {
-  make_venv "$1" "$2" --upgrade --upgrade-strategy eager "${NEWEST[@]}"
+  make_venv "$1" "$2" --no-compile --upgrade --upgrade-strategy eager "${NEWEST[@]}"
 }
 
 # add_mysqlclient VENV WORD: install the driver that has to be built; where that can't be done, its tests are skipped.
@@ -281,7 +283,7 @@ MAIN=$VENVS/tests/bin/python
 newest tests "$PYTHON" &
 JOBS=($!)
 if [ -z "$QUICK" ]; then
-  make_venv oldest "$PYTHON" "${OLDEST[@]}" "${OLDEST_OURS[@]}" "${OLDEST_TOOLS[@]}" "${TEST_TOOLS[@]}" &
+  make_venv oldest "$PYTHON" --no-compile "${OLDEST[@]}" "${OLDEST_OURS[@]}" "${OLDEST_TOOLS[@]}" "${TEST_TOOLS[@]}" &
   JOBS+=($!)
 fi
 for job in "${JOBS[@]}"; do

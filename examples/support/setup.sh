@@ -53,8 +53,7 @@ make_venv() {
   rm -rf "$directory"
   mkdir -p "$VENVS"
   "$python" -m venv "$directory" || return 1
-  # Of what is installed only a part is ever imported, and Python compiles that when it is.
-  if ! (cd "$ROOT" && "$directory/bin/python" -m pip install --quiet --no-compile "$@") >"$directory/pip.log" 2>&1; then
+  if ! (cd "$ROOT" && "$directory/bin/python" -m pip install --quiet "$@") >"$directory/pip.log" 2>&1; then
     tail -n 15 "$directory/pip.log" >&2
     printf 'error: pip could not install what %s needs; all it said is in %s\n' "${directory##*/}" \
       "$directory/pip.log" >&2
