@@ -106,6 +106,9 @@ class Hub:
             raise
         finally:
             _here.hub = None
+            # greenlet takes a reference away from who keeps a thread's own greenlet for longer than the thread lives, if
+            # the thread ends in the middle of a garbage collection (TThreadState.hpp): Python crashes.
+            del self._greenlet
             self.close()
 
     def close(self) -> None:

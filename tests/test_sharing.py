@@ -11,6 +11,8 @@ import os
 import random
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -1004,6 +1006,52 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
         return all(strand() is None for strand in kept)
 
     until(gone)
+
+
+# greenlet asks gc.get_referrers() who holds the last reference to an ended thread's first greenlet, and takes one away if
+# that finds nobody. In a garbage collection it does not see what is being collected.
+COLLECTED_WHEN_THE_THREAD_ENDS = """
+import gc, threading, weakref
+from contextvars import copy_context
+from offload_db.sharing import Hub
+
+gc.disable()
+shared_out = threading.Event()
+ends = threading.Event()
+watched = []
+
+
+def run():
+    hub = Hub()
+    hub.hub = hub  # for the collector to find
+    watched.append(weakref.ref(hub, collected))
+    hub.add([(copy_context(), int)])
+    hub.run(lambda: None)
+    del hub
+    shared_out.set()
+    ends.wait()
+
+
+def collected(_):
+    ends.set()
+    thread.join()
+    for _ in range(1000):  # for greenlet to notice
+        pass
+    watched.clear()
+
+
+thread = threading.Thread(target=run)
+thread.start()
+shared_out.wait()
+gc.collect()
+assert not watched
+gc.collect()
+"""
+
+
+def test_the_collector_meets_a_thread_that_has_just_ended() -> None:
+    """Nothing keeps a thread's own greenlet when the thread no longer shares itself out, or Python may crash."""
+    subprocess.run([sys.executable, "-X", "faulthandler", "-c", COLLECTED_WHEN_THE_THREAD_ENDS], check=True, timeout=50)
 
 
 def test_each_call_has_its_own_context(mysql: MySQL) -> None:
