@@ -79,10 +79,10 @@ def current_task() -> object | None:
     return task
 
 
-def suspend(function: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Await ``function(*args)`` from synchronous code of a bridged task."""
+def suspend(awaitable: Awaitable[T]) -> T:
+    """Await something from synchronous code of a bridged task."""
     outcome: Outcome[T] = Outcome()
-    return greenback.await_(outcome.acapture(function(*args))).unwrap()
+    return greenback.await_(outcome.acapture(awaitable)).unwrap()
 
 
 async def bridged(function: Callable[[], T]) -> T:
@@ -132,7 +132,7 @@ def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: d
     except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
         value: T = stop.value
     else:
-        value = suspend(rest_of, coroutine, waits)
+        value = suspend(rest_of(coroutine, waits))
     return value
 
 

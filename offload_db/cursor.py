@@ -117,7 +117,7 @@ class OffloadCursor:
         raw = self._raw
         if not self._link.driver.unfinished(raw):
             return raw.nextset()
-        return self._call(self._alive(), "nextset", raw.nextset)
+        return self._call(self._alive(), "nextset", partial(self._ahead.hold, raw.nextset))
 
     def fetchone(self) -> Any:
         """Fetch the next row, None after the last."""
@@ -242,7 +242,7 @@ class OffloadCursor:
 
     def _run(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         link = self._alive()
-        method = partial(getattr(self._raw, name), *args, **kwargs)
+        send = partial(self._ahead.send, link, getattr(self._raw, name), *args, **kwargs)
         statement = name in _STATEMENTS
         if statement:
             self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
@@ -252,19 +252,19 @@ class OffloadCursor:
             and _PLAIN.issuperset(map(type, args))
             and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
         )
-        return self._call(link, name, partial(_after_rest, link, method), statement=statement, plain=plain)
+        return self._call(link, name, send, statement=statement, plain=plain)
 
     def _call(
         self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
     ) -> Any:
-        ahead = self._ahead
         shared = plain and link.driver.cursor_shares(type(self._raw))
-        return link.call(name, partial(ahead.hold, function), statement=statement, shared=shared, text=ahead.text)
+        return link.call(name, function, statement=statement, shared=shared, text=self._ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one trip."""
         # Off the loop there is no trip to save.
-        return self._call(self._alive(), "fetch", partial(self._ahead.read, function, more=place() is Place.BRIDGED))
+        read = partial(self._ahead.read, function, more=place() is Place.BRIDGED)
+        return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
     def _alive(self) -> Link:
         if self._connection is None:
@@ -306,14 +306,26 @@ class _Ahead:
         self.text: object = None
         """The statement whose rows these are, for reports."""
 
+    def send(self, link: Link, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
+        try:
+            self._driver.skip_rest(link.raw)
+            return method(*args, **kwargs)
+        finally:
+            self._look()
+
     def hold(self, function: Callable[[], Any]) -> Any:
-        """Make a call, on a worker, and see whether the cursor has another result then."""
+        """Make a call, on a worker, that goes on with the result."""
         try:
             return function()
         finally:
-            if self._driver.hold(self._raw):
-                self.rows.clear()
-                self._late = None
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the cursor has another result now."""
+        if self._driver.hold(self._raw):
+            self.rows.clear()
+            self._late = None
 
     def read(self, function: Callable[[], Any], *, more: bool) -> Any:
         """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
@@ -340,12 +352,6 @@ class _Ahead:
         if self.rows:
             self._raw.rownumber -= len(self.rows)
             self.rows.clear()
-
-
-def _after_rest(link: Link, function: Callable[[], Any]) -> Any:
-    """Send a statement, on a worker, when the rest of a result that nobody wants is out of its way."""
-    link.driver.skip_rest(link.raw)
-    return function()
 
 
 def _cancelled() -> bool:

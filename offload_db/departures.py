@@ -74,18 +74,23 @@ def _fail(error: BaseException, back: asyncio.Future[None]) -> None:
 class _Ride:
     """One trip that shares a thread, and the future that its task waits for."""
 
-    __slots__ = ("_trip", "back", "context")
+    __slots__ = ("_trip", "back", "context", "shared")
 
     def __init__(self, trip: Trip[Any], back: asyncio.Future[None]) -> None:
         self._trip: Trip[Any] | None = trip
         self.back = back
         self.context: Context | None = copy_context()
+        self.shared: _SharedTrip | None = None
 
-    def begin(self) -> Trip[Any]:
-        """Give the trip away: what it brings back shall not stay in memory for as long as another one takes."""
+    def __call__(self) -> None:
+        """Make the trip, on the thread."""
         trip, self._trip, self.context = self._trip, None, None
         assert trip is not None
-        return trip
+        trip.run()
+        del trip  # what it brings back shall not stay in memory for as long as another one takes
+        shared, self.shared = self.shared, None
+        assert shared is not None
+        shared.came_back(self)
 
 
 class _SharedTrip:
@@ -103,7 +108,9 @@ class _SharedTrip:
 
     def add(self, rides: list[_Ride]) -> bool:
         """Take further trips along, on the loop's thread; False if they had better take another thread."""
-        added = self._hub.add((ride.context, partial(self._make, ride)) for ride in rides)
+        for ride in rides:
+            ride.shared = self
+        added = self._hub.add(rides)
         if added:
             self._rides.update(rides)
         return added
@@ -135,8 +142,8 @@ class _SharedTrip:
             self._schedule(self._end, partial(_fail, error))
             raise
 
-    def _make(self, ride: _Ride) -> None:
-        ride.begin().run()
+    def came_back(self, ride: _Ride) -> None:
+        """Note, on the thread, that a trip is over."""
         self._returned.append(ride)
 
     def _report(self) -> None:

@@ -328,7 +328,7 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
         if place() is not Place.BRIDGED:
             return function(*args, **kwargs)
         trip = Trip(continued(functools.partial(function, *args, **kwargs)))
-        suspend(_carry_blocking, trip)
+        suspend(_carry_blocking(trip))
         return trip.outcome()
 
     return blocking_call

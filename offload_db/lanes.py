@@ -166,7 +166,7 @@ class Lanes:
         started = time.perf_counter()
         try:
             if isinstance(slot.signal, TaskSignal):
-                suspend(slot.signal.wait_for, patience)
+                suspend(slot.signal.wait_for(patience))
             elif where is Place.LOOP:
                 self._wait_on_loop(slot, slot.signal, patience)
             else:

@@ -347,21 +347,29 @@ class Operations(Keeper):
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
 
+        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, shape, many=many))
+
+    def _operate_bridged(
+        self,
+        sql: object,
+        lane: str | None,
+        timeout: float | None,
+        work: Callable[[Link], T | Refused],
+        shape: Shape,
+        *,
+        many: bool,
+    ) -> T:
         make, kind = shape
-
-        def operation() -> T:
-            with scoped(lane, timeout):
-                lease = self._checkout(lane)
-                link = lease.link
-                try:
-                    plain = make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
-                    # Many rows of parameters take a while to be put together, and others would wait for it.
-                    shared = plain and not many
-                    result = link.call("execute", partial(work, link), statement=True, shared=shared, text=sql)
-                    if isinstance(result, Refused):
-                        raise result.error
-                    return result
-                finally:
-                    lease.give_back()
-
-        return await bridged(operation)
+        with scoped(lane, timeout):
+            lease = self._checkout(lane)
+            link = lease.link
+            try:
+                plain = make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
+                # Many rows of parameters take a while to be put together, and others would wait for it.
+                shared = plain and not many
+                result = link.call("execute", partial(work, link), statement=True, shared=shared, text=sql)
+                if isinstance(result, Refused):
+                    raise result.error
+                return result
+            finally:
+                lease.give_back()

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 import greenlet
 
@@ -42,8 +42,17 @@ BUSY = 0.02
 # The most milliseconds that poll() takes. Who has to wait for longer does so several times.
 _POLL_MAX = 2**31 - 1
 
-Call = tuple[Context | None, Callable[[], None]]
-"""A function that raises nothing, and the context that it runs in."""
+
+class Call(Protocol):
+    """What runs in a shared thread."""
+
+    @property
+    def context(self) -> Context | None:
+        """The context that it runs in."""
+
+    def __call__(self) -> None:
+        """Do it; raises nothing."""
+
 
 _here = threading.local()
 
@@ -96,9 +105,9 @@ class Hub:
             # Where nothing happened, progress() was called after the last that did.
             while self._resume(progress) or self._goes_on():
                 while self._added:
-                    context, call = self._added.popleft()
-                    strand_for(call, context).switch(self._greenlet)
-                    del context, call  # not to keep them for as long as the others take
+                    call = self._added.popleft()
+                    strand_for(call, call.context).switch(self._greenlet)
+                    del call  # not to keep it for as long as the others take
         except BaseException:  # such as too little memory: nobody will come by any more
             for descriptor in list(self._waiting):
                 with suppress(Exception):
@@ -106,8 +115,8 @@ class Hub:
             raise
         finally:
             _here.hub = None
-            # greenlet takes a reference away from who keeps a thread's own greenlet for longer than the thread lives, if
-            # the thread ends in the middle of a garbage collection (TThreadState.hpp): Python crashes.
+            # When a thread has ended, greenlet looks for whoever keeps the thread's own greenlet, and takes away the
+            # one reference that it cannot find. What is just being collected it does not see, and Python crashes.
             del self._greenlet
             self.close()
 

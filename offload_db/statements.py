@@ -1,8 +1,8 @@
-"""One physical connection, and the making of calls on it.
+"""Calls on one physical connection.
 
-Owns what happens to a call whose task is cancelled or whose time is over, and what an error says about the link. Which
-thread runs a call is ``workers.py``'s, whose turn it is ``turns.py``'s, how a statement is killed ``kills.py``'s; where
-connections come from and go to is not known here.
+Owns what happens to a call whose task is cancelled or whose time is over. Which thread runs a call is ``workers.py``'s,
+whose turn it is ``turns.py``'s, how a statement is killed ``kills.py``'s, what is known of the connection
+``condition.py``'s; where connections come from and go to is not known here.
 """
 
 from __future__ import annotations
@@ -11,19 +11,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from .digests import leaves_behind, stands_alone
+from .condition import Condition
 from .drivers import Driver, Identity
-from .errors import (
-    CheckoutTimeout,
-    ConnectionClosed,
-    ConnectionLost,
-    OffloadError,
-    StatementTimeout,
-)
+from .errors import CheckoutTimeout, OffloadError, StatementTimeout
 from .kills import Killer, StoppableCall
 from .scopes import Deadline, current_deadline, current_scope
 from .turns import Turn
@@ -38,7 +32,49 @@ _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
 TIDY_TIMEOUT = 10.0
 
 
-class Link:
+class _Call(StoppableCall, Generic[T]):
+    """One call on a link, as it is made on a worker."""
+
+    __slots__ = ("_function", "_link", "_name", "_statement")
+
+    def __init__(self, link: Link, name: str, function: Callable[[], T], *, statement: bool, killable: bool) -> None:
+        super().__init__(link.raw, link.driver, link.identity, killable=killable)
+        self._link = link
+        self._name = name
+        self._function = function
+        self._statement = statement
+
+    def make(self) -> T:
+        """Make the call; notes what it says of the link."""
+        link = self._link
+        with link._wire:
+            link._call = self
+            started = time.perf_counter()
+            try:
+                link.prepare()
+                return self._function()
+            except BaseException as error:
+                lost = link.judge(error, self._name)
+                if lost is None:
+                    raise
+                try:
+                    raise lost from error
+                finally:
+                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
+            finally:
+                link._call = None
+                self.finished.set()
+                if self._statement:
+                    link.statements += 1
+                    link._workers.counters.ran_statement(time.perf_counter() - started)
+
+    def stop(self) -> None:
+        """Bring the call back, because its own time is over or its task cancelled."""
+        self.late = True
+        self._link._killer.stop(self)
+
+
+class Link(Condition):
     """One physical connection, and the making of calls on it.
 
     :param raw: the driver's own connection
@@ -46,25 +82,14 @@ class Link:
     """
 
     __slots__ = (
-        "_absorb",
-        "_begun",
         "_call",
-        "_doubtful",
         "_killer",
         "_timeout",
         "_wire",
         "_workers",
-        "altered",
-        "autocommit",
         "born",
         "connector",
-        "driver",
         "expires",
-        "fault",
-        "identity",
-        "locked",
-        "moved",
-        "raw",
         "rested",
         "shares",
         "statements",
@@ -81,30 +106,16 @@ class Link:
         *,
         connector: object = None,
     ) -> None:
-        self.raw = raw
+        super().__init__(raw, driver, identity)
         self.connector = connector
         """What opened the connection: those of another connector are of another kind."""
-        self.driver = driver
-        self.identity = identity
         self.born = self.rested = time.monotonic()
         self.expires = math.inf
         self.statements = 0
-        self.fault: str | None = None
-        """Why the link must not be used again, once it is known."""
-        self.autocommit = driver.autocommit(raw)
         self.shares = driver.shares(raw)
         """Whether its calls may share a thread with those of others."""
-        self.moved = False
-        """Whether another database than the connection's own was selected."""
-        self.locked = False
-        """Whether tables were locked."""
-        self.altered = False
-        """Whether attributes of the driver's connection were set."""
         self._workers = workers
         self._killer = killer
-        self._doubtful = False
-        self._begun = False
-        self._absorb = False
         # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
         # not wait for its turn.
         self._wire = threading.Lock()
@@ -188,26 +199,20 @@ class Link:
         text: object,
     ) -> T:
         if statement or name == "query":
-            self._foresee(text)
+            self.foresee(text)
         elif name not in _BEGIN_NOTHING:
             self._begun = True
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = StoppableCall(self.raw, self.driver, self.identity, killable=killable)
+        call = _Call(self, name, function, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
         try:
             if limit is None or limit > 0:
                 result = self._workers.run(
-                    name,
-                    partial(self._perform, name, function, statement, call),
-                    shield=shield,
-                    timeout=limit,
-                    stop=partial(self._stop_late, call),
-                    shared=shared,
-                    text=text,
+                    name, call.make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
                 )
                 if not (call.late and call.stopped):
                     return result
@@ -220,8 +225,8 @@ class Link:
         finally:
             if deadline is not None:
                 deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
-            if call.killed and self.identity is not None and not self.identity.by_query:
-                self._absorb = True
+            if call.killed:
+                self.killed()
         reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
         try:
             raise self._late(name, call, reason) from error
@@ -234,21 +239,6 @@ class Link:
             return False
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 
-    def _foresee(self, text: object) -> None:
-        """Note what a statement will leave behind."""
-        if stands_alone(text):
-            return
-        self._begun = True
-        left = leaves_behind(text)
-        if left == "locks":
-            self.locked = True
-        elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
-            self.moved = True
-
-    def _stop_late(self, call: StoppableCall) -> None:
-        call.late = True
-        self._killer.stop(call)
-
     def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
         self._workers.counters.add("timeouts")
         if call is None or not call.stopped:
@@ -260,52 +250,6 @@ class Link:
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )
         return self.driver.disguised(error)
-
-    def _perform(self, name: str, function: Callable[[], T], statement: bool, call: StoppableCall) -> T:
-        with self._wire:
-            self._call = call
-            self._doubtful = True
-            started = time.perf_counter()
-            try:
-                if self._absorb:
-                    self.driver.absorb(self.raw)
-                    self._absorb = False
-                return function()
-            except BaseException as error:
-                lost = self._judge(error, name)
-                if lost is None:
-                    raise
-                try:
-                    raise lost from error
-                finally:
-                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
-            finally:
-                self._call = None
-                call.finished.set()
-                if statement:
-                    self.statements += 1
-                    self._workers.counters.ran_statement(time.perf_counter() - started)
-
-    def _judge(self, error: BaseException, name: str) -> OffloadError | None:
-        """Note what an error says of the link."""
-        driver = self.driver
-        if driver.unfit(error):
-            self.fault = "unfit_server"
-        if driver.in_step(error):
-            return None
-        if driver.lost(error):
-            self.fault = "lost"
-            # Of the statements that one executemany() sends, those before the one that failed have run.
-            sent = driver.may_have_sent(error) or name == "executemany"
-            outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"
-            code, *texts = error.args
-            lost = ConnectionLost(code, f"{texts[0] if texts else ''}; the statement was not repeated, and {outcome}")
-            lost.may_have_run = sent
-            return self.driver.disguised(lost)
-        # Packets may be left that the next statement would take for its own answer.
-        self.fault = "driver_error" if driver.is_open(self.raw) else "lost"
-        driver.abandon(self.raw)
-        return None
 
     def interrupt(self) -> None:
         """Bring back the call that is being made, if any; for the end of the pool. May take some seconds."""
@@ -361,46 +305,6 @@ class Link:
         if self._call is not None:
             self._call.killable = False
 
-    def begun(self) -> None:
-        """Note that a transaction may be open from now on, whatever the statements say."""
-        self._doubtful = self._begun = True
-
-    def settled(self) -> None:
-        """Note that the transaction was ended, so that nothing is open."""
-        self._doubtful = self._begun = False
-
-    def check(self) -> None:
-        """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
-        if self.fault in ("lost", "driver_error", "closed") and not self.driver.is_open(self.raw):
-            raise ConnectionClosed.because(
-                "the link to the server was given up after an earlier error; close this connection and take a new one"
-            )
-
-    def reconnected(self) -> None:
-        """Note that the driver has made a new link of its own."""
-        if self.fault == "lost" and self.driver.is_open(self.raw):
-            self.fault = None
-
-    @property
-    def clean(self) -> bool:
-        """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
-        if self.moved or self.locked or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
-            return False
-        # Not every driver shows what the server says of transactions; with autocommit on, the statements tell as much.
-        alone = self.autocommit is True and not self._begun
-        return alone or not self._doubtful or self.driver.clean(self.raw)
-
-    def verdict(self) -> str | None:
-        """Return why the link cannot be used again, None if it can."""
-        if self.fault is None:
-            if not self.driver.is_open(self.raw):
-                self.fault = "lost"
-            elif self.driver.unread(self.raw):
-                self.fault = "abandoned_result"
-            elif self.altered:
-                self.fault = "altered"
-        return self.fault
-
     def tidy(self) -> None:
         """Roll back what is open and put the session back as it was, within :data:`TIDY_TIMEOUT` seconds.
 
@@ -420,34 +324,7 @@ class Link:
         )
 
     def _restore(self, call: StoppableCall) -> None:
-        raw = self.raw
         try:
-            if self._absorb:
-                self.driver.absorb(raw)
-            raw.rollback()
-            if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:
-                raw.autocommit(self.autocommit)
-            if self.locked:
-                with closing(raw.cursor()) as cursor:  # after the rollback: it commits what is open
-                    cursor.execute("UNLOCK TABLES")
-            if self.moved:
-                raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-            self.moved = self.locked = self._doubtful = self._begun = self._absorb = False
+            self.restore()
         finally:
             call.finished.set()
-
-    def answers(self, seconds: float) -> bool:
-        """Ask the server for a sign of life; waits that long at most."""
-        try:
-            with self.driver.limited(self.raw, seconds):
-                self.driver.ping(self.raw)
-        except Exception:
-            return False
-        return self.driver.alive_at_rest(self.raw)  # it may have been cut in the last moment
-
-    def close(self) -> None:
-        """Close the link for good; waits for the server at most to take a goodbye."""
-        if self.fault is None:
-            self.driver.close(self.raw)
-        else:
-            self.driver.abandon(self.raw)

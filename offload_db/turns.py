@@ -7,7 +7,6 @@ calls do.
 from __future__ import annotations
 
 import threading
-from collections import deque
 
 from .bridge import Place, flow, place, suspend
 from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
@@ -35,8 +34,8 @@ class Turn:
         self._owner: Scope | None = None
         self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._own(owner)
-        self._ended: deque[Scope] = deque()
-        self._queue: deque[_Waiting] = deque()
+        self._ended: list[Scope] = []
+        self._queue: list[_Waiting] = []
 
     def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
         """Wait for the turn; False if the caller goes on without one, and has none to give.
@@ -76,7 +75,7 @@ class Turn:
         self._settle()
         try:
             if isinstance(waiting.signal, TaskSignal):
-                suspend(waiting.signal.wait_for, patience, shield)
+                suspend(waiting.signal.wait_for(patience, shield))
             else:
                 waiting.signal.wait(patience)
         except BaseException:
@@ -119,7 +118,7 @@ class Turn:
             self._list(None)
             self._owner = None
             while self._queue:
-                self._queue.popleft().signal.set()
+                self._queue.pop(0).signal.set()
         self._settle()
 
     def _may(self, scope: Scope | None) -> bool:
@@ -152,7 +151,7 @@ class Turn:
         while self._ended and self._lock.acquire(blocking=False):
             try:
                 while self._ended:
-                    if self._owner is self._ended.popleft():
+                    if self._owner is self._ended.pop():
                         self._owner = None
                 self._admit()
             finally:

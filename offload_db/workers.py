@@ -14,7 +14,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -104,8 +103,9 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                hop = partial(self._hop, function, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
-                result: T = suspend(hop, shared)
+                result: T = suspend(
+                    self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
+                )
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise

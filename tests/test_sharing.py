@@ -651,10 +651,21 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
 Calls = list[Callable[[], None]]
 
 
+class Piece:
+    """A function for a shared thread."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.context = copy_context()
+        self._function = function
+
+    def __call__(self) -> None:
+        self._function()
+
+
 def share(*calls: Callable[[], None]) -> None:
     """Run calls in this thread."""
     hub = Hub()
-    assert hub.add([(copy_context(), call) for call in calls])
+    assert hub.add([Piece(call) for call in calls])
     hub.run(lambda: None)
     assert not hub.add([])
     assert current_hub() is None
@@ -668,19 +679,19 @@ def test_calls_can_be_added_at_any_moment() -> None:
     def hold() -> None:
         hub.wait(near, select.POLLIN, None)
 
-    assert hub.add([(copy_context(), hold)])
+    assert hub.add([Piece(hold)])
     thread = threading.Thread(target=hub.run, args=(lambda: None,))
     thread.start()
     pauses = random.Random(1)
     for _ in range(5000):
-        assert hub.add([(copy_context(), made.set)])
+        assert hub.add([Piece(made.set)])
         assert made.wait(20)
         made.clear()
         for _ in range(pauses.randrange(200)):
             pass
     far.send(b"x")
     thread.join()
-    assert not hub.add([(copy_context(), made.set)])
+    assert not hub.add([Piece(made.set)])
     assert not made.is_set()
     near.close()
     far.close()
@@ -701,7 +712,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
         def poll(self, patience: float | None) -> list[tuple[int, int]]:
             ready = self.own.poll(patience)
             if near.fileno() in [descriptor for descriptor, _ in ready]:
-                assert hub.add([(copy_context(), functools.partial(over.append, "second"))])
+                assert hub.add([Piece(functools.partial(over.append, "second"))])
             return ready
 
     def first() -> None:
@@ -712,7 +723,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
     poll = select.poll
     monkeypatch.setattr(select, "poll", Poll)
     monkeypatch.setattr(sharing, "TOLD_AFTER", 100)
-    hub.add([(copy_context(), first)])
+    hub.add([Piece(first)])
     hub.run(lambda: told.append(len(over)))
     assert over == ["first", "second"]
     assert told[-1] == 2
@@ -735,7 +746,7 @@ def test_a_thread_that_breaks_down() -> None:
     def fail() -> None:
         raise MemoryError
 
-    hub.add([(copy_context(), wait), (copy_context(), fail)])
+    hub.add([Piece(wait), Piece(fail)])
     with pytest.raises(MemoryError):
         hub.run(lambda: None)
     assert late == [True]
@@ -758,7 +769,7 @@ def test_a_busy_thread_takes_none() -> None:
         near.recv(1)
         hub.wait(near, select.POLLIN, None)
 
-    assert hub.add([(copy_context(), keep)])
+    assert hub.add([Piece(keep)])
     thread = threading.Thread(target=hub.run, args=(lambda: None,))
     thread.start()
     assert entered.wait(30)
@@ -782,7 +793,7 @@ def test_a_thread_that_has_waited_is_not_busy() -> None:
         hub.wait(near, select.POLLIN, None)
         took.append(hub.add([]))
 
-    hub.add([(copy_context(), wait)])
+    hub.add([Piece(wait)])
     hub.run(lambda: None)
     assert took == [True]
     near.close()
@@ -817,7 +828,7 @@ def test_who_is_over_is_told_while_others_are_busy() -> None:
         while not told.is_set() and time.monotonic() - started < 10:
             hub.wait(near, select.POLLIN, None)
 
-    hub.add([(copy_context(), read)])
+    hub.add([Piece(read)])
     hub.run(told.set)
     assert told.is_set()
     near.close()
@@ -1008,8 +1019,8 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
     until(gone)
 
 
-# greenlet asks gc.get_referrers() who holds the last reference to an ended thread's first greenlet, and takes one away if
-# that finds nobody. In a garbage collection it does not see what is being collected.
+# When a thread has ended, greenlet asks gc.get_referrers() who keeps the thread's own greenlet, and takes the reference
+# away if that finds nobody. It does not see what is being collected.
 COLLECTED_WHEN_THE_THREAD_ENDS = """
 import gc, threading, weakref
 from contextvars import copy_context
@@ -1021,11 +1032,18 @@ ends = threading.Event()
 watched = []
 
 
+class Piece:
+    context = copy_context()
+
+    def __call__(self):
+        pass
+
+
 def run():
     hub = Hub()
     hub.hub = hub  # for the collector to find
     watched.append(weakref.ref(hub, collected))
-    hub.add([(copy_context(), int)])
+    hub.add([Piece()])
     hub.run(lambda: None)
     del hub
     shared_out.set()
