@@ -60,11 +60,9 @@ class Departures:
     def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
         # A task that was cancelled meanwhile makes no trip.
         rides = [ride for ride in ready if not ride.back.done()]
-        if not rides or (self._shared is not None and self._shared.add(rides)):
-            return
-        self._shared = _SharedTrip(loop)
-        self._shared.add(rides)
-        self._shared.start(loop)
+        while rides and (self._shared is None or not self._shared.add(rides)):
+            self._shared = _SharedTrip(loop)
+            self._shared.start(loop)
 
 
 def _fail(error: BaseException, back: asyncio.Future[None]) -> None:

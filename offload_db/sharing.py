@@ -6,6 +6,7 @@ event loops nor statements.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -74,7 +75,7 @@ class Hub:
         self._lock = threading.Lock()
         self._open = True
         self._tell_by = 0.0
-        self._seen = time.monotonic()
+        self._seen = math.inf  # nothing keeps a thread that has not begun yet
         self._asleep = False
         self._added: deque[Call] = deque()
         self._waker: tuple[int, ...] = ()

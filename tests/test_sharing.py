@@ -192,6 +192,21 @@ async def test_a_busy_thread_gets_no_more(
                 leave.set()
 
 
+async def test_a_pause_before_the_thread_begins(
+    *, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    """A long garbage collection just before a shared thread begins loses no statement."""
+
+    class Paused(Hub):
+        def __init__(self) -> None:
+            super().__init__()
+            time.sleep(2 * BUSY)
+
+    monkeypatch.setattr(departures, "Hub", Paused)
+    with pool_of(2, database) as pool, anyio.fail_after(20):
+        assert await together(*[lambda: pool.fetch_value("SELECT 1")] * 2) == [1, 1]
+
+
 async def test_too_many_open_files(
     *, shares: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
