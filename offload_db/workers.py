@@ -134,7 +134,7 @@ class Workers:
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
                 await self._make(trip, shared, stop, leaving)
-            if not trip.back:
+            if not trip.back or (leaving is not None and leaving.left):  # what was left alone may be back by now
                 raise Expired
         else:
             await self._make(trip, shared, stop, leaving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, keeper, kills, offload
-from offload_db.connector import AT_ONCE
+from offload_db.connector import AT_ONCE, Connector
 from offload_db.drivers import PyMySQLDriver
 from offload_db.kills import TURN
+from offload_db.trips import Trip
 from tests.conftest import MySQL
-from tests.support import attempt, in_thread, outcome, pool_of, settled, value
+from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
 
 from .checks import assert_ended, checked, serve
 from .proxy import Proxy
@@ -202,6 +204,33 @@ async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: di
         proxy.deaf = False
         assert await outcome(in_thread(lambda: run(pool, "SELECT 1"))) == ((1,),)
         await checked(pool, mysql, through["database"])
+
+
+async def test_a_connection_that_comes_just_after_its_time(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes to rest for the next one, and does not belong to the caller who was given up as well."""
+    given_up = threading.Event()
+    leave, connect = Trip.leave, Connector.connect
+
+    def leave_and_wait(trip: Trip[Any], late: Callable[[], None]) -> bool:
+        left = leave(trip, late)
+        given_up.set()
+        until(lambda: trip.back)
+        return left
+
+    def connect_late(connector: Connector, seconds: float | None) -> Any:
+        assert given_up.wait(20)
+        return connect(connector, None)
+
+    monkeypatch.setattr(Trip, "leave", leave_and_wait)
+    monkeypatch.setattr(Connector, "connect", connect_late)
+    with pool_of(1, database) as pool:
+        with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.10 s .* connecting"):
+            await handler_of("bridge", lambda: run(pool, "SELECT 1"), timeout=0.1)()
+        await settled(lambda: pool.statistics().in_use == 0)
+        assert (pool.statistics().open, pool.statistics().idle) == (1, 1)
+        await checked(pool, mysql, database["database"])
 
 
 @pytest.mark.parametrize("way", ["bridge", "thread", "def"])
