@@ -23,7 +23,7 @@ import pymysql
 from pymysql import converters
 from pymysql.constants import CR, ER, SERVER_STATUS
 
-from . import fast
+from . import fast, fast_results
 from .driver_base import (
     CLIENT_CODES,
     FAREWELLS,
@@ -40,7 +40,7 @@ from .other_drivers import OTHERS
 __all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "driver_from", "driver_of"]
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
-_WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__})
+_WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__, fast_results.__file__})
 
 # What a program may have put something of its own around, for its logs.
 _SENDING: dict[type, tuple[str, ...]] = {

@@ -1,58 +1,44 @@
 """PyMySQL's connection, with a faster way to read results.
 
-Owns how the bytes of a result become Python values: column definitions are kept by their raw bytes instead of parsed
-for each query, rows are decoded by the bufferful, and between bufferfuls other threads get the interpreter. Everything
-else, every packet out of the ordinary included, is left to PyMySQL.
+Owns which connections read faster, and how they read and write their sockets. How the bytes of a result become Python
+values is ``fast_results.py``'s; everything else is left to PyMySQL.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
+import io
 import logging
 import ssl
-import struct
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import pymysql
-from pymysql import converters
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR, SERVER_STATUS
+from pymysql.constants import CR
 
+from .fast_results import FastResult
 from .sharing import current_hub, make_patient, send_all
 
 logger = logging.getLogger("offload_db")
 
 # Versions whose internals are as this file expects them.
 KNOWN = ((1, 1), (1, 2))
-# Results whose column definitions are kept, for the whole process, about 25 KB each with 23 columns; and how many of
-# them may have the same first column.
-KEPT = 256
-ALIKE = 8
-# Rows after which other threads get their turn, and the seconds that they have to take it. Without, a waiting event
-# loop gets it only after the interpreter's switch interval, 5 ms, and only as one of all that wait: while four tasks
-# fetch 100,000 rows each, its p99 lag fell from 20 ms to 5 ms. A turn costs some 70 us, what 20 rows cost.
-TURN_ROWS = 250
-TURN_SECONDS = 2e-5
+# Bytes that a connection's reader takes from the system at once. Before each it waits in its thread, which others may
+# share, and the row that is cut in two at the end is left to PyMySQL. With Python's own 8 KB, which it has before 3.14,
+# 100,000 rows took 0.58 of PyMySQL's time, with 32 KB 0.50, with 64 KB 0.52.
+BUFFER = 32768
 
-_HEADER = 4
-_END = 5  # bytes of the packet that ends column definitions or rows
 _UNKNOWN = object()
-_EOF, _ERROR, _NULL, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFFFFFF
-
-Decode = Callable[[bytes], Any]
 
 # The published types show nothing of PyMySQL's inside.
 _Connection: Any = Connection
-_Result: Any = MySQLResult
 
 
 class FastConnection(_Connection):  # type: ignore[misc]
     """A PyMySQL connection that behaves the same and spends less time on results."""
+
+    _current_timeout: float | None
+    _rfile: io.BufferedReader | None
 
     def connect(self, sock: Any = None) -> None:
         """Connect, as PyMySQL does, by a reader that may share its thread."""
@@ -60,8 +46,18 @@ class FastConnection(_Connection):  # type: ignore[misc]
         self._adopt_reader()
 
     def _adopt_reader(self) -> None:
-        if self._rfile is not None:
-            make_patient(self._rfile)
+        reader = self._rfile
+        if reader is not None:
+            make_patient(reader)
+            if _is_empty(reader, self._sock):
+                self._rfile = io.BufferedReader(reader.detach(), BUFFER)
+
+    def _limit(self, seconds: float | None) -> None:
+        # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
+        if getattr(self, "_current_timeout", _UNKNOWN) != seconds:
+            self._sock.settimeout(seconds)
+            if hasattr(self, "_current_timeout"):
+                self._current_timeout = seconds
 
     def _write_bytes(self, data: bytes) -> None:
         hub = current_hub()
@@ -69,7 +65,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
             super()._write_bytes(data)
             return
         try:
-            _set_timeout(self, self._write_timeout)
+            self._limit(self._write_timeout)
             send_all(hub, self._sock, data)
         except OSError as error:
             self._force_close()
@@ -103,108 +99,6 @@ class FastConnection(_Connection):  # type: ignore[misc]
         if result.server_status is not None:
             self.server_status = result.server_status
         return result.affected_rows
-
-
-class FastResult(_Result):  # type: ignore[misc]
-    """A result that reads its rows from whole bufferfuls."""
-
-    connection: Any
-    affected_rows: Any
-    rows: Any
-    _decoders: tuple[Decode, ...] = ()
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
-        self.ahead: deque[tuple[Any, ...]] = deque()
-        """Rows of an unbuffered result that were decoded with others and not fetched yet."""
-        self._in_a_row = 0
-
-    def read(self) -> None:
-        """Read the whole answer to a statement, as PyMySQL does."""
-        connection = self.connection
-        try:
-            _set_timeout(connection, connection._read_timeout)
-            number = _column_count(_peek(connection), connection._next_seq_id)
-            if not number:
-                super().read()
-                return
-            _skip(connection, _HEADER + 1)
-            self.field_count = number
-            self._get_descriptions()
-            self._read_rowdata_packet()
-        finally:
-            self.connection = None
-
-    def _get_descriptions(self) -> None:
-        connection, number = self.connection, self.field_count
-        buffered = _peek(connection)
-        # Results of one number of columns, with one first column, are few; which one it is tells a comparison.
-        first = _HEADER + int.from_bytes(buffered[:3], "little")
-        key = (buffered[:first], number, connection.encoding, connection.use_unicode)
-        for columns in _known.get(key, ()):
-            if buffered.startswith(columns.raw) and columns.source == connection.decoders:
-                _skip(connection, len(columns.raw), number)
-                if _is_end(buffered, len(columns.raw), connection._next_seq_id):
-                    _skip(connection, _HEADER + _END)
-                else:
-                    end = connection._read_packet()
-                    assert end.is_eof_packet(), "Protocol error, expecting EOF"
-                self.fields, self.description = list(columns.fields), columns.description
-                self.converters = list(columns.converters)
-                self._decoders = columns.decoders
-                return
-        raw = _packets(buffered, number, connection._next_seq_id)
-        super()._get_descriptions()
-        columns = _Columns(raw, self, connection)
-        self._decoders = columns.decoders
-        if raw:
-            if len(_known) >= KEPT:
-                _known.clear()
-            _known[key] = (columns, *_known.get(key, ()))[:ALIKE]
-
-    def _read_rowdata_packet(self) -> None:
-        connection = self.connection
-        rows: list[tuple[Any, ...]] = []
-        while (end := self._read_whole_rows(rows)) is None:
-            # One that is not whole, or no row.
-            packet = connection._read_packet()
-            if self._check_packet_is_eof(packet):
-                break
-            rows.append(self._read_row_from_packet(packet))
-        else:
-            _skip(connection, _HEADER + _END)
-            self.warning_count, status = struct.unpack("<hh", end)
-            self.has_next = status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
-        self.connection = None
-        self.affected_rows = len(rows)
-        self.rows = tuple(rows)
-
-    def _read_rowdata_packet_unbuffered(self) -> Any:
-        if not self.unbuffered_active:
-            return None
-        if not self.ahead:
-            rows: list[tuple[Any, ...]] = []
-            try:
-                self._read_whole_rows(rows)
-            except Exception:
-                if not rows:  # those before the one that cannot be read are given out first
-                    raise
-            self.ahead.extend(rows)
-        if not self.ahead:
-            return super()._read_rowdata_packet_unbuffered()
-        self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
-        return self.rows[0]
-
-    def _read_whole_rows(self, rows: list[tuple[Any, ...]]) -> bytes | None:
-        """Read the rows that are there; returns what the packet says that ends them, if it is there as well."""
-        before = len(rows)
-        end = _whole_rows(self.connection, self._decoders, rows)
-        self._in_a_row += len(rows) - before
-        if self._in_a_row >= TURN_ROWS:
-            self._in_a_row = 0
-            if threading.active_count() > 1:
-                time.sleep(TURN_SECONDS)
-        return end
 
 
 def is_known() -> bool:
@@ -258,165 +152,18 @@ def hasten(raw: Any) -> None:
         hastened._adopt_reader()
 
 
-class _Columns:
-    """The columns of a result: what PyMySQL makes of their definitions, and how to decode their values."""
-
-    __slots__ = ("converters", "decoders", "description", "fields", "raw", "source")
-
-    def __init__(self, raw: bytes, result: Any, connection: Any) -> None:
-        self.raw = raw
-        self.fields = list(result.fields)
-        self.description = result.description
-        self.converters = list(result.converters)
-        self.source = dict(connection.decoders)
-        self.decoders = tuple(_decoder(encoding, convert) for encoding, convert in self.converters)
-
-
-_known: dict[tuple[bytes, int, str, bool], tuple[_Columns, ...]] = {}
-
-
 _bare_context: list[ssl.SSLContext] = []
 
 
-def _datetime(value: bytes) -> Any:
-    text = value.decode("ascii")
+def _is_empty(reader: io.BufferedReader, sock: Any) -> bool:
+    """Tell whether nothing is in the reader's buffer, between two statements."""
+    before = sock.gettimeout()
+    sock.settimeout(0.0)
     try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return converters.convert_datetime(text)  # zero dates, and on Python 3.10 short fractions
-
-
-def _date(value: bytes) -> Any:
-    text = value.decode("ascii")
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        return converters.convert_date(text)
-
-
-# What takes the bytes as they are and gives what the converter gives for their text.
-_SHORT_CUTS: dict[Any, Decode] = {
-    int: int,
-    float: float,
-    converters.convert_datetime: _datetime,
-    converters.convert_date: _date,
-}
-
-
-def _decoder(encoding: str | None, convert: Any) -> Decode:
-    """Make one function of the two steps in which PyMySQL decodes a value."""
-    if encoding is None:
-        return convert or bytes
-    if encoding in ("utf8", "ascii", "utf-8") and convert in _SHORT_CUTS:
-        return _SHORT_CUTS[convert]
-    if encoding == "utf8":
-        decode: Decode = bytes.decode
-    else:
-        decode = functools.partial(str, encoding=encoding)
-    if convert is None:
-        return decode
-    return lambda value: convert(decode(value))
-
-
-def _peek(connection: Any) -> bytes:
-    """Return what is in the reader's buffer; if it is empty, wait for the server to fill it."""
-    try:
-        return connection._rfile.peek()  # type: ignore[no-any-return]
-    except OSError as error:
-        connection._force_close()
-        raise pymysql.err.OperationalError(
-            CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
-        ) from None
-    except BaseException:  # a signal's handler raised it, and the next statement would get this one's result
-        connection._force_close()
-        raise
-
-
-def _skip(connection: Any, size: int, packets: int = 1) -> None:
-    """Take packets out of the reader's buffer."""
-    connection._rfile.read(size)
-    connection._next_seq_id = (connection._next_seq_id + packets) % 256
-
-
-def _set_timeout(connection: Any, seconds: float | None) -> None:
-    # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
-    if getattr(connection, "_current_timeout", _UNKNOWN) != seconds:
-        connection._sock.settimeout(seconds)
-        if hasattr(connection, "_current_timeout"):
-            connection._current_timeout = seconds
-
-
-def _column_count(buffered: bytes, sequence: int) -> int:
-    """Return how many columns a result has that begins here; 0 if it is no result, or not as usual."""
-    usual = len(buffered) > _HEADER and buffered[:3] == b"\x01\x00\x00" and buffered[3] == sequence
-    return buffered[_HEADER] if usual and buffered[_HEADER] < _NULL else 0
-
-
-def _is_end(buffered: bytes, position: int, sequence: int) -> bool:
-    """Tell whether here stands, as usual, what ends column definitions or rows."""
-    body = position + _HEADER
-    return (
-        len(buffered) >= body + _END
-        and buffered[position:body] == bytes((_END, 0, 0, sequence))
-        and buffered[body] == _EOF
-    )
-
-
-def _packets(buffered: bytes, number: int, sequence: int) -> bytes:
-    """Return the bytes of the next packets; nothing if they are not all there or not as usual."""
-    position = 0
-    for _ in range(number):
-        header = buffered[position : position + _HEADER + 1]
-        if len(header) <= _HEADER or header[3] != sequence or header[_HEADER] == _ERROR:
-            return b""
-        sequence = (sequence + 1) % 256
-        position += _HEADER + int.from_bytes(header[:3], "little")
-    return buffered[:position] if position <= len(buffered) else b""
-
-
-def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[Any, ...]]) -> bytes | None:
-    """Decode the rows that are whole in the reader's buffer, and take them out of it.
-
-    :return: the body, after its first byte, of the packet that ends the rows, if it stands there next
-    """
-    buffered = _peek(connection)
-    available = len(buffered)
-    sequence = connection._next_seq_id
-    start = 0
-    try:
-        while True:
-            position = start + _HEADER
-            if position >= available:
-                return None
-            length = buffered[start] | buffered[start + 1] << 8 | buffered[start + 2] << 16
-            end = position + length
-            kind = buffered[position]
-            if (
-                end > available
-                or buffered[start + 3] != sequence
-                or kind == _ERROR
-                or (kind == _EOF and length < 9)
-                or length == _WHOLE
-            ):
-                return buffered[position + 1 : end] if _is_end(buffered, start, sequence) else None
-            row: list[Any] = []
-            for decode in decoders:
-                size = buffered[position]
-                position += 1
-                if size == _NULL:
-                    row.append(None)
-                    continue
-                if size > _NULL:
-                    width = (2, 3, 8)[size - _NULL - 1]
-                    size = int.from_bytes(buffered[position : position + width], "little")
-                    position += width
-                row.append(decode(buffered[position : position + size]))
-                position += size
-            if position != end:
-                return None  # a row with fewer columns than announced: PyMySQL knows what to make of it
-            rows.append(tuple(row))
-            start = end
-            sequence = (sequence + 1) % 256
+        return not reader.peek()
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:  # whoever reads next shall find that out
+        return False
     finally:
-        connection._rfile.read(start)
-        connection._next_seq_id = sequence
+        sock.settimeout(before)

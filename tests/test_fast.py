@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,14 +16,11 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast
-from offload_db.fast import FastConnection
+from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_results
+from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL
 from .support import QUICK, pool_of, value
-
-# What one read from the socket brings at most: rows of every length meet its end at some point.
-BUFFER = 8192
 
 
 @pytest.fixture
@@ -146,13 +144,13 @@ def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
 
 def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """However many different results there are, the definitions of a few are kept."""
-    monkeypatch.setattr(fast, "KEPT", 5)
-    monkeypatch.setattr(fast, "_known", {})
+    monkeypatch.setattr(fast_results, "KEPT", 5)
+    monkeypatch.setattr(fast_results, "_known", {})
     for number in range(40):
         assert_same(twins, f"SELECT {number} AS c{number}")
         assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
-        assert len(fast._known) <= 5
-        assert all(len(alike) <= fast.ALIKE for alike in fast._known.values())
+        assert len(fast_results._known) <= 5
+        assert all(len(alike) <= fast_results.ALIKE for alike in fast_results._known.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:
@@ -281,6 +279,22 @@ def test_connections_that_are_taken_over(database: dict[str, Any]) -> None:
         assert kind_of(pool) is kind
         assert pool.statistics().open == 1
         pool.close()
+
+
+def test_what_an_idle_connection_was_told_is_not_lost(database: dict[str, Any], mysql: MySQL) -> None:
+    """What the server said of its own accord, a goodbye, is read by a connection that is made faster after it."""
+    told = []
+    for quick in (False, True):
+        raw: Any = Connection(**QUICK, **database)
+        mysql.kill_connection(raw.thread_id())
+        assert select.select([raw._sock], [], [], 20)[0]
+        if quick:
+            fast.hasten(raw)
+            assert type(raw) is FastConnection
+        with pytest.raises(pymysql.err.OperationalError) as lost:
+            raw.query("SELECT 1")
+        told.append(lost.value.args)
+    assert told[0] == told[1]
 
 
 def test_a_compressed_link_is_left_alone(database: dict[str, Any]) -> None:

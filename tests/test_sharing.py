@@ -36,7 +36,16 @@ from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, StatementTimeout, departures, fast, offload, sharing, strands
+from offload_db import (
+    ConnectionLost,
+    OffloadPool,
+    StatementTimeout,
+    departures,
+    fast_results,
+    offload,
+    sharing,
+    strands,
+)
 from offload_db.departures import Departures
 from offload_db.fast import FastConnection
 from offload_db.sharing import BUSY, Hub, current_hub, make_patient
@@ -170,7 +179,7 @@ async def test_a_busy_thread_gets_no_more(
 ) -> None:
     """While one statement keeps the thread by something that never waits, those that come go through another one."""
     entered, leave = threading.Event(), threading.Event()
-    decode = fast.FastResult._read_rowdata_packet
+    decode = fast_results.FastResult._read_rowdata_packet
 
     def slow(self: Any) -> None:
         decode(self)
@@ -178,7 +187,7 @@ async def test_a_busy_thread_gets_no_more(
             entered.set()
             leave.wait(30)
 
-    monkeypatch.setattr(fast.FastResult, "_read_rowdata_packet", slow)
+    monkeypatch.setattr(fast_results.FastResult, "_read_rowdata_packet", slow)
     with pool_of(3, database) as pool:
         await warm(pool, 3)
         async with anyio.create_task_group() as group:
