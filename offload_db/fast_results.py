@@ -33,7 +33,7 @@ TURN_SECONDS = 2e-5
 
 _HEADER = 4
 _END = 5  # bytes of the packet that ends column definitions or rows
-_EOF, _ERROR, _NULL, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFFFFFF
+_EOF, _ERROR, _NULL, _TWO_BYTES, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFC, 0xFFFFFF
 
 Decode = Callable[[bytes], Any]
 
@@ -60,11 +60,11 @@ class FastResult(_Result):  # type: ignore[misc]
         connection = self.connection
         try:
             connection._limit(connection._read_timeout)
-            number = _column_count(_peek(connection), connection._next_seq_id)
+            number, size = _column_count(_peek(connection), connection._next_seq_id)
             if not number:
                 super().read()
                 return
-            _skip(connection, _HEADER + 1)
+            _skip(connection, size)
             self.field_count = number
             self._get_descriptions()
             self._read_rowdata_packet()
@@ -221,10 +221,14 @@ def _skip(connection: Any, size: int, packets: int = 1) -> None:
     connection._next_seq_id = (connection._next_seq_id + packets) % 256
 
 
-def _column_count(buffered: bytes, sequence: int) -> int:
-    """Return how many columns a result has that begins here; 0 if it is no result, or not as usual."""
-    usual = len(buffered) > _HEADER and buffered[:3] == b"\x01\x00\x00" and buffered[3] == sequence
-    return buffered[_HEADER] if usual and buffered[_HEADER] < _NULL else 0
+def _column_count(buffered: bytes, sequence: int) -> tuple[int, int]:
+    """Return how many columns a result has that begins here, and the size of the packet; 0 if it is not as usual."""
+    head, number = buffered[:_HEADER], buffered[_HEADER : _HEADER + 3]
+    if head == bytes((1, 0, 0, sequence)) and number and number[0] < _NULL:
+        return number[0], _HEADER + 1
+    if head == bytes((3, 0, 0, sequence)) and len(number) == 3 and number[0] == _TWO_BYTES:
+        return int.from_bytes(number[1:], "little"), _HEADER + 3
+    return 0, 0
 
 
 def _is_end(buffered: bytes, position: int, sequence: int) -> bool:
