@@ -137,7 +137,7 @@ class PyMySQLDriver(Driver):
         ahead = getattr(result, "ahead", None)
         if ahead:
             return len(ahead)
-        buffered = _buffered(result.connection)
+        buffered = fast.arrived(result.connection)
         # The end of the result and an error stay where they are, for whoever asks for what comes after the last row.
         rows = start = 0
         while start + 4 < len(buffered):
@@ -339,24 +339,11 @@ class PyMySQLDriver(Driver):
             sock.close()  # the child's copy; the server is told nothing
 
 
-def _buffered(connection: Any) -> bytes:
-    """Return what has arrived and was not read, or the beginning of it."""
-    sock: socket.socket = connection._sock
-    before = sock.gettimeout()
-    sock.settimeout(0.0)
-    try:
-        return bytes(connection._rfile.peek())
-    except OSError:  # of TLS: part of a record has arrived
-        return b""
-    finally:
-        sock.settimeout(before)
-
-
 def _arrives(connection: Any, seconds: float) -> bool:
     """Tell whether something to read arrives within the seconds."""
     if seconds <= 0:
         return False
-    return bool(_buffered(connection)) or _readable(connection._sock, seconds)
+    return bool(fast.arrived(connection)) or _readable(connection._sock, seconds)
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:

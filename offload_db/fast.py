@@ -49,7 +49,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
         reader = self._rfile
         if reader is not None:
             make_patient(reader)
-            if _is_empty(reader, self._sock):
+            if not arrived(self):
                 self._rfile = io.BufferedReader(reader.detach(), BUFFER)
 
     def _limit(self, seconds: float | None) -> None:
@@ -155,15 +155,14 @@ def hasten(raw: Any) -> None:
 _bare_context: list[ssl.SSLContext] = []
 
 
-def _is_empty(reader: io.BufferedReader, sock: Any) -> bool:
-    """Tell whether nothing is in the reader's buffer, between two statements."""
+def arrived(connection: Any) -> bytes:
+    """Return what has arrived over a connection and was not read, or the beginning of it; does not wait."""
+    sock = connection._sock
     before = sock.gettimeout()
     sock.settimeout(0.0)
     try:
-        return not reader.peek()
-    except ssl.SSLWantReadError:
-        return True
-    except OSError:  # whoever reads next shall find that out
-        return False
+        return bytes(connection._rfile.peek())
+    except OSError:  # of TLS: part of a record has arrived
+        return b""
     finally:
         sock.settimeout(before)
