@@ -68,8 +68,8 @@ class Driver:
         """Tell whether calls on the connection may share a thread with others; see ``sharing.py``."""
         return False
 
-    def converts_as_usual(self, raw: Any) -> bool:
-        """Tell whether values are converted by the driver's own functions alone, now."""
+    def reads_as_usual(self, raw: Any) -> bool:
+        """Tell whether nothing of the user's reads or converts, now, on a connection whose calls may share a thread."""
         return False
 
     def cursor_shares(self, kind: type) -> bool:

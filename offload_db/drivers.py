@@ -106,8 +106,8 @@ class PyMySQLDriver(Driver):
             return False
         return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
 
-    def converts_as_usual(self, raw: Any) -> bool:
-        return bool(raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
+    def reads_as_usual(self, raw: Any) -> bool:
+        return bool(raw.looks_ahead and raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__

@@ -39,6 +39,8 @@ class FastConnection(_Connection):  # type: ignore[misc]
 
     _current_timeout: float | None
     _rfile: io.BufferedReader | None
+    looks_ahead = False
+    """Whether it reads from a socket of Python's own: one of the user's may know no more than PyMySQL asks for."""
 
     def connect(self, sock: Any = None) -> None:
         """Connect, as PyMySQL does, by a reader that may share its thread."""
@@ -47,10 +49,9 @@ class FastConnection(_Connection):  # type: ignore[misc]
 
     def _adopt_reader(self) -> None:
         reader = self._rfile
-        if reader is not None:
-            make_patient(reader)
-            if not arrived(self):
-                self._rfile = io.BufferedReader(reader.detach(), BUFFER)
+        self.looks_ahead = reader is not None and make_patient(reader)
+        if reader is not None and self.looks_ahead and not arrived(self):
+            self._rfile = io.BufferedReader(reader.detach(), BUFFER)
 
     def _limit(self, seconds: float | None) -> None:
         # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
@@ -83,7 +84,8 @@ class FastConnection(_Connection):  # type: ignore[misc]
         return _bare_context[0]
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:
-        if getattr(self, "_compression", None):  # of a PyMySQL to come: what is in the buffer are no rows yet
+        # Compression is of a PyMySQL to come: what is in the buffer are no rows yet.
+        if not self.looks_ahead or getattr(self, "_compression", None):
             return super()._read_query_result(unbuffered)
         self._result = None
         result = FastResult(self)
@@ -157,11 +159,13 @@ _bare_context: list[ssl.SSLContext] = []
 
 def arrived(connection: Any) -> bytes:
     """Return what has arrived over a connection and was not read, or the beginning of it; does not wait."""
-    sock = connection._sock
+    sock, peek = connection._sock, getattr(connection._rfile, "peek", None)
+    if peek is None:  # the user's own kind of socket
+        return b""
     before = sock.gettimeout()
     sock.settimeout(0.0)
     try:
-        return bytes(connection._rfile.peek())
+        return bytes(peek())
     except OSError:  # of TLS: part of a record has arrived
         return b""
     finally:

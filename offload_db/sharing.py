@@ -6,6 +6,7 @@ event loops nor statements.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import select
@@ -207,10 +208,12 @@ class PatientIO(socket.SocketIO):
         return _patiently(hub, sock, patience, lambda: sock.recv_into(buffer))
 
 
-def make_patient(reader: Any) -> None:
-    """Let a socket's buffered reader wait without keeping a shared thread."""
-    if type(reader.raw) is socket.SocketIO:
-        reader.raw.__class__ = PatientIO
+def make_patient(reader: Any) -> bool:
+    """Let a socket's buffered reader wait without keeping a shared thread; False if it is something of the user's."""
+    if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
+        return False
+    reader.raw.__class__ = PatientIO
+    return True
 
 
 def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:

@@ -235,7 +235,7 @@ class Link(Condition):
 
     def _shares_now(self, name: str) -> bool:
         """Tell whether a call may share a thread, when it is its turn."""
-        if not (self.shares and self.driver.converts_as_usual(self.raw)):
+        if not (self.shares and self.driver.reads_as_usual(self.raw)):
             return False
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pymysql
@@ -16,7 +18,7 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_results
+from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_results, offload
 from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL
@@ -295,6 +297,45 @@ def test_what_an_idle_connection_was_told_is_not_lost(database: dict[str, Any], 
             raw.query("SELECT 1")
         told.append(lost.value.args)
     assert told[0] == told[1]
+
+
+class Tunnel:
+    """What a user connects through: it knows what PyMySQL asks a socket for, and no more."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        for name in ("close", "fileno", "gettimeout", "sendall", "setsockopt", "settimeout", "shutdown"):
+            setattr(self, name, getattr(sock, name))
+
+    def makefile(self, mode: str) -> Any:
+        """Give a reader that reads, and nothing else."""
+        file = self._sock.makefile(mode)  # type: ignore[call-overload]  # PyMySQL's mode is "rb"
+        return SimpleNamespace(read=file.read, close=file.close)
+
+
+def tunnel(database: dict[str, Any]) -> Any:
+    """Connect to the server as an SSH client's forwarding does."""
+    return Tunnel(socket.create_connection((database["host"], database["port"])))
+
+
+def test_a_socket_of_the_users(database: dict[str, Any]) -> None:
+    """A connection over something that is no socket of Python's reads the same, also for tasks."""
+    with Connection(**QUICK, **database) as plain, FastConnection(**QUICK, **database, defer_connect=True) as quick:
+        quick.connect(tunnel(database))
+        for statement in ("SELECT 1, 'x'", "SELECT seq FROM mysql.seq_1_to_5000"):
+            for kind in (Cursor, SSCursor):
+                assert_same((plain, quick), statement, kind)
+
+    @offload
+    async def handler() -> Any:
+        with connect(**QUICK, **database, defer_connect=True) as connection:
+            connection.connect(tunnel(database))
+            found = [value(connection, "SELECT 'ok'")]
+            with connection.cursor(SSCursor) as cursor:
+                cursor.execute("SELECT seq FROM mysql.seq_1_to_3")
+                return found + [row[0] for row in cursor]
+
+    assert asyncio.run(handler()) == ["ok", 1, 2, 3]
 
 
 def test_a_compressed_link_is_left_alone(database: dict[str, Any]) -> None:
