@@ -390,9 +390,10 @@ class Keeper:
 
     def _after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
-        for link in self._links:
+        # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
+        links, self._links, self._idle = self._links, set(), deque()
+        for link in links:
             link.after_fork()
-        self._links, self._idle = set(), deque()
         self._lanes = self._new_lanes()
         self._counters.after_fork()
         self._connector.after_fork()
