@@ -131,7 +131,8 @@ class Link(Condition):
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
-        self.turn, self._wire, self._call = Turn(), threading.Lock(), None
+        self.turn.after_fork()
+        self._wire, self._call = threading.Lock(), None
         self._killer.renew()
         self.driver.disown(self.raw)
 
@@ -139,6 +140,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
+        turn: Turn,
         *,
         statement: bool = False,
         killable: bool = True,
@@ -152,6 +154,7 @@ class Link(Condition):
         If the task is cancelled, the statement is killed and the cancellation raised when the call has come back.
 
         :param name: what is called, for reports
+        :param turn: whose turn it is in the caller's checkout; the link may be in another one by now
         :param statement: count it as a statement
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
@@ -162,7 +165,7 @@ class Link(Condition):
         :raises StatementTimeout: if the time is over
         :raises CheckoutTimeout: if the turn can never come
         """
-        turn, deadline = self.turn, current_deadline()
+        deadline = current_deadline()
         try:
             taken = turn.take(None if deadline is None else deadline.left, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
