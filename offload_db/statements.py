@@ -255,10 +255,12 @@ class Link(Condition):
         return self.driver.disguised(error)
 
     def interrupt(self) -> None:
-        """Bring back the call that is being made, if any; for the end of the pool. May take some seconds."""
+        """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
         call = self._call
         if call is not None:
             self._killer.stop(call)
+            if call.killed:  # who made the call may have gone on before that was known
+                self.killed()
 
     @property
     def busy(self) -> bool:
