@@ -298,6 +298,9 @@ class Keeper:
     def _checkin(self, link: Link, slot: Slot) -> None:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
+        if link.busy:
+            # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
+            link.give_up()
         reason = link.verdict() or self._outlived(link)
         try:
             if reason is None and not link.clean:
@@ -362,6 +365,8 @@ class Keeper:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         if link not in self._links:
             return  # a forked child drops what its parent has checked out
+        if link.busy:
+            link.give_up()
         reason = link.verdict() or self._outlived(link)
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.

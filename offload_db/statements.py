@@ -20,7 +20,7 @@ from .drivers import Driver, Identity
 from .errors import CheckoutTimeout, OffloadError, StatementTimeout
 from .kills import Killer, StoppableCall
 from .scopes import Deadline, current_deadline, current_scope
-from .turns import Turn
+from .turns import Turn, closed_error
 from .workers import Expired, Workers
 
 T = TypeVar("T")
@@ -35,11 +35,14 @@ TIDY_TIMEOUT = 10.0
 class _Call(StoppableCall, Generic[T]):
     """One call on a link, as it is made on a worker."""
 
-    __slots__ = ("_function", "_link", "_name", "_statement")
+    __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
 
-    def __init__(self, link: Link, name: str, function: Callable[[], T], *, statement: bool, killable: bool) -> None:
+    def __init__(
+        self, link: Link, name: str, function: Callable[[], T], turn: Turn, *, statement: bool, killable: bool
+    ) -> None:
         super().__init__(link.raw, link.driver, link.identity, killable=killable)
         self._link = link
+        self._turn = turn
         self._name = name
         self._function = function
         self._statement = statement
@@ -49,6 +52,10 @@ class _Call(StoppableCall, Generic[T]):
         link = self._link
         with link._wire:
             link._call = self
+            if self._turn.closed:  # by the loop's own thread, which waits for no turn
+                link._call = None
+                self.finished.set()
+                raise closed_error()
             started = time.perf_counter()
             try:
                 link.prepare()
@@ -176,6 +183,7 @@ class Link(Condition):
             return self._call_now(
                 name,
                 function,
+                turn,
                 deadline,
                 statement=statement,
                 killable=killable,
@@ -192,6 +200,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
+        turn: Turn,
         deadline: Deadline | None,
         *,
         statement: bool,
@@ -209,7 +218,7 @@ class Link(Condition):
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = _Call(self, name, function, statement=statement, killable=killable)
+        call = _Call(self, name, function, turn, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
         try:

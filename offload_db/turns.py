@@ -101,6 +101,11 @@ class Turn:
         return None if owner is None or owner.ended else owner
 
     @property
+    def closed(self) -> bool:
+        """Whether all turns are over."""
+        return self._closed
+
+    @property
     def free(self) -> bool:
         """Whether nobody has the turn or waits for it."""
         return not self._busy and not self._queue

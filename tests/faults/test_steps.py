@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
 from offload_db.lanes import Lanes, Slot
 from offload_db.scopes import Scope
+from offload_db.statements import _Call
 from offload_db.trips import ThreadSignal
 from offload_db.turns import Turn, _Waiting
-from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, value
+from tests.conftest import MySQL
+from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -185,3 +188,47 @@ def test_a_call_that_ends_while_a_thread_of_its_own_takes_a_connection() -> None
     turn = Turn(scope)
     assert turn.owner is None
     assert in_thread(turn.take).result(PATIENCE)
+
+
+def test_a_connection_that_is_closed_while_a_statement_runs(database: dict[str, Any], mysql: MySQL) -> None:
+    """Its next user has none of that statement's transaction: the event loop's thread may close what others use."""
+    with mysql.connect(**database) as admin, admin.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (a INT)")
+    with pool_of(1, database, on_loop_call="allow", autocommit=False) as pool:
+        connection = pool.connection()
+        running = in_thread(partial(value, connection, "INSERT INTO t SELECT SLEEP(0.5)"))
+        until(lambda: any(link.busy for link in pool._links))
+        on_a_loop(connection.close)
+        with pool.connection() as other:
+            assert value(other, "SELECT COUNT(*) FROM t") == 0
+        assert running.exception(PATIENCE) is not None
+        assert pool.statistics().discards == {"closed": 1}
+
+
+def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not sent: by the time that it is on its way the connection may be its next user's."""
+    on_its_way, closed = threading.Event(), threading.Event()
+    make = _Call.make
+
+    def paused(call: _Call[Any]) -> Any:
+        if not closed.is_set() and threading.current_thread() is not threading.main_thread():
+            on_its_way.set()
+            assert closed.wait(PATIENCE)
+        return make(call)
+
+    with pool_of(1, database, on_loop_call="allow") as pool:
+        connection = pool.connection()
+        cursor = connection.cursor()
+        monkeypatch.setattr(_Call, "make", paused)
+        late = in_thread(lambda: cursor.execute("SET @late = 1"))
+        assert on_its_way.wait(PATIENCE)
+        on_a_loop(connection.close)
+        other = pool.connection()
+        closed.set()
+        with pytest.raises(ConnectionClosed):
+            late.result(PATIENCE)
+        assert value(other, "SELECT @late") is None
+        other.close()
+        assert pool.statistics().discards == {}
