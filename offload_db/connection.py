@@ -51,13 +51,15 @@ class OffloadConnection:
     open; so does leaving its ``with`` block, which does not commit.
     """
 
-    __slots__ = ("__weakref__", "_lease", "_link")
+    __slots__ = ("__weakref__", "_lease", "_link", "_turn")
 
     _lease: _Lease
     _link: Link | None
+    _turn: Turn  # of this checkout: when another thread has closed this connection, the link's is soon another one
 
     def __init__(self, lease: _Lease) -> None:
         object.__setattr__(self, "_lease", lease)
+        object.__setattr__(self, "_turn", lease.link.turn)
         object.__setattr__(self, "_link", lease.link)
 
     def __repr__(self) -> str:
@@ -70,7 +72,7 @@ class OffloadConnection:
         """
         link = self._alive()
         make = partial(link.raw.cursor, *args, **kwargs)
-        raw = link.call("cursor", make, killable=False) if link.driver.cursors_ask else make()
+        raw = link.call("cursor", make, self._turn, killable=False) if link.driver.cursors_ask else make()
         return OffloadCursor(self, link, raw)
 
     def commit(self) -> None:
@@ -93,16 +95,16 @@ class OffloadConnection:
 
         Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
         """
-        link = self._link
-        if link is None:
+        if self._link is None:
             return
-        turn = link.turn
+        turn = self._turn
         try:
             cancelled = _last_turn(turn)
         except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
             return
+        if not turn.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
+            return
         object.__setattr__(self, "_link", None)
-        turn.close()
         self._lease.give_back()
         if cancelled is not None:
             try:
@@ -134,8 +136,9 @@ class OffloadConnection:
 
     def discard_later(self) -> None:
         """Let the connection be closed for good when it is given back, or dropped; sends nothing now."""
-        if self._link is not None:
-            self._link.fault = self._link.fault or "discarded"
+        link = self._link
+        if link is not None:
+            link.fault = link.fault or "discarded"
 
     @property
     def driver_connection(self) -> Any:
@@ -169,7 +172,7 @@ class OffloadConnection:
             return partial(self._call, name)
         link = self._alive()
         if link.driver.property_blocks(name):
-            return link.call(name, partial(getattr, link.raw, name), killable=False)
+            return link.call(name, partial(getattr, link.raw, name), self._turn, killable=False)
         value = getattr(link.raw, name)
         if not callable(value) or isinstance(value, type):
             return value
@@ -180,7 +183,7 @@ class OffloadConnection:
         link = self._alive()
         link.altered = True
         if link.driver.property_blocks(name):
-            link.call(name, partial(setattr, link.raw, name, value), killable=False)
+            link.call(name, partial(setattr, link.raw, name, value), self._turn, killable=False)
         else:
             setattr(link.raw, name, value)
 
@@ -201,12 +204,13 @@ class OffloadConnection:
     def _returns_at_once(self) -> bool:
         """Whether closing needs no trip to the server and no wait."""
         link = self._link
-        return link is None or (link.turn.free and (link.verdict() is not None or link.clean))
+        return link is None or (self._turn.free and (link.verdict() is not None or link.clean))
 
     def _break_off(self) -> None:
         """Break the link at once, whatever runs on it."""
-        if self._link is not None:
-            self._link.give_up()
+        link = self._link
+        if link is not None:
+            link.give_up()
 
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
@@ -215,17 +219,21 @@ class OffloadConnection:
             return  # the server has rolled back by itself
         try:
             if savepoint is None:
-                link.call("rollback", partial(_method, link, "rollback", (), {}), killable=False, shield=True)
+                link.call(
+                    "rollback", partial(_method, link, "rollback", (), {}), self._turn, killable=False, shield=True
+                )
             else:
                 undo = partial(_execute, link.raw, f"ROLLBACK TO SAVEPOINT {savepoint}")
-                link.call("rollback", undo, killable=False, shield=True)
+                link.call("rollback", undo, self._turn, killable=False, shield=True)
         except Exception:
             # What follows on this connection must not run as if the transaction were still the one it was.
             link.give_up()
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         if self._link is None and name in _RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
-            object.__setattr__(self, "_link", reopen())  # PyMySQL's own can be connected anew after closing
+            reopened = reopen()  # PyMySQL's own can be connected anew after closing
+            object.__setattr__(self, "_turn", reopened.turn)
+            object.__setattr__(self, "_link", reopened)
         link = self._alive()
         if name not in _RECONNECTS:
             link.check()
@@ -233,7 +241,7 @@ class OffloadConnection:
         query = name == "query"
         text = args[0] if query and args else None
         call = partial(_method, link, name, args, kwargs)
-        return link.call(name, call, killable=query, shared=name in _ENDS, text=text)
+        return link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
 
 
 def _last_turn(turn: Turn) -> BaseException | None:

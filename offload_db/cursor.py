@@ -190,7 +190,7 @@ class OffloadCursor:
             if not link.driver.unfinished(raw):
                 raw.close()
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
-                link.call("close", partial(link.driver.finish, raw))
+                link.call("close", partial(link.driver.finish, raw), connection._turn)
         finally:
             self._ahead.give_up()
             self._let_go()
@@ -258,7 +258,8 @@ class OffloadCursor:
         self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
-        return link.call(name, function, statement=statement, shared=shared, text=self._ahead.text)
+        turn = self._opened()._turn
+        return link.call(name, function, turn, statement=statement, shared=shared, text=self._ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one trip."""
@@ -267,13 +268,17 @@ class OffloadCursor:
         return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
     def _alive(self) -> Link:
-        if self._connection is None:
-            raise pymysql.err.ProgrammingError("Cursor closed")
         link: Link = self._link
-        if self._connection._link is not link:
+        if self._opened()._link is not link:
             raise closed_error()
         link.check()
         return link
+
+    def _opened(self) -> OffloadConnection:
+        connection = self._connection
+        if connection is None:
+            raise pymysql.err.ProgrammingError("Cursor closed")
+        return connection
 
     def _streams(self) -> bool:
         """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""

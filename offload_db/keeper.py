@@ -298,6 +298,9 @@ class Keeper:
     def _checkin(self, link: Link, slot: Slot) -> None:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
+        if link.busy:
+            # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
+            link.give_up()
         reason = link.verdict() or self._outlived(link)
         try:
             if reason is None and not link.clean:
@@ -362,6 +365,8 @@ class Keeper:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         if link not in self._links:
             return  # a forked child drops what its parent has checked out
+        if link.busy:
+            link.give_up()
         reason = link.verdict() or self._outlived(link)
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
@@ -390,9 +395,10 @@ class Keeper:
 
     def _after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
-        for link in self._links:
+        # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
+        links, self._links, self._idle = self._links, set(), deque()
+        for link in links:
             link.after_fork()
-        self._links, self._idle = set(), deque()
         self._lanes = self._new_lanes()
         self._counters.after_fork()
         self._connector.after_fork()

@@ -191,10 +191,13 @@ class Lanes:
         ends = math.inf if patience is None else time.monotonic() + patience
         while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
             signal.wait(min(left, LOOK_AGAIN))
-            with self._lock:
-                if slot.state is _WAITING:
-                    # Not at once: a thread that rests may be about to take up work that lies ready for it.
-                    self._refuse_hopeless(slot, Place.LOOP, look_at_threads=True)
+            try:
+                with self._lock:
+                    if slot.state is _WAITING and not self._returned:
+                        # Not at once: a thread that rests may be about to take up work that lies ready for it.
+                        self._refuse_hopeless(slot, Place.LOOP, look_at_threads=True)
+            finally:
+                self._settle()
 
     async def wait_until_idle(self) -> None:
         """Wait until nobody holds a slot."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("offload_db")
@@ -61,8 +62,10 @@ class LeakWatch:
         with self._condition:
             self._watched.add(checkout)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="offload_db leak watch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="offload_db leak watch", daemon=True)
+                with suppress(RuntimeError):  # no further thread can be had: the next checkout tries again
+                    thread.start()
+                    self._thread = thread
         return checkout
 
     def end(self, checkout: Checkout) -> None:

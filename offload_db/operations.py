@@ -367,7 +367,7 @@ class Operations(Keeper):
                 plain = make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
                 # Many rows of parameters take a while to be put together, and others would wait for it.
                 shared = plain and not many
-                result = link.call("execute", partial(work, link), statement=True, shared=shared, text=sql)
+                result = link.call("execute", partial(work, link), link.turn, statement=True, shared=shared, text=sql)
                 if isinstance(result, Refused):
                     raise result.error
                 return result

@@ -61,8 +61,12 @@ class Scope:
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
-        while self.owned:
-            self.owned.pop().disown(self)
+        while True:
+            try:
+                owned = self.owned.pop()
+            except KeyError:  # another thread may have closed the last one
+                return
+            owned.disown(self)
 
     def release(self) -> None:
         """Let others use what belongs to the scope, until it uses that again; what it holds it still holds."""

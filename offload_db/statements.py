@@ -20,7 +20,7 @@ from .drivers import Driver, Identity
 from .errors import CheckoutTimeout, OffloadError, StatementTimeout
 from .kills import Killer, StoppableCall
 from .scopes import Deadline, current_deadline, current_scope
-from .turns import Turn
+from .turns import Turn, closed_error
 from .workers import Expired, Workers
 
 T = TypeVar("T")
@@ -35,11 +35,14 @@ TIDY_TIMEOUT = 10.0
 class _Call(StoppableCall, Generic[T]):
     """One call on a link, as it is made on a worker."""
 
-    __slots__ = ("_function", "_link", "_name", "_statement")
+    __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
 
-    def __init__(self, link: Link, name: str, function: Callable[[], T], *, statement: bool, killable: bool) -> None:
+    def __init__(
+        self, link: Link, name: str, function: Callable[[], T], turn: Turn, *, statement: bool, killable: bool
+    ) -> None:
         super().__init__(link.raw, link.driver, link.identity, killable=killable)
         self._link = link
+        self._turn = turn
         self._name = name
         self._function = function
         self._statement = statement
@@ -49,6 +52,10 @@ class _Call(StoppableCall, Generic[T]):
         link = self._link
         with link._wire:
             link._call = self
+            if self._turn.closed:  # by the loop's own thread, which waits for no turn
+                link._call = None
+                self.finished.set()
+                raise closed_error()
             started = time.perf_counter()
             try:
                 link.prepare()
@@ -131,7 +138,8 @@ class Link(Condition):
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
-        self.turn, self._wire, self._call = Turn(), threading.Lock(), None
+        self.turn.after_fork()
+        self._wire, self._call = threading.Lock(), None
         self._killer.renew()
         self.driver.disown(self.raw)
 
@@ -139,6 +147,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
+        turn: Turn,
         *,
         statement: bool = False,
         killable: bool = True,
@@ -152,6 +161,7 @@ class Link(Condition):
         If the task is cancelled, the statement is killed and the cancellation raised when the call has come back.
 
         :param name: what is called, for reports
+        :param turn: whose turn it is in the caller's checkout; the link may be in another one by now
         :param statement: count it as a statement
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
@@ -162,7 +172,7 @@ class Link(Condition):
         :raises StatementTimeout: if the time is over
         :raises CheckoutTimeout: if the turn can never come
         """
-        turn, deadline = self.turn, current_deadline()
+        deadline = current_deadline()
         try:
             taken = turn.take(None if deadline is None else deadline.left, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
@@ -173,6 +183,7 @@ class Link(Condition):
             return self._call_now(
                 name,
                 function,
+                turn,
                 deadline,
                 statement=statement,
                 killable=killable,
@@ -189,6 +200,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
+        turn: Turn,
         deadline: Deadline | None,
         *,
         statement: bool,
@@ -206,7 +218,7 @@ class Link(Condition):
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = _Call(self, name, function, statement=statement, killable=killable)
+        call = _Call(self, name, function, turn, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
         try:
@@ -252,10 +264,12 @@ class Link(Condition):
         return self.driver.disguised(error)
 
     def interrupt(self) -> None:
-        """Bring back the call that is being made, if any; for the end of the pool. May take some seconds."""
+        """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
         call = self._call
         if call is not None:
             self._killer.stop(call)
+            if call.killed:  # who made the call may have gone on before that was known
+                self.killed()
 
     @property
     def busy(self) -> bool:

@@ -168,14 +168,14 @@ class Trip(Generic[T]):
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
     """
 
-    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signal", "_started", "back")
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "back")
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
-        self._signal: TaskSignal | None = None
+        self._signals: tuple[TaskSignal, ...] = ()
         self._outcome: Outcome[T] = Outcome()
         self.back = False
         """Whether the function has been called and came back."""
@@ -189,8 +189,8 @@ class Trip(Generic[T]):
         self._outcome.capture(self._function)
         with self._lock:
             self.back = True
-            signal, late = self._signal, self._late
-        if signal is not None:
+            signals, late = self._signals, self._late
+        for signal in signals:
             signal.set()
         if late is not None:
             late()
@@ -203,7 +203,8 @@ class Trip(Generic[T]):
         """Wait for the function and return its outcome; a cancellation is raised at once and leaves it running."""
         with self._lock:
             signal = None if self.back else task_signal()
-            self._signal = signal
+            if signal is not None:
+                self._signals += (signal,)
         if signal is not None:
             await signal.wait()
         return self.outcome()
@@ -228,7 +229,8 @@ class Trip(Generic[T]):
                 self._abandoned = True
             if self.back or self._abandoned:
                 return
-            signal = self._signal = task_signal()
+            signal = task_signal()
+            self._signals += (signal,)
         if interrupt is None:
             await signal.wait_out()
             return

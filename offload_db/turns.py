@@ -33,9 +33,9 @@ class Turn:
         self._closed = False
         self._owner: Scope | None = None
         self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
-        self._own(owner)
         self._ended: list[Scope] = []
         self._queue: list[_Waiting] = []
+        self._own(owner)  # from here on the owner may end, in another thread
 
     def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
         """Wait for the turn; False if the caller goes on without one, and has none to give.
@@ -49,30 +49,33 @@ class Turn:
             could not go on while the thread waits
         """
         scope = current_scope()
-        with self._lock:
-            if self._closed:
-                raise closed_error()
-            if not self._busy and self._may(scope):
-                self._begin(scope)
-                return True
-            where = place()
-            if where is Place.LOOP:
-                if self._may(scope):
-                    # The task whose turn it is may need the loop to go on, so the loop's thread must not wait for
-                    # it. It goes first, and shares the link with no more than the call that is on a worker now.
-                    return False
-                raise BlockingCallError(
-                    "the connection is shared, and another call that is under way owns it: using it here would mix "
-                    f"into that call's work; {REMEDY}"
-                )
-            own = scope if scope is not None and scope.flow == flow() else None
-            if own is not None:
-                if waits_on_itself(own, self):
-                    raise _hopeless_error()
-                own.waits_for = self
-            waiting = _Waiting(scope, task_signal() if where is Place.BRIDGED else ThreadSignal())
-            self._queue.append(waiting)
-        self._settle()
+        own: Scope | None = None
+        try:
+            with self._lock:
+                if self._closed:
+                    raise closed_error()
+                if not self._busy and self._may(scope):
+                    self._begin(scope)
+                    return True
+                where = place()
+                if where is Place.LOOP:
+                    if self._may(scope):
+                        # The task whose turn it is may need the loop to go on, so the loop's thread must not wait for
+                        # it. It goes first, and shares the link with no more than the call that is on a worker now.
+                        return False
+                    raise BlockingCallError(
+                        "the connection is shared, and another call that is under way owns it: using it here would "
+                        f"mix into that call's work; {REMEDY}"
+                    )
+                own = scope if scope is not None and scope.flow == flow() else None
+                if own is not None:
+                    if waits_on_itself(own, self):
+                        raise _hopeless_error()
+                    own.waits_for = self
+                waiting = _Waiting(scope, task_signal() if where is Place.BRIDGED else ThreadSignal())
+                self._queue.append(waiting)
+        finally:
+            self._settle()
         try:
             if isinstance(waiting.signal, TaskSignal):
                 suspend(waiting.signal.wait_for(patience, shield))
@@ -98,6 +101,11 @@ class Turn:
         return None if owner is None or owner.ended else owner
 
     @property
+    def closed(self) -> bool:
+        """Whether all turns are over."""
+        return self._closed
+
+    @property
     def free(self) -> bool:
         """Whether nobody has the turn or waits for it."""
         return not self._busy and not self._queue
@@ -110,9 +118,11 @@ class Turn:
                 self._admit()
         self._settle()
 
-    def close(self) -> None:
-        """End all turns: the connection is closed."""
+    def close(self) -> bool:
+        """End all turns: the connection is closed; False if it was already."""
         with self._lock:
+            if self._closed:
+                return False
             self._closed = True
             self._busy = False
             self._list(None)
@@ -120,6 +130,11 @@ class Turn:
             while self._queue:
                 self._queue.pop(0).signal.set()
         self._settle()
+        return True
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: a thread of the parent may have had the turn, or held the lock."""
+        self.__init__()  # type: ignore[misc]  # the turn is this process's own
 
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
@@ -169,11 +184,14 @@ class Turn:
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
-        with self._lock:
-            if waiting in self._queue:
-                self._queue.remove(waiting)
-                return True
-            return False
+        try:
+            with self._lock:
+                if waiting in self._queue:
+                    self._queue.remove(waiting)
+                    return True
+                return False
+        finally:
+            self._settle()
 
 
 class _Waiting:

@@ -38,7 +38,12 @@ class _Unpooled:
 
     def give_back(self) -> None:
         self._open.discard(self)
-        _unpooled.run("close", self.link.close, shield=True)
+        try:
+            _unpooled.run("close", self.link.close, shield=True)
+        except BaseException:  # the task was cancelled, perhaps before the trip began: it goes without a goodbye
+            self.link.fault = self.link.fault or "closed"
+            self.link.close()
+            raise
 
     def drop(self) -> None:
         self.link.driver.abandon(self.link.raw)

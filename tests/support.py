@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, TimeoutError as FutureTimeout
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
 import pymysql
 
+import offload_db
 from offload_db import OffloadPool, connect, offload
 from tests.conftest import MySQL
 
@@ -281,3 +285,42 @@ def running(mysql: MySQL, settings: dict[str, Any], text: str) -> list[int]:
 def assert_ended(mysql: MySQL, settings: dict[str, Any], text: str) -> None:
     """Assert that no such statement runs: a server lists one for a moment after its answer."""
     until(lambda: not running(mysql, settings, text), timeout=5)
+
+
+def paused_before_step(number: int, function: Callable[[], object], meanwhile: Callable[[], object]) -> bool:
+    """Run *function* in a thread that pauses before its *number*th line in the library, until *meanwhile* is over.
+
+    It pauses no longer than for a moment where *meanwhile* waits for it. False if the function has fewer lines.
+    """
+    package = str(Path(offload_db.__file__).parent)
+    paused, goes_on = threading.Event(), threading.Event()
+    left = [number]
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                paused.set()
+                assert goes_on.wait(PATIENCE)
+        return step
+
+    def run() -> None:
+        sys.settrace(step)
+        try:
+            function()
+        finally:
+            sys.settrace(None)
+
+    stepping = in_thread(run)
+    until(lambda: paused.is_set() or stepping.done())
+    reached = paused.is_set()
+    if reached:
+        other = in_thread(meanwhile)
+        with suppress(FutureTimeout):
+            other.exception(0.02)
+        goes_on.set()
+        other.result(PATIENCE)
+    stepping.result(PATIENCE)
+    return reached

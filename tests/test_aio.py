@@ -21,6 +21,7 @@ from offload_db import (
     OffloadPool,
     PoolClosed,
 )
+from offload_db.statements import Link
 
 from .conftest import MySQL
 from .support import assert_ended, attempt, pool_of, running, settled, together, value, watched_wire
@@ -589,3 +590,32 @@ async def test_many_transactions_side_by_side(table: dict[str, Any]) -> None:
         statistics = pool.statistics()
         assert statistics.checkouts == statistics.checkins == 41
         assert statistics.open == statistics.idle <= 3
+
+
+@pytest.mark.anyio
+async def test_several_tasks_await_one_release(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them goes on when the connection is back."""
+    waiting = threading.Event()
+    tidy = Link.tidy
+
+    def tidy_later(link: Link) -> None:
+        assert waiting.wait(20)
+        tidy(link)
+
+    monkeypatch.setattr(Link, "tidy", tidy_later)
+    with pool_of(1, database, autocommit=False) as pool:
+        connection = await pool.acquire()
+        await connection.query("CREATE TABLE t (a INT)")
+        await connection.query("INSERT INTO t VALUES (1)")
+        released = pool.release(connection)
+
+        async def wait() -> None:
+            await released
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                group.start_soon(wait)
+                await anyio.sleep(0.05)
+                waiting.set()
+        assert pool.statistics().idle == 1

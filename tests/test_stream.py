@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import tracemalloc
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import anyio
@@ -14,9 +15,10 @@ import pytest
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, OffloadPool, StatementTimeout
+from offload_db.aio.streams import _Chunks
 
 from .conftest import MySQL
-from .support import pool_of, running, settled, together, value
+from .support import pool_of, running, settled, together, until, value
 
 # Reading this to its end takes seconds.
 ENDLESS = "SELECT seq FROM seq_1_to_3000000"
@@ -345,4 +347,41 @@ async def test_leaving_early_kills_what_still_runs(how: str, mysql: MySQL, datab
         await settled(lambda: not running(mysql, database, "SLEEP"), timeout=5)
         assert pool.statistics().kills == 1
         assert await pool.fetch_value("SELECT 'mine'") == "mine"
+        accounted(pool)
+
+
+@pytest.mark.anyio
+async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a server keeps such a kill for the next statement, it meets one that is sent for that alone."""
+    reading, killing = threading.Event(), threading.Event()
+    absorbed: list[Any] = []
+    some = _Chunks._some
+
+    def last_rows(chunks: _Chunks) -> list[Any]:
+        if reading.is_set() or chunks._cursor.rownumber:
+            reading.set()
+            assert killing.wait(20)
+        return some(chunks)
+
+    with pool_of(1, mysql.settings("mysql")) as pool:
+        await pool.fetch_value("SELECT 1")
+        (link,) = pool._links
+        assert link.identity is not None
+        link.identity = replace(link.identity, by_query=False)
+
+        def kill(*_: Any) -> bool:
+            killing.set()
+            until(lambda: not link.busy)
+            return True
+
+        monkeypatch.setattr(_Chunks, "_some", last_rows)
+        monkeypatch.setattr(type(link.driver), "kill", kill)
+        monkeypatch.setattr(type(link.driver), "absorb", lambda _, raw: absorbed.append(raw))
+        async with aclosing(pool.stream("SELECT seq FROM seq_1_to_150", chunk_size=100)) as rows:
+            async for _ in rows:
+                await settled(reading.is_set)
+                break
+        await settled(lambda: pool.statistics().in_use == 0)
+        assert pool.statistics().discards == {}
+        assert absorbed == [link.raw]
         accounted(pool)

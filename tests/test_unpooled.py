@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import threading
@@ -28,6 +29,7 @@ from tests.support import (
     run_at,
     settled,
     together,
+    until,
     value,
     watched_wire,
 )
@@ -299,3 +301,23 @@ async def test_converters_of_any_kind(connect: Connect) -> None:
         plain.close()
 
     await handler()
+
+
+def test_a_task_that_is_cancelled_when_it_closes(connect: Connect, mysql: MySQL) -> None:
+    """The connection is closed all the same, though somebody still has hold of it."""
+
+    @offload
+    async def handler() -> None:
+        kept.append(connection := connect())
+        sessions.append(connection.thread_id())
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        connection.close()
+
+    kept: list[Any] = []
+    sessions: list[int] = []
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(handler())
+    assert not kept[0].open
+    until(lambda: not set(sessions) & {row["ID"] for row in mysql.process_list()})

@@ -251,7 +251,7 @@ class AsyncConnection:
         if link is None:
             return
         try:
-            link.call("close", partial(link.driver.close, link.raw), killable=False)
+            link.call("close", partial(link.driver.close, link.raw), self._connection._turn, killable=False)
         finally:
             self.close()
             self._connection.close()

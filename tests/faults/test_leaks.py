@@ -192,3 +192,22 @@ def test_dropped_while_the_pool_is_closed(
         gc.collect()
         assert pool.statistics().discards == {"closed": 1}
         check(pool, mysql, database["database"], serves=False)
+
+
+def test_no_thread_to_watch_with(
+    lines: Lines, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout does without the watch where no thread can be had, and a later one is watched."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pool_of(1, database, leak_warning=0.05) as pool:
+        with monkeypatch.context() as exhausted:
+            exhausted.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                pool.connection().close()
+        kept = pool.connection()
+        until(lines)
+        kept.close()
+        assert (pool.statistics().in_use, pool.statistics().idle) == (0, 1)
