@@ -124,7 +124,7 @@ class Link(Condition):
         self._workers = workers
         self._killer = killer
         # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
-        # not wait for its turn.
+        # not wait for its turn, and for the end of the pool.
         self._wire = threading.Lock()
         self._call: StoppableCall | None = None
         self._timeout: float | None = None
@@ -308,11 +308,15 @@ class Link(Condition):
     def give_up(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
         self.fault = self.fault or "closed"
-        if self._call is None:
-            self.driver.abandon(self.raw)
-        else:
-            with suppress(Exception):
-                self.driver.cut(self.raw)
+        # Brings back who waits for an answer. To close the connection under them would wait for them: for a rollback
+        # that the server does not answer as well, or for a call that has begun just now.
+        with suppress(Exception):
+            self.driver.cut(self.raw)
+        if self._wire.acquire(blocking=False):
+            try:
+                self.driver.abandon(self.raw)
+            finally:
+                self._wire.release()
 
     def past_return(self) -> None:
         """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
@@ -339,6 +343,7 @@ class Link(Condition):
 
     def _restore(self, call: StoppableCall) -> None:
         try:
-            self.restore()
+            with self._wire:
+                self.restore()
         finally:
             call.finished.set()

@@ -165,6 +165,33 @@ async def test_aclose_lets_nobody_in_who_still_connects(
         assert pool.statistics().open == pool.statistics().checkouts == 0
 
 
+@pytest.mark.anyio
+async def test_aclose_ends_a_rollback_without_an_answer(database: dict[str, Any], mysql: MySQL, proxy: Any) -> None:
+    """Who gives back a connection to a silent server goes on when aclose() ends, which itself waits for nobody."""
+    with pool_of(1, {**database, **proxy.address}) as pool:
+        back = anyio.Event()
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                connection.begin()
+                value(connection, "SELECT 1")
+                proxy.blackhole()
+            back.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(lambda: not proxy.flows)
+            await pool.aclose(0)
+            with anyio.move_on_after(5):  # which is less than a rollback may take
+                await back.wait()
+            in_time = back.is_set()
+            proxy.flow()
+        assert in_time
+        assert dict(pool.statistics().discards) == {"rollback_failed": 1}
+        await checked(pool, mysql, database["database"], serves=False)
+
+
 def test_close_on_a_thread(database: dict[str, Any], mysql: MySQL) -> None:
     """close() closes what is idle at once and what is out when it comes back; closing twice is fine."""
     with pool_of(3, database) as pool:
