@@ -83,7 +83,7 @@ class Condition:
         if driver.in_step(error):
             return None
         if driver.lost(error):
-            self.fault = "lost"
+            self.fault = self.fault or "lost"  # it may have been given up, which is why the call came back
             # Of the statements that one executemany() sends, those before the one that failed have run.
             sent = driver.may_have_sent(error) or name == "executemany"
             outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"
