@@ -138,7 +138,7 @@ class Link(Condition):
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
-        self.turn.after_fork()
+        self.turn.renew()
         self._wire, self._call = threading.Lock(), None
         self._killer.renew()
         self.driver.disown(self.raw)

@@ -28,6 +28,11 @@ class Turn:
     __slots__ = ("_busy", "_closed", "_ended", "_listed", "_lock", "_owner", "_queue")
 
     def __init__(self, owner: Scope | None = None) -> None:
+        self.renew()
+        self._own(owner)  # from here on the owner may end, in another thread
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: a thread of the parent may have had the turn, or held the lock."""
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
@@ -35,7 +40,6 @@ class Turn:
         self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._ended: list[Scope] = []
         self._queue: list[_Waiting] = []
-        self._own(owner)  # from here on the owner may end, in another thread
 
     def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
         """Wait for the turn; False if the caller goes on without one, and has none to give.
@@ -131,10 +135,6 @@ class Turn:
                 self._queue.pop(0).signal.set()
         self._settle()
         return True
-
-    def after_fork(self) -> None:
-        """Begin anew in a child process: a thread of the parent may have had the turn, or held the lock."""
-        self.__init__()  # type: ignore[misc]  # the turn is this process's own
 
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
