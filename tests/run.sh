@@ -142,13 +142,16 @@ PY
   fi
 }
 
-# run_all_tests NAME PYTHON DIRECTORY [pytest ...]: run the tests side by side, then those that need all of the machine.
+# run_all_tests NAME PYTHON DIRECTORY LOOPS [pytest ...]: run the tests side by side, then those that need all of the
+# machine. LOOPS are the event loops to test on, as pytest's -k names them.
 run_all_tests() {
-  if [ $# -gt 3 ]; then
-    run_tests "$@"
+  local name=$1 python=$2 directory=$3 loops=$4
+  shift 4
+  if [ $# -gt 0 ]; then
+    run_tests "$name" "$python" "$directory" -k "$loops" "$@"
   else
-    run_tests "$@" -n "$WORKERS" -m 'not alone'
-    run_tests "$1, one at a time" "$2" "$3" -m alone
+    run_tests "$name" "$python" "$directory" -k "$loops" -n "$WORKERS" -m 'not alone'
+    run_tests "$name, one at a time" "$python" "$directory" -k "$loops" -m alone
   fi
 }
 
@@ -327,11 +330,12 @@ else
   check 'wheel and source package' build_packages
 
   title "tests, newest versions, $("$PYTHON" -V)"
-  run_all_tests 'newest versions' "$MAIN" "$ROOT" "$@"
+  run_all_tests 'newest versions' "$MAIN" "$ROOT" '' "$@"
 
-  title "tests, oldest versions, $("$PYTHON" -V), from the wheel"
+  # uvloop is the same there as beside the newest versions.
+  title "tests (not uvloop), oldest versions, $("$PYTHON" -V), from the wheel"
   check 'the wheel beside the oldest versions: none changed, no conflict' install_wheel oldest
-  run_all_tests 'oldest versions' "$VENVS/oldest/bin/python" "$(outside oldest)" "$@"
+  run_all_tests 'oldest versions' "$VENVS/oldest/bin/python" "$(outside oldest)" 'not uvloop' "$@"
 
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")

@@ -32,7 +32,7 @@ PACKAGE = str(Path(offload_db.__file__).parent)
 PAUSES = (0.0, 0.0001, 0.001, 0.005, 0.03)
 EVERY = 500
 TASKS = 12
-CALLS = 600
+CALLS = 400
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
