@@ -268,7 +268,7 @@ def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Call a method of the driver's connection, on a worker, and note what it means for the link."""
     raw, driver = link.raw, link.driver
     if name == "begin" and not hasattr(raw, name):
-        return None  # DB-API 2 has no begin(); DBUtils accepts it all the same
+        return driver.begin(raw)  # DB-API 2 has no begin(); DBUtils accepts it all the same
     if name in _RECONNECTS:
         return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
     link.altered = link.altered or name in _ALTERS

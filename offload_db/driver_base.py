@@ -15,6 +15,7 @@ from typing import Any
 
 from pymysql.constants import CR, ER
 
+from .cursor_kinds import OWN, CursorArguments, refusal
 from .errors import OffloadError
 
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
@@ -75,6 +76,28 @@ class Driver:
     def cursor_shares(self, kind: type) -> bool:
         """Tell whether those of this class of cursors may, where their connection's may."""
         return False
+
+    def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
+        """Return what the connection's ``cursor()`` is to be given, without asking the server.
+
+        :param kind: a class of cursors, ``tuple`` or ``dict`` for what the rows are to be, None for the connection's own
+        :param buffered: whether the rows are read at once; None leaves it to the class, or reads them at once
+        :raises ConfigurationError: if the driver has no such cursors
+        """
+        if kind not in (None, tuple) or buffered is False:
+            raise refusal(
+                kind, buffered, "a driver of which no more than DB-API 2 is known", "those it makes by itself"
+            )
+        return OWN
+
+    def begin(self, raw: Any) -> None:
+        """Begin a transaction, if none is open; waits for the server. DB-API 2 has no such call: it begins by itself."""
+        if hasattr(raw, "begin"):
+            raw.begin()
+
+    def code(self, error: BaseException) -> int | None:
+        """Return the server's or the client's code of an error of this driver."""
+        return None
 
     def alive_at_rest(self, raw: Any) -> bool:
         """Tell whether the link of an idle connection stands, without a round trip."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import math
 import os
+import re
 import select
 import socket
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
 
+from .cursor_kinds import OWN, CursorArguments, class_for, form, refusal
 from .driver_base import (
     CLIENT_CODES,
     FAREWELLS,
@@ -116,6 +118,20 @@ class _Known(Driver, abc.ABC):
                 if self.code(error) != INTERRUPTED:
                     raise
 
+    def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
+        kind, buffered = form(kind, buffered)
+        if kind not in (None, tuple, dict) and not self._makes(kind):
+            accepted = f"{self.package}'s cursor classes, PyMySQL's four and offload_db.aio's, callables and None"
+            raise refusal(kind, buffered, self.package, accepted)
+        return self.own_arguments(raw, kind, buffered)
+
+    @abc.abstractmethod
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        """Return what ``cursor()`` is to be given for the driver's own cursors."""
+
+    def _makes(self, kind: type) -> bool:
+        return any(cls.__module__.partition(".")[0] == self.package.partition(".")[0] for cls in kind.__mro__)
+
     @abc.abstractmethod
     def plain_cursor(self, raw: Any) -> Any:
         """Make a cursor that returns tuples and has read its rows."""
@@ -198,6 +214,13 @@ class MySQLClientDriver(_Known):
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(sys.modules["MySQLdb.cursors"].Cursor)
 
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        if kind is None and buffered is not False:
+            return OWN
+        cursors = sys.modules["MySQLdb.cursors"]
+        wanted = kind or raw.cursorclass
+        return (class_for(wanted, buffered, cursors, cursors.CursorUseResultMixIn, cursors.CursorDictRowsMixIn),), {}
+
     def descriptor(self, raw: Any) -> int | None:
         try:
             number = int(raw.fileno()) if raw.open and hasattr(raw, "fileno") else None
@@ -263,6 +286,21 @@ class MySQLConnectorDriver(_Known):
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(buffered=True, dictionary=False, raw=False)
 
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        if kind is None:
+            return (), {"buffered": buffered is not False}
+        if kind in (tuple, dict):
+            return (), {"buffered": buffered is not False, "dictionary": kind is dict, "raw": False}
+        if buffered is None or not _PLAIN_CURSOR.fullmatch(kind.__name__) or not kind.__module__.startswith("mysql."):
+            return (), {"cursor_class": kind}
+        # Read at once or row by row, as it is wanted, and fit for a link in C or in Python.
+        name = kind.__name__
+        return (), {"buffered": buffered, "dictionary": name.endswith("Dict"), "raw": "Raw" in name}
+
+    def begin(self, raw: Any) -> None:
+        if not raw.in_transaction:  # it refuses then, and DBUtils sends nothing at all
+            raw.start_transaction()
+
     def descriptor(self, raw: Any) -> int | None:
         sock = getattr(getattr(raw, "_socket", None), "sock", None)
         return None if sock is None else int(sock.fileno())
@@ -288,6 +326,9 @@ class MySQLConnectorDriver(_Known):
     def ping(self, raw: Any) -> None:
         raw.ping(reconnect=False)
 
+
+# Its classes of cursors that differ in what their rows are, and when they are read, alone.
+_PLAIN_CURSOR = re.compile(r"C?MySQLCursor(Buffered)?(Raw|Dict)?")
 
 # What mysql-connector-python says, before it sends anything, of a link that its ping has found broken.
 _UNAVAILABLE = "MySQL Connection not available"
