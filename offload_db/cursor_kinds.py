@@ -44,7 +44,7 @@ def class_for(kind: Any, buffered: bool | None, cursors: Any, unbuffered: type, 
     :param unbuffered: what its unbuffered classes have in common
     :param named: what those have in common whose rows are dictionaries
     """
-    wanted = {tuple: cursors.Cursor, dict: cursors.DictCursor}.get(kind, kind)
+    wanted = cursors.Cursor if kind is tuple else cursors.DictCursor if kind is dict else kind
     if buffered is not False or issubclass(wanted, unbuffered):
         return wanted
     return cursors.SSDictCursor if issubclass(wanted, named) else cursors.SSCursor

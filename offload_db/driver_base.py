@@ -38,6 +38,10 @@ LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_
 # 1047 Galera node without quorum. Another connection may lead to a healthy one.
 UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 
+# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
+DRAIN_ROWS = 256
+DRAIN_SECONDS = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -80,18 +84,18 @@ class Driver:
     def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
         """Return what the connection's ``cursor()`` is to be given, without asking the server.
 
-        :param kind: a class of cursors, ``tuple`` or ``dict`` for what the rows are to be, None for the connection's own
-        :param buffered: whether the rows are read at once; None leaves it to the class, or reads them at once
+        :param kind: a class of cursors, ``tuple`` or ``dict`` for what the rows are to be, None for the connection's
+        :param buffered: whether the rows are read at once; None leaves it to the class, True need not change one
         :raises ConfigurationError: if the driver has no such cursors
         """
         if kind not in (None, tuple) or buffered is False:
             raise refusal(
-                kind, buffered, "a driver of which no more than DB-API 2 is known", "those it makes by itself"
+                kind, buffered, "a driver of which nothing more is known", "None and, unless streamed, tuples"
             )
         return OWN
 
     def begin(self, raw: Any) -> None:
-        """Begin a transaction, if none is open; waits for the server. DB-API 2 has no such call: it begins by itself."""
+        """Begin a transaction; waits for the server."""
         if hasattr(raw, "begin"):
             raw.begin()
 

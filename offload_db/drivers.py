@@ -27,6 +27,8 @@ from . import fast, fast_results
 from .cursor_kinds import OWN, CursorArguments, class_for, refusal
 from .driver_base import (
     CLIENT_CODES,
+    DRAIN_ROWS,
+    DRAIN_SECONDS,
     FAREWELLS,
     GENERIC,
     IDENTIFY,
@@ -55,10 +57,6 @@ _ACCEPTED = "PyMySQL's cursor classes, offload_db.aio's, callables and None"
 
 # PyMySQL's own converters; the dictionary that it gives to connections may have been changed.
 _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
-
-# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
-_DRAIN_ROWS = 256
-_DRAIN_SECONDS = 0.02
 
 
 class PyMySQLDriver(Driver):
@@ -121,7 +119,7 @@ class PyMySQLDriver(Driver):
             if buffered is not False:
                 return OWN
             kind = raw.cursorclass
-        elif any(driver_from(cls.__module__) is not GENERIC for cls in kind.__mro__):
+        elif not issubclass(kind, pymysql.cursors.Cursor) and _is_others(kind):
             raise refusal(kind, buffered, "PyMySQL", _ACCEPTED)
         return (class_for(kind, buffered, *_CURSORS),), {}
 
@@ -378,8 +376,8 @@ class _Allowance:
     """How much may be read that nobody wants."""
 
     def __init__(self) -> None:
-        self.rows = _DRAIN_ROWS
-        self._ends = time.monotonic() + _DRAIN_SECONDS
+        self.rows = DRAIN_ROWS
+        self._ends = time.monotonic() + DRAIN_SECONDS
 
     @property
     def seconds(self) -> float:
@@ -407,6 +405,11 @@ def _skip_row(result: Any, connection: Any) -> None:
         return
     if result._check_packet_is_eof(packet):
         result.unbuffered_active, result.connection = False, None
+
+
+def _is_others(kind: type) -> bool:
+    """Tell whether a class is one of another driver's, or made of one."""
+    return any(driver_from(cls.__module__) is not GENERIC for cls in kind.__mro__)
 
 
 def _reads_its_own_way(kind: type) -> bool:

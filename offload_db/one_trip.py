@@ -39,9 +39,10 @@ def read(
     pick: Callable[[Any], Any],
     sql: str,
     args: Args,
-    make: Callable[..., Any] | None,
     link: Link,
     cursor: CursorArguments,
+    *,
+    make: Callable[..., Any] | None = None,
 ) -> Any:
     """Execute a statement and fetch what *pick* takes of its rows."""
     with link.raw.cursor(*cursor[0], **cursor[1]) as raw:

@@ -121,13 +121,15 @@ class Operations(Keeper):
         :param args: its parameters: a tuple, list or mapping, a single value, or None
         :param lane: name of the lane that the connection counts against
         :param timeout: seconds for all of it: waiting, connecting, executing and fetching
-        :param cursor: what makes the rows: a cursor class of the pool's driver, or a callable that is given each row's columns as
-            keyword arguments; None takes the pool's cursor class
+        :param cursor: what makes the rows: a cursor class of the pool's driver, or a callable that is given each row's
+            columns as keyword arguments; None takes the pool's cursor class
         :raises StatementTimeout: if the time is over; the statement was killed
         :raises CheckoutTimeout: if no connection became free in time
         """
         make, kind = row_shape(cursor)
-        return await self._operate(sql, lane, timeout, partial(read, all_rows, sql, args, make), kind, made=make)
+        return await self._operate(
+            sql, lane, timeout, partial(read, all_rows, sql, args, make=make), kind, plain=make is None
+        )
 
     @overload
     async def fetch_one(
@@ -170,7 +172,9 @@ class Operations(Keeper):
     ) -> Any:
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
         make, kind = row_shape(cursor)
-        return await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, make), kind, made=make)
+        return await self._operate(
+            sql, lane, timeout, partial(read, first_row, sql, args, make=make), kind, plain=make is None
+        )
 
     async def fetch_value(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Any = None
@@ -181,7 +185,7 @@ class Operations(Keeper):
         """
         make, kind = row_shape(cursor)
         kind = tuple if make is not None or kind is None else kind
-        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, None), kind)
+        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args), kind)
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -208,7 +212,8 @@ class Operations(Keeper):
         """Execute a statement for each of *rows*, all in one transaction; returns the number of affected rows."""
         if isinstance(rows, (str, bytes, Mapping)):  # they can be iterated, but are no rows
             raise TypeError(f"rows={type(rows).__name__}; accepted are lists of rows, and what else gives rows")
-        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), many=True)
+        # Many rows of parameters take a while to be put together, and others would wait for it.
+        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), plain=False)
 
     def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
         """Check out an awaitable connection: ``async with pool.acquire() as conn``, or ``await pool.acquire()``.
@@ -342,18 +347,13 @@ class Operations(Keeper):
         work: Callable[[Link, CursorArguments], T | Refused],
         kind: Any = None,
         *,
-        made: Callable[..., Any] | None = None,
-        many: bool = False,
+        plain: bool = True,
     ) -> T:
         check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
 
-        # A row factory may keep the thread. Many rows of parameters take a while to be put together, and others would
-        # wait for it.
-        return await bridged(
-            partial(self._operate_bridged, sql, lane, timeout, work, kind, plain=made is None and not many)
-        )
+        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, kind, plain=plain))
 
     def _operate_bridged(
         self,

@@ -16,6 +16,7 @@ import re
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
@@ -23,6 +24,8 @@ from typing import Any, ClassVar
 from .cursor_kinds import OWN, CursorArguments, class_for, form, refusal
 from .driver_base import (
     CLIENT_CODES,
+    DRAIN_ROWS,
+    DRAIN_SECONDS,
     FAREWELLS,
     IDENTIFY,
     INTERRUPTED,
@@ -261,6 +264,22 @@ class MySQLClientDriver(_Known):
     def unread(self, raw: Any) -> bool:
         cursor = getattr(raw, "_streaming", None)
         return cursor is not None and cursor._result is not None
+
+    def finish(self, cursor: Any) -> None:
+        ends = time.monotonic() + DRAIN_SECONDS
+        with suppress(Exception):
+            for row in range(DRAIN_ROWS + 1) if cursor._result is not None else ():
+                if not cursor._fetch_row(1):
+                    break
+                if row == DRAIN_ROWS or time.monotonic() > ends:
+                    cursor.connection._left = True  # closing it would read the rest
+                    return
+        super().finish(cursor)
+
+    def skip_rest(self, raw: Any) -> None:
+        if getattr(raw, "_left", False):
+            raw._left = False
+            super().finish(raw._streaming)
 
 
 class MySQLConnectorDriver(_Known):

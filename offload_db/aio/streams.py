@@ -25,16 +25,18 @@ async def stream(
 ) -> AsyncGenerator[Any, None]:
     """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
     make, kind = row_shape(cursor)
-    async with pool.acquire(lane) as connection:
-        async with Pending(partial(connection._make_cursor, kind, buffered=False)) as rows:
-            await rows.execute(sql, args)
-            chunks = _Chunks(rows._cursor, chunk_size, make)
-            try:
-                async for chunk in chunks:
-                    for row in chunk:
-                        yield row
-            finally:
-                await chunks.stop()
+    async with (
+        pool.acquire(lane) as connection,
+        Pending(partial(connection._make_cursor, kind, buffered=False)) as rows,
+    ):
+        await rows.execute(sql, args)
+        chunks = _Chunks(rows._cursor, chunk_size, make)
+        try:
+            async for chunk in chunks:
+                for row in chunk:
+                    yield row
+        finally:
+            await chunks.stop()
 
 
 class _Chunks:
