@@ -7,6 +7,7 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -261,7 +262,7 @@ def _last_turn(turn: Turn) -> BaseException | None:
 
 def _execute(link: Link, statement: str) -> None:
     link.driver.skip_rest(link.raw)
-    with link.raw.cursor() as cursor:
+    with closing(link.raw.cursor()) as cursor:
         cursor.execute(statement)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pymysql import cursors as pymysql_cursors
 
 from .errors import ConfigurationError
+from .settings import kind_of
 
 CursorArguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What ``cursor()`` is called with."""
@@ -52,7 +53,6 @@ def class_for(kind: Any, buffered: bool | None, cursors: Any, unbuffered: type, 
 
 def refusal(kind: Any, buffered: bool | None, driver: str, accepted: str) -> ConfigurationError:
     """Return the error that says that a driver has no such cursors, and which it has."""
-    name = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else repr(kind)
-    rows = {"builtins.dict": "by name", "builtins.tuple": "as tuples", "None": "as they are"}.get(name)
-    what = f"cursor={name}" if rows is None else f"rows {rows}{', unbuffered' if buffered is False else ''}"
+    rows = {None: "rows", tuple: "rows as tuples", dict: "rows by name"}
+    what = f"{rows[kind]}{', unbuffered' if buffered is False else ''}" if kind in rows else f"cursor={kind_of(kind)}"
     return ConfigurationError(f"{what}: {driver} has no such cursors; accepted are {accepted}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from pymysql.constants import CR, ER
 
-from .cursor_kinds import OWN, CursorArguments, refusal
+from .cursor_kinds import OWN, CursorArguments, form, refusal
 from .errors import OffloadError
 
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
@@ -88,10 +88,10 @@ class Driver:
         :param buffered: whether the rows are read at once; None leaves it to the class, True need not change one
         :raises ConfigurationError: if the driver has no such cursors
         """
+        kind, buffered = form(kind, buffered)
         if kind not in (None, tuple) or buffered is False:
-            raise refusal(
-                kind, buffered, "a driver of which nothing more is known", "None and, unless streamed, tuples"
-            )
+            accepted = "None, and fetch_all() in the place of stream(); or use a driver that is known, such as PyMySQL"
+            raise refusal(kind, buffered, type(raw).__module__, accepted)
         return OWN
 
     def begin(self, raw: Any) -> None:

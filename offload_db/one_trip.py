@@ -45,9 +45,12 @@ def read(
     make: Callable[..., Any] | None = None,
 ) -> Any:
     """Execute a statement and fetch what *pick* takes of its rows."""
-    with link.raw.cursor(*cursor[0], **cursor[1]) as raw:
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
         raw.execute(sql, parameters(args))
         result = pick(raw)
+    finally:
+        raw.close()
     if make is not None and result is not None:
         try:
             result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
@@ -92,23 +95,29 @@ def first_row(raw: Any) -> Any:
 
 def write(pick: Callable[[Any], int], sql: str, args: Args, link: Link, cursor: CursorArguments) -> int:
     """Execute a statement and return what *pick* reads off its cursor."""
-    with link.raw.cursor(*cursor[0], **cursor[1]) as raw:
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
         raw.execute(sql, parameters(args))
         result = pick(raw)
+    finally:
+        raw.close()
     _end_transaction(link)
     return result
 
 
 def write_many(sql: str, rows: list[Any], link: Link, cursor: CursorArguments) -> int:
     """Execute a statement for each of the rows, all of them in one transaction."""
-    with link.raw.cursor(*cursor[0], **cursor[1]) as raw:
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
         in_transaction = link.autocommit is not False  # not every driver tells
         if in_transaction:
             link.begun()
             link.driver.begin(link.raw)  # executemany may take several statements
         total = raw.executemany(sql, rows)
-        if total is None:  # DB-API 2 leaves it open what that returns
+        if not isinstance(total, int):  # DB-API 2 leaves it open what that returns
             total = raw.rowcount if rows else 0
+    finally:
+        raw.close()
     _end_transaction(link, forced=in_transaction)
     return int(total)
 

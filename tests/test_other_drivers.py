@@ -478,13 +478,14 @@ async def test_awaitable_transactions_run_again(words: tuple[OffloadPool, Offloa
 
 
 async def test_awaitable_streams_are_left_early(words: tuple[OffloadPool, OffloadPool]) -> None:
-    """Leaving a stream reads no rest; that of many rows costs the connection, as it does with PyMySQL."""
+    """Leaving a stream reads no rest: what is read ahead is killed, or the connection given up, as with PyMySQL."""
     pool, _ = words
     rows = "SELECT seq, REPEAT('x', 1000) FROM seq_1_to_100000000"
     with anyio.fail_after(20):
         async with aclosing(pool.stream(rows)) as stream:
             assert (await anext(stream))[0] == 1
-        assert dict(pool.statistics().discards) == {"abandoned_result": 1}
+        discards = dict(pool.statistics().discards)
+        assert set(discards) <= {"abandoned_result"}
         async with pool.transaction() as connection:
             async with connection.cursor(aio.SSCursor) as cursor:
                 await cursor.execute("SELECT seq FROM seq_1_to_10000")
@@ -493,7 +494,7 @@ async def test_awaitable_streams_are_left_early(words: tuple[OffloadPool, Offloa
             async with connection.cursor() as cursor:
                 await cursor.execute(ROWS, 2)
                 assert await cursor.fetchone() == (3, "three")
-    assert dict(pool.statistics().discards) == {"abandoned_result": 1}
+    assert dict(pool.statistics().discards) == discards
 
 
 async def test_awaitable_refusals(words: tuple[OffloadPool, OffloadPool], driver: Any) -> None:
