@@ -261,6 +261,7 @@ def _last_turn(turn: Turn) -> BaseException | None:
 
 
 def _execute(link: Link, statement: str) -> None:
+    link.skip_unread()
     link.driver.skip_rest(link.raw)
     with closing(link.raw.cursor()) as cursor:
         cursor.execute(statement)

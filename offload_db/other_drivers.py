@@ -266,20 +266,32 @@ class MySQLClientDriver(_Known):
         return cursor is not None and cursor._result is not None
 
     def finish(self, cursor: Any) -> None:
-        ends = time.monotonic() + DRAIN_SECONDS
-        with suppress(Exception):
-            for row in range(DRAIN_ROWS + 1) if cursor._result is not None else ():
-                if not cursor._fetch_row(1):
-                    break
-                if row == DRAIN_ROWS or time.monotonic() > ends:
-                    cursor.connection._left = True  # closing it would read the rest
-                    return
-        super().finish(cursor)
+        if _skip_few(cursor):
+            super().finish(cursor)
+        else:
+            cursor.connection._left = True  # closing it would read the rest
 
     def skip_rest(self, raw: Any) -> None:
         if getattr(raw, "_left", False):
             raw._left = False
             super().finish(raw._streaming)
+
+    def skip_few(self, raw: Any) -> bool:
+        if self.unread(raw):
+            if not _skip_few(raw._streaming):
+                return False
+            self.skip_killed(raw)
+        return True
+
+    def skip_killed(self, raw: Any) -> None:
+        cursor, raw._left = raw._streaming, False
+        try:
+            cursor._discard()  # without closing it: its user may go on with it
+        except Exception as error:
+            if not self.in_step(error):  # else it is how the result ends
+                raise
+        finally:
+            cursor._result = None
 
 
 class MySQLConnectorDriver(_Known):
@@ -337,6 +349,17 @@ class MySQLConnectorDriver(_Known):
     def unread(self, raw: Any) -> bool:
         return bool(raw.unread_result)
 
+    def skip_few(self, raw: Any) -> bool:
+        return not raw.unread_result
+
+    def skip_killed(self, raw: Any) -> None:
+        try:
+            raw.get_rows()
+        except Exception as error:
+            if not self.in_step(error):  # else it is how the result ends
+                raise
+        raw.unread_result = False
+
     def disguised(self, error: OffloadError) -> OffloadError:
         other: Any = super().disguised(error)
         other.errno, other.msg, other.sqlstate = error.args[0], error.args[-1], None
@@ -354,6 +377,22 @@ _UNAVAILABLE = "MySQL Connection not available"
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
+
+
+def _skip_few(cursor: Any) -> bool:
+    """Read what is left of a result of mysqlclient's if it is little, and tell whether that was all."""
+    if cursor._result is None:
+        return True
+    ends = time.monotonic() + DRAIN_SECONDS
+    for _ in range(DRAIN_ROWS + 1):
+        try:
+            if not cursor._fetch_row(1):
+                return True
+        except Exception:  # which ends it, too
+            return True
+        if time.monotonic() > ends:
+            break
+    return False
 
 
 def _socket_of(number: int) -> tuple[int, int] | None:

@@ -486,6 +486,13 @@ async def test_awaitable_streams_are_left_early(words: tuple[OffloadPool, Offloa
             assert (await anext(stream))[0] == 1
         discards = dict(pool.statistics().discards)
         assert set(discards) <= {"abandoned_result"}
+        with suppress(ZeroDivisionError):
+            async with pool.transaction() as connection, connection.cursor(aio.SSCursor) as unbuffered:
+                await unbuffered.execute(rows)
+                await unbuffered.fetchone()
+                raise ZeroDivisionError
+        discards = dict(pool.statistics().discards)
+        assert set(discards) <= {"abandoned_result", "closed"}
         async with pool.transaction() as connection:
             async with connection.cursor(aio.SSCursor) as cursor:
                 await cursor.execute("SELECT seq FROM seq_1_to_10000")
