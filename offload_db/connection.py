@@ -7,6 +7,7 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -223,7 +224,7 @@ class OffloadConnection:
                     "rollback", partial(_method, link, "rollback", (), {}), self._turn, killable=False, shield=True
                 )
             else:
-                undo = partial(_execute, link.raw, f"ROLLBACK TO SAVEPOINT {savepoint}")
+                undo = partial(_execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
                 link.call("rollback", undo, self._turn, killable=False, shield=True)
         except Exception:
             # What follows on this connection must not run as if the transaction were still the one it was.
@@ -259,8 +260,10 @@ def _last_turn(turn: Turn) -> BaseException | None:
             return cancelled
 
 
-def _execute(raw: Any, statement: str) -> None:
-    with raw.cursor() as cursor:
+def _execute(link: Link, statement: str) -> None:
+    link.skip_unread()
+    link.driver.skip_rest(link.raw)
+    with closing(link.raw.cursor()) as cursor:
         cursor.execute(statement)
 
 
@@ -268,7 +271,8 @@ def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Call a method of the driver's connection, on a worker, and note what it means for the link."""
     raw, driver = link.raw, link.driver
     if name == "begin" and not hasattr(raw, name):
-        return None  # DB-API 2 has no begin(); DBUtils accepts it all the same
+        driver.begin(raw)  # DB-API 2 has no begin(); DBUtils accepts it all the same
+        return None
     if name in _RECONNECTS:
         return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
     link.altered = link.altered or name in _ALTERS

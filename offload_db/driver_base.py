@@ -15,6 +15,7 @@ from typing import Any
 
 from pymysql.constants import CR, ER
 
+from .cursor_kinds import OWN, CursorArguments, form, refusal
 from .errors import OffloadError
 
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
@@ -36,6 +37,10 @@ LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_
 # Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
 # 1047 Galera node without quorum. Another connection may lead to a healthy one.
 UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+
+# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
+DRAIN_ROWS = 256
+DRAIN_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,28 @@ class Driver:
     def cursor_shares(self, kind: type) -> bool:
         """Tell whether those of this class of cursors may, where their connection's may."""
         return False
+
+    def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
+        """Return what the connection's ``cursor()`` is to be given, without asking the server.
+
+        :param kind: a class of cursors, ``tuple`` or ``dict`` for what the rows are to be, None for the connection's
+        :param buffered: whether the rows are read at once; None leaves it to the class, True need not change one
+        :raises ConfigurationError: if the driver has no such cursors
+        """
+        kind, buffered = form(kind, buffered)
+        if kind not in (None, tuple) or buffered is False:
+            accepted = "None, and fetch_all() in the place of stream(); or use a driver that is known, such as PyMySQL"
+            raise refusal(kind, buffered, type(raw).__module__, accepted)
+        return OWN
+
+    def begin(self, raw: Any) -> None:
+        """Begin a transaction; waits for the server."""
+        if hasattr(raw, "begin"):
+            raw.begin()
+
+    def code(self, error: BaseException) -> int | None:
+        """Return the server's or the client's code of an error of this driver."""
+        return None
 
     def alive_at_rest(self, raw: Any) -> bool:
         """Tell whether the link of an idle connection stands, without a round trip."""

@@ -24,8 +24,11 @@ from pymysql import converters
 from pymysql.constants import CR, ER, SERVER_STATUS
 
 from . import fast, fast_results
+from .cursor_kinds import OWN, CursorArguments, class_for, refusal
 from .driver_base import (
     CLIENT_CODES,
+    DRAIN_ROWS,
+    DRAIN_SECONDS,
     FAREWELLS,
     GENERIC,
     IDENTIFY,
@@ -37,7 +40,7 @@ from .driver_base import (
 )
 from .other_drivers import OTHERS
 
-__all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "driver_from", "driver_of"]
+__all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "code_of", "driver_from", "driver_of"]
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
 _WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__, fast_results.__file__})
@@ -49,12 +52,11 @@ _SENDING: dict[type, tuple[str, ...]] = {
     pymysql.cursors.SSCursor: ("_query", "fetchone", "fetchall"),
 }
 
+_CURSORS = (pymysql.cursors, pymysql.cursors.SSCursor, pymysql.cursors.DictCursorMixin)
+_ACCEPTED = "PyMySQL's cursor classes, offload_db.aio's, callables and None"
+
 # PyMySQL's own converters; the dictionary that it gives to connections may have been changed.
 _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
-
-# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
-_DRAIN_ROWS = 256
-_DRAIN_SECONDS = 0.02
 
 
 class PyMySQLDriver(Driver):
@@ -111,6 +113,21 @@ class PyMySQLDriver(Driver):
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__
+
+    def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
+        if kind is None:
+            if buffered is not False:
+                return OWN
+            kind = raw.cursorclass
+        elif not issubclass(kind, pymysql.cursors.Cursor) and _is_others(kind):
+            raise refusal(kind, buffered, "PyMySQL", _ACCEPTED)
+        return (class_for(kind, buffered, *_CURSORS),), {}
+
+    def begin(self, raw: Any) -> None:
+        raw.begin()
+
+    def code(self, error: BaseException) -> int | None:
+        return _code(error)
 
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
@@ -359,8 +376,8 @@ class _Allowance:
     """How much may be read that nobody wants."""
 
     def __init__(self) -> None:
-        self.rows = _DRAIN_ROWS
-        self._ends = time.monotonic() + _DRAIN_SECONDS
+        self.rows = DRAIN_ROWS
+        self._ends = time.monotonic() + DRAIN_SECONDS
 
     @property
     def seconds(self) -> float:
@@ -390,6 +407,11 @@ def _skip_row(result: Any, connection: Any) -> None:
         result.unbuffered_active, result.connection = False, None
 
 
+def _is_others(kind: type) -> bool:
+    """Tell whether a class is one of another driver's, or made of one."""
+    return any(driver_from(cls.__module__) is not GENERIC for cls in kind.__mro__)
+
+
 def _reads_its_own_way(kind: type) -> bool:
     """Tell whether a class of unbuffered cursors may read rows by other methods than PyMySQL's."""
     if not issubclass(kind, pymysql.cursors.SSCursor):
@@ -416,6 +438,12 @@ PYMYSQL = PyMySQLDriver()
 def driver_from(module: str) -> Driver:
     """Return what is known of the driver whose module has this name."""
     return OTHERS.get(module.partition(".")[0], GENERIC)
+
+
+def code_of(error: BaseException) -> int | None:
+    """Return the code of an error of any driver that is known."""
+    driver = PYMYSQL if isinstance(error, pymysql.MySQLError) else driver_from(type(error).__module__)
+    return driver.code(error)
 
 
 def driver_of(raw: Any) -> Driver:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pymysql.cursors import Cursor, DictCursor
+from pymysql.cursors import Cursor
 
+from .cursor_kinds import CursorArguments
 from .errors import ConfigurationError
 from .settings import kind_of
 from .statements import Link
@@ -18,8 +19,11 @@ from .statements import Link
 Args = Any
 """Parameters of a statement: a tuple, a list, a mapping, a single value or None."""
 
-Shape = tuple[Callable[..., Any] | None, type[Cursor] | None]
-"""What makes rows: a callable that is given each row's columns by name, or a cursor class; None for the link's own."""
+Shape = tuple[Callable[..., Any] | None, Any]
+"""What makes rows: a callable that is given each row's columns by name or None, and what makes the rows before that.
+
+The latter is a kind of cursor as :meth:`offload_db.driver_base.Driver.cursor_arguments` knows them.
+"""
 
 
 class Refused:
@@ -31,12 +35,22 @@ class Refused:
         self.error = error
 
 
-def read(pick: Callable[[Any], Any], sql: str, args: Args, shape: Shape, link: Link) -> Any:
+def read(
+    pick: Callable[[Any], Any],
+    sql: str,
+    args: Args,
+    link: Link,
+    cursor: CursorArguments,
+    *,
+    make: Callable[..., Any] | None = None,
+) -> Any:
     """Execute a statement and fetch what *pick* takes of its rows."""
-    make, kind = shape
-    with link.raw.cursor(kind if make is None else DictCursor) as raw:
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
         raw.execute(sql, parameters(args))
         result = pick(raw)
+    finally:
+        raw.close()
     if make is not None and result is not None:
         try:
             result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
@@ -47,16 +61,21 @@ def read(pick: Callable[[Any], Any], sql: str, args: Args, shape: Shape, link: L
 
 
 def row_shape(cursor: Any) -> Shape:
-    """Tell a callable that makes rows from a cursor class, PyMySQL's or awaitable; at most one of both is there.
+    """Tell a callable that makes rows from a cursor class, a driver's or awaitable.
 
     :raises ConfigurationError: if it is neither
     """
     kind = getattr(cursor, "_driver_class", cursor)
-    if kind is None or (isinstance(kind, type) and issubclass(kind, Cursor)):
+    if kind is None or (isinstance(kind, type) and (issubclass(kind, Cursor) or _is_cursors(kind))):
         return None, kind
     if not callable(cursor):
         raise ConfigurationError(f"cursor={kind_of(cursor)}; accepted are cursor classes, callables and None")
-    return cursor, None
+    return cursor, dict
+
+
+def _is_cursors(kind: type) -> bool:
+    """Tell whether it is a class of cursors as DB-API 2 has them; which driver's is for the link's own to see."""
+    return hasattr(kind, "execute") and hasattr(kind, "fetchone")
 
 
 def parameters(args: Args) -> Any:
@@ -66,31 +85,39 @@ def parameters(args: Args) -> Any:
 
 def all_rows(raw: Any) -> list[Any]:
     """Fetch every row."""
-    return list(raw.fetchall())
+    return list(raw.fetchall()) if raw.description else []  # not every driver takes it that there is no result
 
 
 def first_row(raw: Any) -> Any:
     """Fetch one row."""
-    return raw.fetchone()
+    return raw.fetchone() if raw.description else None
 
 
-def write(pick: Callable[[Any], int], sql: str, args: Args, link: Link) -> int:
+def write(pick: Callable[[Any], int], sql: str, args: Args, link: Link, cursor: CursorArguments) -> int:
     """Execute a statement and return what *pick* reads off its cursor."""
-    with link.raw.cursor() as raw:
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
         raw.execute(sql, parameters(args))
         result = pick(raw)
+    finally:
+        raw.close()
     _end_transaction(link)
     return result
 
 
-def write_many(sql: str, rows: list[Any], link: Link) -> int:
+def write_many(sql: str, rows: list[Any], link: Link, cursor: CursorArguments) -> int:
     """Execute a statement for each of the rows, all of them in one transaction."""
-    with link.raw.cursor() as raw:
-        in_transaction = bool(link.autocommit)
+    raw = link.raw.cursor(*cursor[0], **cursor[1])
+    try:
+        in_transaction = link.autocommit is not False  # not every driver tells
         if in_transaction:
             link.begun()
-            link.raw.begin()  # executemany may take several statements
-        total = raw.executemany(sql, rows) or 0
+            link.driver.begin(link.raw)  # executemany may take several statements
+        total = raw.executemany(sql, rows)
+        if not isinstance(total, int):  # DB-API 2 leaves it open what that returns
+            total = raw.rowcount if rows else 0
+    finally:
+        raw.close()
     _end_transaction(link, forced=in_transaction)
     return int(total)
 

@@ -11,15 +11,15 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
-import pymysql
 from pymysql.cursors import Cursor, DictCursorMixin
 
 from .bridge import bridged
+from .cursor_kinds import CursorArguments
+from .drivers import code_of
 from .keeper import Keeper
 from .one_trip import (
     Args,
     Refused,
-    Shape,
     affected,
     all_rows,
     first_row,
@@ -121,13 +121,15 @@ class Operations(Keeper):
         :param args: its parameters: a tuple, list or mapping, a single value, or None
         :param lane: name of the lane that the connection counts against
         :param timeout: seconds for all of it: waiting, connecting, executing and fetching
-        :param cursor: what makes the rows: a PyMySQL cursor class, or a callable that is given each row's columns as
-            keyword arguments; None takes the pool's cursor class
+        :param cursor: what makes the rows: a cursor class of the pool's driver, or a callable that is given each row's
+            columns as keyword arguments; None takes the pool's cursor class
         :raises StatementTimeout: if the time is over; the statement was killed
         :raises CheckoutTimeout: if no connection became free in time
         """
-        shape = row_shape(cursor)
-        return await self._operate(sql, lane, timeout, partial(read, all_rows, sql, args, shape), shape)
+        make, kind = row_shape(cursor)
+        return await self._operate(
+            sql, lane, timeout, partial(read, all_rows, sql, args, make=make), kind, plain=make is None
+        )
 
     @overload
     async def fetch_one(
@@ -169,8 +171,10 @@ class Operations(Keeper):
         cursor: Any = None,
     ) -> Any:
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
-        shape = row_shape(cursor)
-        return await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape), shape)
+        make, kind = row_shape(cursor)
+        return await self._operate(
+            sql, lane, timeout, partial(read, first_row, sql, args, make=make), kind, plain=make is None
+        )
 
     async def fetch_value(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Any = None
@@ -179,8 +183,9 @@ class Operations(Keeper):
 
         Otherwise like :meth:`fetch_all`; no row is made, so a callable as *cursor* is not called.
         """
-        shape = (None, row_shape(cursor)[1] or Cursor)
-        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args, shape), shape)
+        make, kind = row_shape(cursor)
+        kind = tuple if make is not None or kind is None else kind
+        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args), kind)
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -207,7 +212,8 @@ class Operations(Keeper):
         """Execute a statement for each of *rows*, all in one transaction; returns the number of affected rows."""
         if isinstance(rows, (str, bytes, Mapping)):  # they can be iterated, but are no rows
             raise TypeError(f"rows={type(rows).__name__}; accepted are lists of rows, and what else gives rows")
-        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), many=True)
+        # Many rows of parameters take a while to be put together, and others would wait for it.
+        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), plain=False)
 
     def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
         """Check out an awaitable connection: ``async with pool.acquire() as conn``, or ``await pool.acquire()``.
@@ -319,7 +325,7 @@ class Operations(Keeper):
 
         :param function: an async function of the connection
         :param attempts: how often to run it at most
-        :raises pymysql.err.OperationalError: the error of the last attempt
+        :raises pymysql.err.OperationalError: the error of the last attempt, as the pool's driver raises it
         """
         check_count("OffloadPool.run_transaction", "attempts", attempts, minimum=1)
         if self._awaitable.nested(self):
@@ -328,8 +334,8 @@ class Operations(Keeper):
             try:
                 async with self.transaction(lane, isolation_level) as connection:
                     return await function(connection)
-            except pymysql.err.OperationalError as error:
-                if attempt == attempts or not error.args or error.args[0] not in RETRYABLE:
+            except Exception as error:
+                if attempt == attempts or code_of(error) not in RETRYABLE:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -338,36 +344,35 @@ class Operations(Keeper):
         sql: object,
         lane: str | None,
         timeout: float | None,
-        work: Callable[[Link], T | Refused],
-        shape: Shape = (None, None),
+        work: Callable[[Link, CursorArguments], T | Refused],
+        kind: Any = None,
         *,
-        many: bool = False,
+        plain: bool = True,
     ) -> T:
         check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
 
-        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, shape, many=many))
+        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, kind, plain=plain))
 
     def _operate_bridged(
         self,
         sql: object,
         lane: str | None,
         timeout: float | None,
-        work: Callable[[Link], T | Refused],
-        shape: Shape,
+        work: Callable[[Link, CursorArguments], T | Refused],
+        kind: Any,
         *,
-        many: bool,
+        plain: bool,
     ) -> T:
-        make, kind = shape
         with scoped(lane, timeout):
             lease = self._checkout(lane)
             link = lease.link
             try:
-                plain = make is None and link.driver.cursor_shares(kind or link.raw.cursorclass)
-                # Many rows of parameters take a while to be put together, and others would wait for it.
-                shared = plain and not many
-                result = link.call("execute", partial(work, link), link.turn, statement=True, shared=shared, text=sql)
+                cursor = link.driver.cursor_arguments(link.raw, kind, True)
+                shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
+                made = partial(work, link, cursor)
+                result = link.call("execute", made, link.turn, statement=True, shared=shared, text=sql)
                 if isinstance(result, Refused):
                     raise result.error
                 return result

@@ -12,15 +12,20 @@ from __future__ import annotations
 import abc
 import math
 import os
+import re
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
 
+from .cursor_kinds import OWN, CursorArguments, class_for, form, refusal
 from .driver_base import (
     CLIENT_CODES,
+    DRAIN_ROWS,
+    DRAIN_SECONDS,
     FAREWELLS,
     IDENTIFY,
     INTERRUPTED,
@@ -116,6 +121,20 @@ class _Known(Driver, abc.ABC):
                 if self.code(error) != INTERRUPTED:
                     raise
 
+    def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
+        kind, buffered = form(kind, buffered)
+        if kind not in (None, tuple, dict) and not self._makes(kind):
+            accepted = f"{self.package}'s cursor classes, PyMySQL's four and offload_db.aio's, callables and None"
+            raise refusal(kind, buffered, self.package, accepted)
+        return self.own_arguments(raw, kind, buffered)
+
+    @abc.abstractmethod
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        """Return what ``cursor()`` is to be given for the driver's own cursors."""
+
+    def _makes(self, kind: type) -> bool:
+        return any(cls.__module__.partition(".")[0] == self.package.partition(".")[0] for cls in kind.__mro__)
+
     @abc.abstractmethod
     def plain_cursor(self, raw: Any) -> Any:
         """Make a cursor that returns tuples and has read its rows."""
@@ -198,6 +217,13 @@ class MySQLClientDriver(_Known):
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(sys.modules["MySQLdb.cursors"].Cursor)
 
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        if kind is None and buffered is not False:
+            return OWN
+        cursors = sys.modules["MySQLdb.cursors"]
+        wanted = kind or raw.cursorclass
+        return (class_for(wanted, buffered, cursors, cursors.CursorUseResultMixIn, cursors.CursorDictRowsMixIn),), {}
+
     def descriptor(self, raw: Any) -> int | None:
         try:
             number = int(raw.fileno()) if raw.open and hasattr(raw, "fileno") else None
@@ -239,6 +265,34 @@ class MySQLClientDriver(_Known):
         cursor = getattr(raw, "_streaming", None)
         return cursor is not None and cursor._result is not None
 
+    def finish(self, cursor: Any) -> None:
+        if _skip_few(cursor):
+            super().finish(cursor)
+        else:
+            cursor.connection._left = True  # closing it would read the rest
+
+    def skip_rest(self, raw: Any) -> None:
+        if getattr(raw, "_left", False):
+            raw._left = False
+            super().finish(raw._streaming)
+
+    def skip_few(self, raw: Any) -> bool:
+        if self.unread(raw):
+            if not _skip_few(raw._streaming):
+                return False
+            self.skip_killed(raw)
+        return True
+
+    def skip_killed(self, raw: Any) -> None:
+        cursor, raw._left = raw._streaming, False
+        try:
+            cursor._discard()  # without closing it: its user may go on with it
+        except Exception as error:
+            if not self.in_step(error):  # else it is how the result ends
+                raise
+        finally:
+            cursor._result = None
+
 
 class MySQLConnectorDriver(_Known):
     """The driver mysql-connector-python, in pure Python or with its C extension."""
@@ -263,6 +317,21 @@ class MySQLConnectorDriver(_Known):
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(buffered=True, dictionary=False, raw=False)
 
+    def own_arguments(self, raw: Any, kind: Any, buffered: bool | None) -> CursorArguments:
+        if kind is None:
+            return (), {"buffered": buffered is not False}
+        if kind in (tuple, dict):
+            return (), {"buffered": buffered is not False, "dictionary": kind is dict, "raw": False}
+        if buffered is None or not _PLAIN_CURSOR.fullmatch(kind.__name__) or not kind.__module__.startswith("mysql."):
+            return (), {"cursor_class": kind}
+        # Read at once or row by row, as it is wanted, and fit for a link in C or in Python.
+        name = kind.__name__
+        return (), {"buffered": buffered, "dictionary": name.endswith("Dict"), "raw": "Raw" in name}
+
+    def begin(self, raw: Any) -> None:
+        if not raw.in_transaction:  # it refuses then, and DBUtils sends nothing at all
+            raw.start_transaction()
+
     def descriptor(self, raw: Any) -> int | None:
         sock = getattr(getattr(raw, "_socket", None), "sock", None)
         return None if sock is None else int(sock.fileno())
@@ -280,6 +349,17 @@ class MySQLConnectorDriver(_Known):
     def unread(self, raw: Any) -> bool:
         return bool(raw.unread_result)
 
+    def skip_few(self, raw: Any) -> bool:
+        return not raw.unread_result
+
+    def skip_killed(self, raw: Any) -> None:
+        try:
+            raw.get_rows()
+        except Exception as error:
+            if not self.in_step(error):  # else it is how the result ends
+                raise
+        raw.unread_result = False
+
     def disguised(self, error: OffloadError) -> OffloadError:
         other: Any = super().disguised(error)
         other.errno, other.msg, other.sqlstate = error.args[0], error.args[-1], None
@@ -289,11 +369,30 @@ class MySQLConnectorDriver(_Known):
         raw.ping(reconnect=False)
 
 
+# Its classes of cursors that differ in what their rows are, and when they are read, alone.
+_PLAIN_CURSOR = re.compile(r"C?MySQLCursor(Buffered)?(Raw|Dict)?")
+
 # What mysql-connector-python says, before it sends anything, of a link that its ping has found broken.
 _UNAVAILABLE = "MySQL Connection not available"
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
+
+
+def _skip_few(cursor: Any) -> bool:
+    """Read what is left of a result of mysqlclient's if it is little, and tell whether that was all."""
+    if cursor._result is None:
+        return True
+    ends = time.monotonic() + DRAIN_SECONDS
+    for _ in range(DRAIN_ROWS + 1):
+        try:
+            if not cursor._fetch_row(1):
+                return True
+        except Exception:  # which ends it, too
+            return True
+        if time.monotonic() > ends:
+            break
+    return False
 
 
 def _socket_of(number: int) -> tuple[int, int] | None:

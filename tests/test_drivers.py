@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import pytest
 from dbutils.pooled_db import PooledDB
-from pymysql.cursors import Cursor, SSCursor
+from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import OffloadPool, offload
+from offload_db import ConfigurationError, OffloadPool, offload
 from offload_db.drivers import GENERIC, PYMYSQL, driver_of
 from tests.conftest import MySQL
 from tests.support import PLACES, attempt, run_at
@@ -201,6 +201,23 @@ class SlowButHonest:
 @pytest.fixture
 def module(tmp_path: Path) -> SlowButHonest:
     return SlowButHonest(tmp_path / "data.db")
+
+
+async def test_awaitable_methods_of_any_other_driver(module: SlowButHonest) -> None:
+    """They take its own cursors, and refuse what only a driver that is known can make, at no cost."""
+    pool = OffloadPool(PooledDB(creator=module, maxconnections=1))
+    await pool.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)", ())
+    assert await pool.execute_many("INSERT INTO t VALUES (?)", [(1,), (2,), (3,)]) == 3
+    assert await pool.fetch_all("SELECT n FROM t WHERE n > ? ORDER BY n", 1) == [(2,), (3,)]
+    assert await pool.fetch_value("SELECT n FROM t WHERE n > ? ORDER BY n", 1) == 2
+    for kind in (dict, DictCursor, sqlite3.Cursor):
+        with pytest.raises(ConfigurationError, match=r"has no such cursors; accepted are"):
+            await pool.fetch_all("DELETE FROM t", (), cursor=kind)
+    with pytest.raises(ConfigurationError, match="unbuffered"):
+        await anext(pool.stream("DELETE FROM t", ()))
+    assert await pool.fetch_value("SELECT COUNT(*) FROM t WHERE n > ?", 0) == 3
+    assert dict(pool.statistics().discards) == {}
+    await pool.aclose()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -230,9 +230,10 @@ class AsyncConnection:
     async def _give_up(self) -> None:
         await bridged(self._connection.close)
 
-    def _make_cursor(self, kind: Any) -> AsyncCursor:
-        wanted = driver_class(kind)
-        cursor = self._connection.cursor(*([] if wanted is None else [wanted]))
+    def _make_cursor(self, kind: Any, *, buffered: bool | None = None) -> AsyncCursor:
+        link = self._connection._alive()
+        args, kwargs = link.driver.cursor_arguments(link.raw, driver_class(kind), buffered)
+        cursor = self._connection.cursor(*args, **kwargs)
         made = kind if isinstance(kind, type) and issubclass(kind, AsyncCursor) else awaitable_class(type(cursor._raw))
         return made(self, cursor)
 

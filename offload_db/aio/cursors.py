@@ -115,7 +115,8 @@ class AsyncCursor:
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
         self._log(query)
-        return int(await bridged(partial(self._cursor.execute, query, parameters(args))))
+        number = await bridged(partial(self._cursor.execute, query, parameters(args)))
+        return number if isinstance(number, int) else self.rowcount  # DB-API 2 leaves it open what that returns
 
     async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
         """Execute a statement for each item of *args*, in one trip.
@@ -130,7 +131,7 @@ class AsyncCursor:
         """
         self._log(query)
         affected: int | None = await bridged(partial(self._cursor.executemany, query, args))
-        return affected
+        return affected if isinstance(affected, int) or not args else self.rowcount
 
     async def callproc(self, procname: str, args: Sequence[Any] = ()) -> Any:
         """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.

@@ -10,46 +10,33 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from pymysql.cursors import DictCursorMixin, SSCursor, SSDictCursor
+from typing import Any
 
 from ..bridge import Place, place
 from ..cursor import OffloadCursor
 from ..one_trip import row_shape
 from ..pool import OffloadPool
 from ..trips import Trip
-
-if TYPE_CHECKING:
-    from .connection import AsyncConnection
+from .pending import Pending
 
 
 async def stream(
     pool: OffloadPool, sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
 ) -> AsyncGenerator[Any, None]:
     """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
-    async with pool.acquire(lane) as connection:
-        make, unbuffered = _unbuffered(connection, cursor)
-        async with connection.cursor(unbuffered) as rows:
-            await rows.execute(sql, args)
-            chunks = _Chunks(rows._cursor, chunk_size, make)
-            try:
-                async for chunk in chunks:
-                    for row in chunk:
-                        yield row
-            finally:
-                await chunks.stop()
-
-
-def _unbuffered(connection: AsyncConnection, cursor: Any) -> tuple[Callable[..., Any] | None, Any]:
-    """Choose the row factory and the unbuffered cursor class for what the user asked for."""
     make, kind = row_shape(cursor)
-    if make is not None:
-        return make, SSDictCursor
-    wanted = kind or connection.cursorclass
-    if issubclass(wanted, SSCursor):
-        return None, wanted
-    return None, SSDictCursor if issubclass(wanted, DictCursorMixin) else SSCursor
+    async with (
+        pool.acquire(lane) as connection,
+        Pending(partial(connection._make_cursor, kind, buffered=False)) as rows,
+    ):
+        await rows.execute(sql, args)
+        chunks = _Chunks(rows._cursor, chunk_size, make)
+        try:
+            async for chunk in chunks:
+                for row in chunk:
+                    yield row
+        finally:
+            await chunks.stop()
 
 
 class _Chunks:

@@ -11,8 +11,6 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pymysql.cursors import Cursor
-
 from ..bridge import Caller, bridged, caller
 from ..connection import OffloadConnection
 from ..errors import ConfigurationError
@@ -76,7 +74,9 @@ def check_isolation_level(level: object) -> None:
 
 
 def _send(connection: OffloadConnection, statements: list[str]) -> None:
-    with connection.cursor(Cursor) as cursor:
+    link = connection._alive()
+    args, kwargs = link.driver.cursor_arguments(link.raw, tuple)
+    with connection.cursor(*args, **kwargs) as cursor:
         for statement in statements:
             cursor.execute(statement)
 
