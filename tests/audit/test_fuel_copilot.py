@@ -165,6 +165,7 @@ def test_one_route(backend: Path) -> None:
     assert {decorate.scope.name for decorate in overview.plan.decorate} == {"count_open_codes", "count_moving"}
 
 
+@pytest.mark.slow
 @needs("fastapi")
 @needs("httpx")
 def test_same_answers(backend: Path, mysql: MySQL, database: dict[str, object]) -> None:

@@ -42,6 +42,7 @@ def skip_unless_on(backend: str, way: str) -> None:
         pytest.skip(f"{backend} has no {way}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_random_points(

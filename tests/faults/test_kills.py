@@ -284,6 +284,7 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
         thread.result(30)
 
 
+@pytest.mark.slow
 async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """When sixty are cancelled together each is killed, though their kills take longer than one may."""
     with pool_of(60, through) as pool:
