@@ -66,14 +66,18 @@ class Condition:
     def prepare(self) -> None:
         """Get ready for a call, on its worker."""
         self._doubtful = True
-        if self._absorb:
-            self.driver.absorb(self.raw)
-            self._absorb = False
+        self.absorb()
 
     def killed(self) -> None:
         """Note that a kill was sent, which may come when the statement is over and meet the next one."""
         if self.identity is not None and not self.identity.by_query:
             self._absorb = True
+
+    def absorb(self) -> None:
+        """Let a kill that may come late come now, on a worker, so that it meets nothing else."""
+        if self._absorb:
+            self.driver.absorb(self.raw)
+            self._absorb = False
 
     def judge(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link; returns the one to raise in its place, None to let it pass."""
@@ -142,8 +146,7 @@ class Condition:
         :raises Exception: if it could not be done
         """
         raw = self.raw
-        if self._absorb:
-            self.driver.absorb(raw)
+        self.absorb()
         raw.rollback()
         if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:
             raw.autocommit(self.autocommit)
@@ -152,7 +155,7 @@ class Condition:
                 cursor.execute("UNLOCK TABLES")
         if self.moved:
             raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-        self.moved = self.locked = self._doubtful = self._begun = self._absorb = False
+        self.moved = self.locked = self._doubtful = self._begun = False
 
     def answers(self, seconds: float) -> bool:
         """Ask the server for a sign of life; waits that long at most."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pymysql
 from pymysql.constants import CR, ER
 
 from .cursor_kinds import OWN, CursorArguments, form, refusal
@@ -256,3 +258,23 @@ class Driver:
 
 
 GENERIC = Driver()
+
+
+class Allowance:
+    """How much may be read that nobody wants."""
+
+    def __init__(self) -> None:
+        self.rows = DRAIN_ROWS
+        self._ends = time.monotonic() + DRAIN_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """The time that is left."""
+        return self._ends - time.monotonic()
+
+
+def pymysql_code(error: BaseException) -> int | None:
+    """Return the server's or the client's code of an error of PyMySQL's, None of any other."""
+    if isinstance(error, pymysql.MySQLError) and error.args and isinstance(error.args[0], int):
+        return error.args[0]
+    return None

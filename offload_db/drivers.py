@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import select
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,17 +25,18 @@ from . import fast, fast_results
 from .cursor_kinds import OWN, CursorArguments, class_for, refusal
 from .driver_base import (
     CLIENT_CODES,
-    DRAIN_ROWS,
-    DRAIN_SECONDS,
     FAREWELLS,
     GENERIC,
     IDENTIFY,
     LOST,
     NOTHING_TO_KILL,
     UNFIT_NODE,
+    Allowance,
     Driver,
     Identity,
+    pymysql_code,
 )
+from .leftovers import readable, skip, skip_row
 from .other_drivers import OTHERS
 
 __all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "code_of", "driver_from", "driver_of"]
@@ -127,12 +126,12 @@ class PyMySQLDriver(Driver):
         raw.begin()
 
     def code(self, error: BaseException) -> int | None:
-        return _code(error)
+        return pymysql_code(error)
 
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        return sock is not None and not _readable(sock, 0)
+        return sock is not None and not readable(sock, 0)
 
     def unread(self, raw: Any) -> bool:
         result = raw._result
@@ -208,7 +207,7 @@ class PyMySQLDriver(Driver):
         return bool(raw.open)
 
     def in_step(self, error: BaseException) -> bool:
-        code = _code(error)
+        code = pymysql_code(error)
         if code is not None:
             return code > 0 and code not in CLIENT_CODES and code not in FAREWELLS
         # A converter or decoder that raised left packets unread; an error made before anything was sent did not.
@@ -225,15 +224,15 @@ class PyMySQLDriver(Driver):
         return names[-1] == "_execute_command" and isinstance(error, (TypeError, UnicodeError, Warning))
 
     def lost(self, error: BaseException) -> bool:
-        code = _code(error)
+        code = pymysql_code(error)
         return code is not None and code in (FAREWELLS | LOST)
 
     def may_have_sent(self, error: BaseException) -> bool:
         # PyMySQL gives this code to a failed write alone, and a statement that is not there whole cannot be executed.
-        return _code(error) != CR.CR_SERVER_GONE_ERROR
+        return pymysql_code(error) != CR.CR_SERVER_GONE_ERROR
 
     def unfit(self, error: BaseException) -> bool:
-        return _code(error) in UNFIT_NODE
+        return pymysql_code(error) in UNFIT_NODE
 
     def session(self, raw: Any) -> int | None:
         session: int | None = raw.thread_id() if raw.open else None
@@ -267,7 +266,7 @@ class PyMySQLDriver(Driver):
                     return False
                 cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
             except pymysql.MySQLError as error:
-                if _code(error) in NOTHING_TO_KILL:
+                if pymysql_code(error) in NOTHING_TO_KILL:
                     return False
                 raise
         return True
@@ -277,7 +276,7 @@ class PyMySQLDriver(Driver):
             try:
                 cursor.execute("DO 0")
             except pymysql.MySQLError as error:
-                if _code(error) != ER.QUERY_INTERRUPTED:
+                if pymysql_code(error) != ER.QUERY_INTERRUPTED:
                     raise
 
     def cut(self, raw: Any) -> None:
@@ -304,17 +303,17 @@ class PyMySQLDriver(Driver):
 
     def skip_few(self, raw: Any) -> bool:
         result = raw._result
-        return result is None or not result.unbuffered_active or _skip(result, raw, _Allowance())
+        return result is None or not result.unbuffered_active or skip(result, raw, Allowance())
 
     def skip_killed(self, raw: Any) -> None:
         result = raw._result
         while result is not None and result.unbuffered_active:
-            _skip_row(result, raw)
+            skip_row(result, raw)
 
     def finish(self, cursor: Any) -> None:
-        allowance = _Allowance()
+        allowance = Allowance()
         while self.unfinished(cursor):
-            if not _skip(cursor._result, cursor.connection, allowance):
+            if not skip(cursor._result, cursor.connection, allowance):
                 self._part(cursor, cursor.connection)
             if not cursor.nextset():
                 break
@@ -356,57 +355,6 @@ class PyMySQLDriver(Driver):
             sock.close()  # the child's copy; the server is told nothing
 
 
-def _arrives(connection: Any, seconds: float) -> bool:
-    """Tell whether something to read arrives within the seconds."""
-    if seconds <= 0:
-        return False
-    return bool(fast.arrived(connection)) or _readable(connection._sock, seconds)
-
-
-def _readable(sock: socket.socket, seconds: float) -> bool:
-    try:
-        poll = select.poll()
-    except AttributeError:  # Windows
-        return bool(select.select([sock], [], [], seconds)[0])
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-
-
-class _Allowance:
-    """How much may be read that nobody wants."""
-
-    def __init__(self) -> None:
-        self.rows = DRAIN_ROWS
-        self._ends = time.monotonic() + DRAIN_SECONDS
-
-    @property
-    def seconds(self) -> float:
-        return self._ends - time.monotonic()
-
-
-def _skip(result: Any, connection: Any, allowance: _Allowance) -> bool:
-    """Read the rest of a result as far as it is allowed; False if there is more."""
-    while result.unbuffered_active:
-        if not allowance.rows or not _arrives(connection, allowance.seconds):
-            return False
-        _skip_row(result, connection)
-        allowance.rows -= 1
-    return True
-
-
-def _skip_row(result: Any, connection: Any) -> None:
-    """Read one row without converting it, and end an unbuffered result at its end."""
-    try:
-        packet = connection._read_packet()
-    except pymysql.err.OperationalError as error:
-        if _code(error) not in (ER.QUERY_TIMEOUT, ER.STATEMENT_TIMEOUT, ER.QUERY_INTERRUPTED):  # an end like any other
-            raise
-        result.unbuffered_active, result.connection = False, None
-        return
-    if result._check_packet_is_eof(packet):
-        result.unbuffered_active, result.connection = False, None
-
-
 def _is_others(kind: type) -> bool:
     """Tell whether a class is one of another driver's, or made of one."""
     return any(driver_from(cls.__module__) is not GENERIC for cls in kind.__mro__)
@@ -424,12 +372,6 @@ def _is_pymysqls(owner: type, name: str) -> bool:
     """Tell whether a method is the one that PyMySQL's file defines."""
     code = getattr(getattr(owner, name), "__code__", None)
     return code is not None and code.co_filename == sys.modules[owner.__module__].__file__
-
-
-def _code(error: BaseException) -> int | None:
-    if isinstance(error, pymysql.MySQLError) and error.args and isinstance(error.args[0], int):
-        return error.args[0]
-    return None
 
 
 PYMYSQL = PyMySQLDriver()

@@ -298,10 +298,7 @@ class Keeper:
     def _checkin(self, link: Link, slot: Slot) -> None:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
-        if link.busy:
-            # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
-            link.give_up()
-        reason = link.verdict() or self._outlived(link)
+        reason = self._fate(link)
         try:
             if reason is None and not link.clean:
                 try:
@@ -365,9 +362,7 @@ class Keeper:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         if link not in self._links:
             return  # a forked child drops what its parent has checked out
-        if link.busy:
-            link.give_up()
-        reason = link.verdict() or self._outlived(link)
+        reason = self._fate(link)
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
@@ -385,6 +380,13 @@ class Keeper:
             self._links.discard(link)
         self._counters.finalised(reason)
         self._lanes.release(slot)
+
+    def _fate(self, link: Link) -> str | None:
+        """Return why a link that comes back cannot be used again, None if it can."""
+        if link.busy:
+            # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
+            link.give_up()
+        return link.verdict() or self._outlived(link)
 
     def _outlived(self, link: Link) -> str | None:
         if self._closed:

@@ -35,7 +35,7 @@ class Refused:
         self.error = error
 
 
-def read(
+def run(
     pick: Callable[[Any], Any],
     sql: str,
     args: Args,
@@ -44,7 +44,7 @@ def read(
     *,
     make: Callable[..., Any] | None = None,
 ) -> Any:
-    """Execute a statement and fetch what *pick* takes of its rows."""
+    """Execute a statement and return what *pick* takes from its cursor, rows or numbers."""
     raw = link.raw.cursor(*cursor[0], **cursor[1])
     try:
         raw.execute(sql, parameters(args))
@@ -91,18 +91,6 @@ def all_rows(raw: Any) -> list[Any]:
 def first_row(raw: Any) -> Any:
     """Fetch one row."""
     return raw.fetchone() if raw.description else None
-
-
-def write(pick: Callable[[Any], int], sql: str, args: Args, link: Link, cursor: CursorArguments) -> int:
-    """Execute a statement and return what *pick* reads off its cursor."""
-    raw = link.raw.cursor(*cursor[0], **cursor[1])
-    try:
-        raw.execute(sql, parameters(args))
-        result = pick(raw)
-    finally:
-        raw.close()
-    _end_transaction(link)
-    return result
 
 
 def write_many(sql: str, rows: list[Any], link: Link, cursor: CursorArguments) -> int:

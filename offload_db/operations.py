@@ -25,9 +25,8 @@ from .one_trip import (
     first_row,
     inserted,
     parameters,
-    read,
     row_shape,
-    write,
+    run,
     write_many,
 )
 from .scopes import scoped
@@ -128,7 +127,7 @@ class Operations(Keeper):
         """
         make, kind = row_shape(cursor)
         return await self._operate(
-            sql, lane, timeout, partial(read, all_rows, sql, args, make=make), kind, plain=make is None
+            sql, lane, timeout, partial(run, all_rows, sql, args, make=make), kind, plain=make is None
         )
 
     @overload
@@ -173,7 +172,7 @@ class Operations(Keeper):
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
         make, kind = row_shape(cursor)
         return await self._operate(
-            sql, lane, timeout, partial(read, first_row, sql, args, make=make), kind, plain=make is None
+            sql, lane, timeout, partial(run, first_row, sql, args, make=make), kind, plain=make is None
         )
 
     async def fetch_value(
@@ -185,7 +184,7 @@ class Operations(Keeper):
         """
         make, kind = row_shape(cursor)
         kind = tuple if make is not None or kind is None else kind
-        row = await self._operate(sql, lane, timeout, partial(read, first_row, sql, args), kind)
+        row = await self._operate(sql, lane, timeout, partial(run, first_row, sql, args), kind)
         if row is None:
             return None
         return next(iter(row.values())) if isinstance(row, dict) else row[0]
@@ -198,13 +197,13 @@ class Operations(Keeper):
         It is committed on success. If the task is cancelled, the statement is killed and rolled back, unless the
         commit is under way already.
         """
-        return await self._operate(sql, lane, timeout, partial(write, affected, sql, args))
+        return await self._operate(sql, lane, timeout, partial(run, affected, sql, args))
 
     async def insert(
         self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None
     ) -> int:
         """Execute an INSERT like :meth:`execute`, and return the id that the server gave."""
-        return await self._operate(sql, lane, timeout, partial(write, inserted, sql, args))
+        return await self._operate(sql, lane, timeout, partial(run, inserted, sql, args))
 
     async def execute_many(
         self, sql: str, rows: Iterable[Any], *, lane: str | None = None, timeout: float | None = None

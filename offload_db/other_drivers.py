@@ -16,7 +16,6 @@ import re
 import select
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
@@ -24,14 +23,13 @@ from typing import Any, ClassVar
 from .cursor_kinds import OWN, CursorArguments, class_for, form, refusal
 from .driver_base import (
     CLIENT_CODES,
-    DRAIN_ROWS,
-    DRAIN_SECONDS,
     FAREWELLS,
     IDENTIFY,
     INTERRUPTED,
     LOST,
     NOTHING_TO_KILL,
     UNFIT_NODE,
+    Allowance,
     Driver,
     Identity,
 )
@@ -383,14 +381,14 @@ def _skip_few(cursor: Any) -> bool:
     """Read what is left of a result of mysqlclient's if it is little, and tell whether that was all."""
     if cursor._result is None:
         return True
-    ends = time.monotonic() + DRAIN_SECONDS
-    for _ in range(DRAIN_ROWS + 1):
+    allowance = Allowance()
+    for _ in range(allowance.rows + 1):
         try:
             if not cursor._fetch_row(1):
                 return True
         except Exception:  # which ends it, too
             return True
-        if time.monotonic() > ends:
+        if allowance.seconds < 0:
             break
     return False
 

@@ -299,8 +299,8 @@ class Link(Condition):
             self._killer.end(call)
             if call.killed:
                 driver.skip_killed(raw)
-                if self.identity is not None and not self.identity.by_query:
-                    driver.absorb(raw)
+                self.killed()
+                self.absorb()
         except Exception as error:
             if not driver.in_step(error):  # else it is how the result ends
                 raise
