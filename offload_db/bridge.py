@@ -25,6 +25,7 @@ import anyio.lowlevel
 import greenback
 import greenlet
 
+from .handled_errors import with_handled
 from .outcomes import Outcome
 from .strands import strand_for
 
@@ -104,7 +105,7 @@ async def _in_portal(function: Callable[[], T]) -> T:
         # one that may be gone when this task goes on.
         await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
     outcome: Outcome[T] = Outcome()
-    call: Callable[[], object] = partial(outcome.capture, function)
+    call: Callable[[], object] = partial(outcome.capture, with_handled(function))
     if asyncio._get_running_loop() is not None:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.

@@ -21,6 +21,7 @@ from anyio.lowlevel import RunVar
 
 from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, suspend
 from .errors import BridgeError, ConfigurationError
+from .handled_errors import with_handled
 from .scopes import continued, scoped
 from .settings import check_seconds
 from .thread_mode import adopt, drive
@@ -183,7 +184,7 @@ async def _run_in_thread(
         limiter = holder_limiter(_handler_threads, THREADS)
         context = copy_context()
         run = functools.partial(context.run, drive, function, args, kwargs, plain=plain)
-        trip: Trip[Any] = Trip(continued(run))
+        trip: Trip[Any] = Trip(with_handled(continued(run)))
         try:
             await carry(trip, limiter)
         finally:
@@ -197,8 +198,10 @@ async def _run_plain(
     """Run a ``def`` in one worker thread; what it returns may turn out to be awaitable, and is bridged then."""
     with scope():
         call = functools.partial(function, *args, **kwargs)
-        in_thread = place() is Place.THREAD
-        result = call() if in_thread else await hop(continued(call), holder_limiter(_handler_threads, THREADS))
+        if place() is Place.THREAD:
+            result = call()
+        else:
+            result = await hop(with_handled(continued(call)), holder_limiter(_handler_threads, THREADS))
         return await bridged(awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 
@@ -220,6 +223,7 @@ def _wrap_generator(function: Any, plain: Any, run: Runner) -> Any:
         generator = function(*args, **kwargs)
         step: Callable[..., Any] = generator.__anext__
         sent: tuple[Any, ...] = ()
+        leaving: list[GeneratorExit] = []
         while True:
             try:
                 item = await run(step, sent, {})
@@ -227,13 +231,17 @@ def _wrap_generator(function: Any, plain: Any, run: Runner) -> Any:
                 return
             except BaseException:
                 # In a thread, a step that was cancelled came to its end and left the generator waiting for the next.
-                await finish(generator, run)
+                if not leaving:
+                    await finish(generator, run)
                 raise
+            if leaving:
+                raise leaving.pop()
             try:
                 step, sent = generator.asend, ((yield item),)
-            except GeneratorExit:
-                await run(generator.aclose, (), {})
-                raise
+            except GeneratorExit as error:
+                # Not to be closed in here, where its own clean-up would see this error as one that is handled.
+                leaving.append(error)
+                step, sent = generator.aclose, ()
             except BaseException as error:
                 step, sent = throw(generator, error), ()
 
@@ -241,6 +249,8 @@ def _wrap_generator(function: Any, plain: Any, run: Runner) -> Any:
 
 
 async def _finish(generator: Any, run: Runner) -> None:
+    if getattr(generator, "ag_frame", generator) is None:
+        return  # it has come to its end
     with anyio.CancelScope(shield=True):
         try:
             await run(generator.aclose, (), {})
@@ -327,7 +337,7 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
     def blocking_call(*args: P.args, **kwargs: P.kwargs) -> T:
         if place() is not Place.BRIDGED:
             return function(*args, **kwargs)
-        trip = Trip(continued(functools.partial(function, *args, **kwargs)))
+        trip = Trip(with_handled(continued(functools.partial(function, *args, **kwargs))))
         suspend(_carry_blocking(trip))
         return trip.outcome()
 

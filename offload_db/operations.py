@@ -16,6 +16,7 @@ from pymysql.cursors import Cursor, DictCursorMixin
 from .bridge import bridged
 from .cursor_kinds import CursorArguments
 from .drivers import code_of
+from .handled_errors import reraise
 from .keeper import Keeper
 from .one_trip import (
     Args,
@@ -373,7 +374,7 @@ class Operations(Keeper):
                 made = partial(work, link, cursor)
                 result = link.call("execute", made, link.turn, statement=True, shared=shared, text=sql)
                 if isinstance(result, Refused):
-                    raise result.error
+                    reraise(result.error)
                 return result
             finally:
                 lease.give_back()

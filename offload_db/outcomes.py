@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import greenback
 import outcome
 
+from .handled_errors import reraise
+
 T = TypeVar("T")
 
 # The files of greenback and of what it keeps errors in.
@@ -48,13 +50,16 @@ class Outcome(Generic[T]):
             self._error = error
         return self
 
-    def unwrap(self) -> T:
-        """Return what was returned, or raise what was raised; once."""
+    def unwrap(self, *, apart: bool = False) -> T:
+        """Return what was returned, or raise what was raised; once.
+
+        :param apart: see :func:`offload_db.handled_errors.reraise`
+        """
         error, self._error = self._error, None
         if error is not None:
             _leave_greenback(error)
             try:
-                raise error
+                reraise(error, apart=apart)
             finally:
                 del error, self
         return self._result
@@ -74,7 +79,7 @@ def _leave_greenback(error: BaseException) -> None:
             if trail.tb_frame.f_code.co_filename not in _GREENBACK:
                 before = trail
             elif before is None:
-                current.__traceback__ = trail.tb_next
+                current.with_traceback(trail.tb_next)  # what an error's class may not let be set
             else:
                 before.tb_next = trail.tb_next
             trail = trail.tb_next

@@ -207,7 +207,7 @@ class Trip(Generic[T]):
                 self._signals += (signal,)
         if signal is not None:
             await signal.wait()
-        return self.outcome()
+        return self._outcome.unwrap(apart=True)
 
     def leave(self, late: Callable[[], None]) -> bool:
         """Let the function run on by itself, if it runs: *late* is called on its thread when it has come back."""

@@ -24,6 +24,7 @@ from .callsites import call_path
 from .departures import Departures
 from .digests import digest
 from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
+from .handled_errors import with_handled
 from .statistics import Counters, SourceLine
 from .trips import Trip
 from .turns import REMEDY
@@ -130,7 +131,7 @@ class Workers:
         stop: Callable[[], None] | None,
         leaving: Leaving | None,
     ) -> T:
-        trip = Trip(function)
+        trip = Trip(with_handled(function))
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
                 await self._make(trip, shared, stop, leaving)
