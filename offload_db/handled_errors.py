@@ -1,8 +1,8 @@
 """The error that is being handled, for code that goes on in another greenlet or thread.
 
-Owns how such code sees what its caller handles, as it would without the move: in ``sys.exc_info()``, for a bare
-``raise``, and as the ``__context__`` of what it raises. Python keeps that for each greenlet and thread. Knows nothing of
-where the code goes.
+Python keeps that for each greenlet and thread. Owns how code that moves sees what its caller handles all the same: in
+``sys.exc_info()``, for a bare ``raise``, and as the ``__context__`` of what it raises. Where it moves to is not known
+here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _call_handling(errors: list[BaseException], function: Callable[[], T]) -> T:
     while trail is not None and trail.tb_frame.f_code is _call_handling.__code__:
         trail = trail.tb_next
     try:
-        raise errors[0]
+        raise errors[0]  # noqa: TRY301  # there is no other way into an except clause
     except BaseException:
         errors.pop().with_traceback(trail)
         del trail

@@ -1,5 +1,7 @@
 """Claims about the error that a caller handles: decorated code sees it as undecorated code does."""
 
+# ruff: noqa: PT017  # in this file except clauses are what is tested
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,11 +17,11 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import pymysql
+import pymysql.constants.FIELD_TYPE
+import pymysql.converters
 import pytest
 
-import offload_db
-from offload_db import OffloadPool, blocking, offload
+from offload_db import blocking, offload
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.support import pool_of
 
@@ -114,14 +116,17 @@ async def log(decorated: Decorator) -> Any:
             assert record.exc_info is not None
             texts.append(told(*record.exc_info))
 
-    logger = logging.Logger("listener")
-    logger.addHandler(Listener())
+    logger = logging.getLogger("listener")
+    logger.propagate = False
+    listener = Listener()
+    logger.addHandler(listener)
 
     @decorated
     async def handler() -> None:
-        logger.exception("it failed")
+        logger.exception("it failed")  # noqa: LOG004  # its caller handles an error
 
     await outcome_of(handler)
+    logger.removeHandler(listener)
     return texts
 
 
@@ -280,3 +285,319 @@ SCENARIOS = [
 async def test_as_without_the_decorator(scenario: Callable[[Decorator], Any], mode: Any) -> None:
     """What decorated code sees of the error that its caller handles, and what it raises, reads as without @offload."""
     assert await scenario(offload(mode=mode)) == await scenario(undecorated)
+
+
+async def test_plain_functions_and_blocking() -> None:
+    """A def with @offload, and what blocking() makes in bridged code, see the error as well."""
+
+    def plain() -> str:
+        return told(*sys.exc_info())
+
+    async def undecorated_call() -> str:
+        return plain()
+
+    @offload
+    async def handler() -> str:
+        return blocking(plain)()
+
+    expected = await outcome_of(undecorated_call)
+    assert "handled" in expected
+    assert await outcome_of(offload(plain)) == expected
+    assert await outcome_of(handler) == expected
+
+
+@modes
+async def test_the_error_stays_as_it_was(mode: Any) -> None:
+    """A handled error keeps its traceback and its context, whatever its class lets be set, and can be raised again."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):  # its attributes can't be set
+        number: int
+
+    @offload(mode=mode)
+    async def look() -> BaseException | None:
+        return sys.exc_info()[1]
+
+    @offload(mode=mode)
+    async def again() -> None:
+        raise  # noqa: PLE0704  # its caller handles an error
+
+    @offload(mode=mode)
+    async def fail() -> None:
+        try:
+            raise KeyError
+        finally:
+            raise Frozen(2)
+
+    handled = Frozen(1)
+    try:
+        raise handled
+    except Frozen:
+        trail = handled.__traceback__
+        assert await look() is handled
+        assert handled.__traceback__ is trail
+        assert handled.__context__ is None
+        with pytest.raises(Frozen) as caught:
+            await again()
+        assert caught.value is handled
+        assert handled.__context__ is None
+        assert sys.exc_info()[1] is handled
+        with pytest.raises(Frozen) as caught:
+            await fail()
+        assert [type(error) for error in chain(caught.value)] == [Frozen, KeyError, Frozen]
+        assert chain(caught.value)[-1] is handled
+
+
+@modes
+async def test_nothing_is_left_behind(mode: Any) -> None:
+    """What one call's caller handles is not seen by the next call, and is freed when it is over."""
+
+    @offload(mode=mode)
+    async def look() -> BaseException | None:
+        return sys.exc_info()[1]
+
+    class Handled(Exception):
+        pass
+
+    async def handle(again: bool) -> weakref.ref[BaseException]:
+        @offload(mode=mode)
+        async def fail() -> None:
+            if again:
+                raise  # noqa: PLE0704  # its caller handles an error
+            raise ValueError
+
+        with suppress(Handled, ValueError):
+            try:
+                raise Handled
+            except Handled as error:
+                kept = weakref.ref[BaseException](error)
+                assert await look() is error
+                await fail()
+        return kept
+
+    gc.collect()
+    gc.disable()
+    try:
+        for again in (False, True):
+            kept = await handle(again)
+            await anyio.lowlevel.checkpoint()
+            assert await look() is None
+            assert kept() is None
+    finally:
+        gc.enable()
+
+
+async def test_other_calls_do_not_see_it() -> None:
+    """While a bridged call that is made for a handled error waits, calls of other tasks see nothing of that."""
+    waits, seen = anyio.Event(), anyio.Event()
+
+    @offload
+    async def wait() -> BaseException | None:
+        waits.set()
+        await seen.wait()
+        return sys.exc_info()[1]
+
+    @offload
+    async def look() -> BaseException | None:
+        return sys.exc_info()[1]
+
+    async def other() -> None:
+        await waits.wait()
+        assert await look() is None
+        seen.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        try:
+            raise LookupError
+        except LookupError as error:
+            assert await wait() is error
+
+
+def test_one_error_handled_by_many() -> None:
+    """Calls at the same time, in many threads, that all see one handled error leave its traceback as it was."""
+
+    @offload
+    async def look() -> None:
+        for _ in range(20):
+            assert blocking(sys.exc_info)()[1] is handled
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(look)
+
+    handled = LookupError()
+    try:
+        raise handled
+    except LookupError:
+        trail = handled.__traceback__
+        anyio.run(main)  # its tasks see what is handled here, as they do without the decorator
+        anyio.run(look)
+    assert handled.__traceback__ is trail
+
+
+# Statements
+
+
+async def test_a_statement_that_fails(database: dict[str, Any]) -> None:
+    """The contexts of a driver's error end with the error that is handled where the statement is executed."""
+
+    def execute() -> None:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("NO STATEMENT")
+
+    def execute_below_another() -> None:
+        try:
+            raise KeyError
+        except KeyError:
+            execute()
+
+    async def transaction() -> None:
+        async with pool.transaction() as connection:
+            await connection.query("NO STATEMENT")
+
+    async def cursor() -> None:
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("NO STATEMENT")
+
+    async def stream() -> None:
+        async for _ in pool.stream("SELECT CAST(seq AS DATE) FROM seq_1_to_9", cursor=fail):
+            pass
+
+    def fail(**row: Any) -> None:
+        raise pymysql.err.ProgrammingError
+
+    async def fetch_made_rows() -> None:
+        await pool.fetch_all("SELECT 1 AS one", cursor=fail)
+
+    with pool_of(2, database) as pool:
+        calls: list[Callable[[], Any]] = [offload(bridged_call(call)) for call in (execute, execute_below_another)]
+        calls += [offload(call) for call in (execute, execute_below_another)]
+        calls += [offload(mode="thread")(bridged_call(call)) for call in (execute, execute_below_another)]
+        calls += [transaction, cursor, stream, fetch_made_rows, lambda: pool.fetch_all("NO STATEMENT")]
+        calls += [offload(call) for call in (transaction, cursor, stream, fetch_made_rows)]
+        for call in calls:
+            try:
+                raise LookupError
+            except LookupError as handled:
+                with pytest.raises(pymysql.err.ProgrammingError) as caught:
+                    await call()
+                contexts = chain(caught.value)
+                assert contexts[-1] is handled, call
+                assert handled not in contexts[:-1]
+
+
+def bridged_call(function: Callable[[], Any]) -> Callable[[], Any]:
+    async def call() -> Any:
+        return function()
+
+    return call
+
+
+@pytest.mark.parametrize("handled_where", ["by the caller", "by the code itself"])
+async def test_what_a_worker_calls(database: dict[str, Any], handled_where: str) -> None:
+    """A converter and a row factory, which run in a worker thread, see the handled error, too."""
+    seen: list[tuple[int, BaseException | None]] = []
+
+    def convert(text: Any) -> Any:
+        seen.append((threading.get_ident(), sys.exc_info()[1]))
+        return text
+
+    def make(**row: Any) -> Any:
+        return convert(row)
+
+    @offload
+    async def handler() -> None:
+        try:
+            if handled_where == "by the code itself":
+                raise KeyError
+        except KeyError:
+            await use()
+        else:
+            await use()
+
+    async def use() -> None:
+        handled.append(sys.exc_info()[1])
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        await pool.fetch_all("SELECT 'one' AS one", cursor=make)
+
+    handled: list[BaseException | None] = []
+    conversions = {**pymysql.converters.conversions, pymysql.constants.FIELD_TYPE.LONG: convert}
+    conversions[pymysql.constants.FIELD_TYPE.LONGLONG] = convert
+    with pool_of(1, database, conv=conversions) as pool:
+        try:
+            raise LookupError
+        except LookupError:
+            await handler()
+        await pool.fetch_all("SELECT 'one' AS one", cursor=make)
+    *during, after = seen
+    assert len(during) == 2
+    assert {thread for thread, _ in during}.isdisjoint({threading.get_ident()})
+    assert handled[0] is not None
+    assert all(error is handled[0] for _, error in during)
+    assert after[1] is None
+
+
+# Frameworks
+
+
+async def test_a_decorated_exception_handler_of_fastapi() -> None:
+    """An error handler of FastAPI's sees what it handles: decorated, below OffloadRoute and below the middleware."""
+    fastapi, httpx = pytest.importorskip("fastapi"), pytest.importorskip("httpx")
+    from offload_db.contrib.fastapi import OffloadRoute
+
+    @offload
+    async def tell(request: fastapi.Request, error: Exception) -> Any:
+        return fastapi.responses.PlainTextResponse(repr(sys.exc_info()[1]))
+
+    @offload
+    async def dependency() -> AsyncIterator[str]:
+        try:
+            yield repr(sys.exc_info()[1])
+        except LookupError:
+            noted.append(sys.exc_info()[1])
+            raise
+
+    @offload
+    async def note() -> None:
+        noted.append(sys.exc_info()[1])
+
+    async def fail(given: str = fastapi.Depends(dependency)) -> None:
+        try:
+            raise LookupError(given)
+        finally:
+            await note()
+
+    noted: list[BaseException | None] = []
+    for decorate in (undecorated, offload):
+        for route in (fastapi.routing.APIRoute, OffloadRoute):
+            for bridges in (False, True):
+                app = fastapi.FastAPI()
+                app.router.route_class = route
+                app.add_exception_handler(LookupError, tell)
+                if bridges:
+                    app.add_middleware(OffloadMiddleware)
+                app.get("/")(decorate(fail))
+                transport = httpx.ASGITransport(app)
+                async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    assert (await client.get("/")).text == "LookupError('None')"
+                assert {repr(error) for error in noted} == {"LookupError('None')"}
+                assert len(noted) == 2
+                noted.clear()
+
+
+async def test_the_start_of_an_application_in_an_except_clause() -> None:
+    """OffloadMiddleware passes a handled error on with whatever kind of call."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(sys.exc_info()[1])
+
+    seen: list[BaseException | None] = []
+    for kind in ("lifespan", "http", "websocket"):
+        try:
+            raise LookupError
+        except LookupError as handled:
+            await OffloadMiddleware(app)({"type": kind, "path": "/"}, anyio.sleep_forever, anyio.lowlevel.checkpoint)
+            assert seen.pop() is handled

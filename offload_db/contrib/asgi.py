@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mutabl
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import greenback
-
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
+from ..bridge import Place, abridged, place
 from ..scopes import pause_call
 
 Scope = MutableMapping[str, Any]
@@ -119,7 +118,11 @@ class OffloadMiddleware:
         """Serve one request, or the start and stop of the application."""
         if scope["type"] not in ("http", "websocket"):
             # Not as one bridged call: a connection that is opened at the start would belong to it until the stop.
-            await greenback.with_portal_run(self.app, scope, receive, send)
+            await (
+                abridged(self.app, (scope, receive, send), {})
+                if place() is Place.LOOP
+                else self.app(scope, receive, send)
+            )
         elif not self.covers(scope["path"]):
             await self.app(scope, receive, send)
         else:
