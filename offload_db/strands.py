@@ -6,6 +6,7 @@ Owns their making, their keeping and their end. What is switched between, and wh
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context
@@ -16,6 +17,9 @@ import greenlet
 # Strands that a thread keeps. To make a greenlet costs as much as a small query has to do in it: Python maps memory for
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
 KEPT = 32
+
+# Frames by which a strand may have been made deeper in the stack than it is used: it has that many fewer for its calls.
+_DEEPER = 16
 
 
 class _Here(threading.local):
@@ -36,23 +40,47 @@ def strand_for(call: Callable[[], object], context: Context | None) -> Any:
     :param call: a function that raises nothing
     :param context: the context that it runs in
     """
-    idle = _here.idle
-    strand = idle.pop() if idle else _new()
+    strand = _idle() or _new()
     strand.call = call
     strand.gr_context = context
     return strand
 
 
+def _idle() -> Any:
+    """Take a strand that was kept, None if there is none for a call from here."""
+    idle = _here.idle
+    while idle:
+        strand = idle.pop()
+        try:
+            if strand.fits_below:
+                sys._getframe(strand.fits_below)
+        except ValueError:  # the stack is not as deep as that
+            continue
+        return strand
+    return None
+
+
 def _new() -> Any:
     strand = _Strand(_make_calls)
+    strand.fits_below = max(0, _depth() - _DEEPER)
     strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
     return strand
 
 
+def _depth() -> int:
+    """Count the frames of the stack."""
+    depth, frame = 0, sys._getframe().f_back
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
 class _Strand(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
-    __slots__ = ("call",)
+    __slots__ = ("call", "fits_below")
 
     call: Callable[[], object] | None
+    fits_below: int
+    """Frames that the stack must have where it is used: a greenlet keeps how deep the stack was at its beginning."""
 
 
 def _make_calls() -> None:
