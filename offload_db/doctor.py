@@ -19,7 +19,7 @@ import pymysql
 from .doctor_checks import Diagnosis, diagnose, explain, fine
 from .doctor_facts import Facts, Plan, examine
 from .errors import ConfigurationError
-from .settings import read_environment
+from .settings import read_environment, shown
 
 FINE, PROBLEMS, UNUSABLE = 0, 1, 2
 MOST = 65535
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST):
-        raise argparse.ArgumentTypeError(f"{text!r}; accepted are whole numbers from 1 to {MOST}")
+        raise argparse.ArgumentTypeError(f"{shown(text)}; accepted are whole numbers from 1 to {MOST}")
     return int(text)
 
 

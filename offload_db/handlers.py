@@ -23,7 +23,7 @@ from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, su
 from .errors import BridgeError, ConfigurationError
 from .handled_errors import with_handled
 from .scopes import continued, scoped
-from .settings import check_seconds
+from .settings import check_seconds, check_word, kind_of, shown
 from .thread_mode import adopt, drive
 from .trips import Trip, carry, holder_limiter, hop
 
@@ -99,10 +99,9 @@ def offload(
         generator function, or a function that the route decorator below has registered undecorated already
     :raises BridgeError: when called, if a ``mode="thread"`` coroutine suspends
     """
-    if mode not in ("bridge", "thread"):
-        raise ConfigurationError(f"offload: mode={mode!r}; accepted are 'bridge' and 'thread'")
+    check_word("offload", "mode", mode, ("bridge", "thread"))
     if lane is not None and not _is_name(lane):
-        raise ConfigurationError(f"offload: lane={lane!r}; accepted are the name of a lane and None")
+        raise ConfigurationError(f"offload: lane={shown(lane)}; accepted are the name of a lane and None")
     check_seconds("offload", "timeout", timeout)
     scope = functools.partial(scoped, lane, timeout)
     if function is None:
@@ -124,7 +123,7 @@ def _decorate(function: Any, *, mode: Mode, scope: EnterScope) -> Any:
     if not callable(function):
         if inspect.iscoroutine(function):
             function.close()  # nobody will await it any more
-        raise ConfigurationError(f"@offload: got {function!r}; accepted are functions and methods")
+        raise ConfigurationError(f"@offload: got {shown(function)}; accepted are functions and methods")
     outer = _called(function)
     plain = inspect.unwrap(outer)
     if inspect.isgeneratorfunction(outer):
@@ -206,7 +205,7 @@ async def _run_plain(
 
 
 def _name(function: Any) -> str:
-    return str(getattr(_called(function), "__qualname__", repr(function)))
+    return str(getattr(_called(function), "__qualname__", kind_of(function)))
 
 
 def _wrap(function: Any, plain: Any, run: Runner) -> Any:
@@ -331,7 +330,7 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
     :raises ConfigurationError: if it is not a plain callable
     """
     if not _is_plain(function):
-        raise ConfigurationError(f"blocking: got {function!r}; accepted are plain functions that block")
+        raise ConfigurationError(f"blocking: got {shown(function)}; accepted are plain functions that block")
 
     @functools.wraps(function)
     def blocking_call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -17,7 +17,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from .bridge import Caller, Place, caller, place, suspend
 from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
 from .hopes import can_be_served
-from .settings import check_count, check_name, check_seconds
+from .settings import check_count, check_name, check_seconds, shown
 from .statistics import LaneStatistics
 from .trips import TaskSignal, ThreadSignal, task_signal
 
@@ -117,7 +117,7 @@ class Lanes:
         self._rooms: dict[str, _Room] = {}
         for lane in lanes:
             if not isinstance(lane, Lane):
-                raise ConfigurationError(f"lanes: got {lane!r}; accepted are Lane objects")
+                raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
             if lane.name in self._rooms:
                 raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
             self._rooms[lane.name] = _Room(f"lane {lane.name!r}", _with_defaults(lane, common))
@@ -230,7 +230,7 @@ class Lanes:
             return self._rooms[lane]
         except (KeyError, TypeError):
             names = ", ".join(map(repr, self._rooms)) or "none"
-            raise ConfigurationError(f"lane={lane!r}; the lanes of this pool are: {names}") from None
+            raise ConfigurationError(f"lane={shown(lane, self._rooms)}; the lanes of this pool are: {names}") from None
 
     def _enter(self, room: _Room, where: Place) -> Slot:
         slot = Slot(room, caller(), on_loop=where is Place.LOOP)

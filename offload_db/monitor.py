@@ -36,7 +36,7 @@ from .digests import digest
 from .errors import ConfigurationError
 from .keeper import every_pool
 from .monitor_report import as_json, as_text, join, read_audit
-from .settings import check_seconds
+from .settings import check_seconds, check_word
 from .statistics import BlockedCalls, BlockedPath, BlockingCall, SourceLine
 from .unpooled import unpooled_counters
 
@@ -397,8 +397,7 @@ def report(
     :param format: ``"text"``, or ``"json"`` as ``offload-db report --format json`` prints it
     :raises ConfigurationError: if the audit can't be read, or the format is another one
     """
-    if format not in ("text", "json"):
-        raise ConfigurationError(f"monitor.report: format={format!r}; accepted are 'text' and 'json'")
+    check_word("monitor.report", "format", format, ("text", "json"))
     if isinstance(audit, (str, os.PathLike)):
         audit = read_audit(audit)
     joined = join(audit, [snapshot() if runtime is None else runtime])

@@ -7,8 +7,10 @@ Owns the checks that name the setting, what was given and what is accepted, and 
 from __future__ import annotations
 
 import difflib
+import re
 import threading
-from collections.abc import Iterable, Mapping
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import ConfigurationError
@@ -18,19 +20,22 @@ class Unchosen(int):
     """The default of a number, where it matters that nobody chose it."""
 
 
+# No text, or that of a short number.
+_NUMBER = re.compile(r"([+-]?[0-9]{1,6}([.][0-9]{0,3})?)?")
+
 DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, Unchosen(5)
 
 
 def check_name(where: str, name: str, value: object) -> None:
     """Raise :class:`ConfigurationError` unless *value* is a string that is not empty."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are strings that are not empty")
+        raise ConfigurationError(f"{where}: {name}={shown(value)}; accepted are strings that are not empty")
 
 
 def check_count(where: str, name: str, value: object, *, minimum: int) -> None:
     """Raise :class:`ConfigurationError` unless *value* is a whole number of at least *minimum*."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are whole numbers from {minimum} up")
+        raise ConfigurationError(f"{where}: {name}={shown(value)}; accepted are whole numbers from {minimum} up")
 
 
 def check_seconds(where: str, name: str, value: object) -> None:
@@ -40,13 +45,20 @@ def check_seconds(where: str, name: str, value: object) -> None:
     # Threads cannot wait for longer than that.
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= threading.TIMEOUT_MAX:
         most = f"{threading.TIMEOUT_MAX:.0f}"
-        raise ConfigurationError(f"{where}: {name}={_short(value)}; accepted are seconds above 0, to {most}, and None")
+        raise ConfigurationError(f"{where}: {name}={shown(value)}; accepted are seconds above 0, to {most}, and None")
 
 
 def check_flag(where: str, name: str, value: object) -> None:
     """Raise :class:`ConfigurationError` unless *value* is True or False."""
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{where}: {name}={value!r}; accepted are True and False")
+        raise ConfigurationError(f"{where}: {name}={shown(value)}; accepted are True and False")
+
+
+def check_word(where: str, name: str, value: object, words: Sequence[str]) -> None:
+    """Raise :class:`ConfigurationError` unless *value* is one of some *words*."""
+    if not isinstance(value, str) or value not in words:
+        *others, last = map(repr, words)
+        raise ConfigurationError(f"{where}: {name}={shown(value, words)}; accepted are {', '.join(others)} and {last}")
 
 
 def check_statements(where: str, name: str, value: object) -> None:
@@ -66,13 +78,24 @@ def check_known(where: str, given: Iterable[str], known: Iterable[str], accepted
             raise ConfigurationError(f"{where}: {name} is not an argument{hint}; accepted are {accepted}")
 
 
-def _short(value: object) -> str:
-    return "a huge number" if isinstance(value, int) and abs(value) > 10**20 else repr(value)
+def shown(value: object, words: Iterable[str] = ()) -> str:
+    """Show in an error what is wrong, if that is nothing that anybody would keep secret; else its kind alone.
+
+    That are numbers, also as text, True, False, None, and what was meant to be one of the accepted *words*. Any other
+    text may be a password that got into the wrong place.
+    """
+    if type(value) is int and abs(value) > 10**20:
+        return "a huge number"
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)
+    if type(value) is str and (_NUMBER.fullmatch(value) or difflib.get_close_matches(value, list(words), 1)):
+        return repr(value)
+    return kind_of(value)
 
 
 def kind_of(value: object) -> str:
     """Name what was given without showing what may be in it."""
-    name = getattr(value, "__name__", None)
+    name = getattr(value, "__name__", None) if callable(value) or isinstance(value, types.ModuleType) else None
     return name if isinstance(name, str) else f"<{type(value).__module__}.{type(value).__qualname__} object>"
 
 
@@ -116,5 +139,5 @@ def _number(environ: Mapping[str, str], name: str, default: int, accepted: range
     text = str(environ.get(name, default)).strip()
     if text.isascii() and text.isdigit() and int(text) in accepted:
         return int(text)
-    problems.append(f"{name}={text!r}; accepted are whole numbers from {accepted[0]} to {accepted[-1]}")
+    problems.append(f"{name}={shown(text)}; accepted are whole numbers from {accepted[0]} to {accepted[-1]}")
     return default

@@ -106,9 +106,8 @@ class Kinds:
         mine, wanted = target(self._own.settings), target(settings)
         different = [name for name in _DEFAULTS if mine[name] != wanted[name]]
         if different:
-            shown = ", ".join(f"{name}={wanted[name]!r}" if name in _SHOWN else name for name in different)
             raise ConfigurationError(
-                f"connect: {shown} differs from the pool's; accepted is what the pool itself connects with "
+                f"connect: {', '.join(different)} differs from the pool's; accepted is what that connects with itself "
                 "(offload_db.connect opens a connection of no pool, and another pool serves another database)"
             )
 

@@ -23,8 +23,9 @@ from .bridge import Place, place, suspend
 from .callsites import call_path
 from .departures import Departures
 from .digests import digest
-from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
+from .errors import BlockingCallError, BlockingCallWarning
 from .handled_errors import with_handled
+from .settings import check_word
 from .statistics import Counters, SourceLine
 from .trips import Trip
 from .turns import REMEDY
@@ -62,8 +63,7 @@ class Workers:
     """
 
     def __init__(self, limit: float, counters: Counters, on_loop_call: OnLoopCall = "warn") -> None:
-        if on_loop_call not in ("warn", "raise", "allow"):
-            raise ConfigurationError(f"on_loop_call={on_loop_call!r}; accepted are 'warn', 'raise' and 'allow'")
+        check_word("OffloadPool", "on_loop_call", on_loop_call, ("warn", "raise", "allow"))
         self.counters = counters
         self._limit = limit
         self._on_loop_call = on_loop_call

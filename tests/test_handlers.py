@@ -18,6 +18,7 @@ import pytest
 
 from offload_db import BridgeError, ConfigurationError, blocking, handlers, offload, scopes
 from offload_db.bridge import Place, place
+from offload_db.settings import shown
 from tests.support import Gate, in_thread, settled
 
 pytestmark = pytest.mark.anyio
@@ -657,10 +658,10 @@ async def generator_function() -> AsyncIterator[int]:
     "given", [None, 3, "name", coroutine_function, generator_function, AsynchronousCall(), offload(coroutine_function)]
 )
 def test_blocking_refuses(given: Any) -> None:
-    """blocking() takes plain callables only, and says what it was given."""
+    """blocking() takes plain callables only, and says what kind of thing it was given."""
     with pytest.raises(ConfigurationError, match=r"blocking.*accepted") as caught:
         blocking(given)
-    assert repr(given) in str(caught.value)
+    assert shown(given) in str(caught.value)
 
 
 def test_blocking_refuses_generator_functions() -> None:
@@ -678,7 +679,7 @@ def test_unknown_modes(mode: Any) -> None:
     """An unknown mode is named, with those that there are."""
     with pytest.raises(ConfigurationError, match=r"offload: mode=.*'bridge' and 'thread'") as caught:
         offload(mode=mode)
-    assert repr(mode) in str(caught.value)
+    assert shown(mode, ("thread",)) in str(caught.value)
 
 
 @pytest.mark.parametrize("lane", ["", 3, b"reports", ["reports"], True])
@@ -686,17 +687,17 @@ def test_bad_lanes(lane: Any) -> None:
     """What is no lane's name is named, with what is accepted."""
     with pytest.raises(ConfigurationError, match=r"offload: lane=.*accepted") as caught:
         offload(lane=lane)
-    assert repr(lane) in str(caught.value)
+    assert shown(lane) in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [3, "reports", ("a",), property(lambda self: None), coroutine_function])
 def test_not_callable(given: Any) -> None:
-    """What cannot be called is refused by its value: a forgotten keyword, a property."""
+    """What cannot be called is refused, and its kind named: a forgotten keyword, a property."""
     if callable(given):
         given = given()
     with pytest.raises(ConfigurationError, match=r"@offload: got .*accepted are functions") as caught:
         offload(given)
-    assert repr(given)[:20] in str(caught.value)
+    assert shown(given) in str(caught.value)
 
 
 def test_classes() -> None:

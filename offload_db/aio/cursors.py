@@ -16,6 +16,7 @@ from pymysql import cursors as drivers
 from ..bridge import bridged
 from ..cursor import OffloadCursor
 from ..one_trip import parameters
+from ..settings import kind_of
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection
@@ -299,7 +300,7 @@ def cursor_class(wanted: tuple[Any, ...]) -> Any:
     """
     for kind in wanted:
         if kind is not None and not (isinstance(kind, type) and hasattr(kind, "execute")):
-            raise TypeError(f"cursor({kind!r}): accepted are cursor classes, of offload_db.aio or of PyMySQL")
+            raise TypeError(f"cursor({kind_of(kind)}): accepted are cursor classes, of offload_db.aio or of PyMySQL")
     if len(wanted) < 2:
         return wanted[0] if wanted else None
     name = "".join(kind.__name__ for kind in wanted).replace("Cursor", "") + "Cursor"

@@ -15,6 +15,7 @@ from ..bridge import Caller, bridged, caller
 from ..connection import OffloadConnection
 from ..errors import ConfigurationError
 from ..pool import OffloadPool
+from ..settings import shown
 
 if TYPE_CHECKING:  # connection.py offers transactions, and stands below this file
     from .connection import AsyncConnection
@@ -68,9 +69,8 @@ async def transaction(
 def check_isolation_level(level: object) -> None:
     """Raise :class:`ConfigurationError` unless *level* is the name of an isolation level, or None."""
     if level is not None and not (isinstance(level, str) and level.upper() in ISOLATION_LEVELS):
-        raise ConfigurationError(
-            f"transaction: isolation_level={level!r}; accepted are {', '.join(ISOLATION_LEVELS)} and None"
-        )
+        given, accepted = shown(level, ISOLATION_LEVELS), ", ".join(ISOLATION_LEVELS)
+        raise ConfigurationError(f"transaction: isolation_level={given}; accepted are {accepted} and None")
 
 
 def _send(connection: OffloadConnection, statements: list[str]) -> None:

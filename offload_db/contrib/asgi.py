@@ -16,6 +16,7 @@ from typing import Any
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
 from ..bridge import Place, abridged, place
 from ..scopes import pause_call
+from ..settings import kind_of, shown
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -102,7 +103,7 @@ class OffloadMiddleware:
         retry_after: int = RETRY_AFTER,
     ) -> None:
         if not callable(app):
-            raise ConfigurationError(f"OffloadMiddleware: app={app!r}; accepted are ASGI applications")
+            raise ConfigurationError(f"OffloadMiddleware: app={shown(app)}; accepted are ASGI applications")
         check_retry_after("OffloadMiddleware", retry_after)
         self.app = app
         self._paths = None if paths is None else _prefixes("paths", paths)
@@ -184,7 +185,7 @@ def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: 
     """
     for pool in pools:
         if not isinstance(pool, OffloadPool):
-            raise ConfigurationError(f"lifespan: got {pool!r}; accepted are OffloadPool objects")
+            raise ConfigurationError(f"lifespan: got {shown(pool)}; accepted are OffloadPool objects")
 
     @asynccontextmanager
     @offload
@@ -201,14 +202,14 @@ def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: 
 def check_retry_after(where: str, value: object) -> None:
     """Raise :class:`ConfigurationError` unless *value* is a whole number of seconds."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{where}: retry_after={value!r}; accepted are whole seconds from 0 up")
+        raise ConfigurationError(f"{where}: retry_after={shown(value)}; accepted are whole seconds from 0 up")
 
 
 def _prefixes(name: str, values: Any) -> tuple[str, ...]:
     prefixes = () if isinstance(values, str) else tuple(values)
     if isinstance(values, str) or not all(isinstance(prefix, str) and prefix.startswith("/") for prefix in prefixes):
         raise ConfigurationError(
-            f"OffloadMiddleware: {name}={values!r}; accepted are lists of paths that begin with '/'"
+            f"OffloadMiddleware: {name}={kind_of(values)}; accepted are lists of paths that begin with '/'"
         )
     return tuple(prefix.rstrip("/") for prefix in prefixes)
 

@@ -28,6 +28,7 @@ except ImportError as error:
     ) from error
 
 from .. import OffloadPool, offload
+from ..settings import kind_of
 from . import asgi
 
 logger = logging.getLogger("offload_db")
@@ -221,7 +222,7 @@ def _look(app: Any, prefix: str, covers: Callable[[str], bool], gaps: list[Gap])
             above, apart = cls(app, **options).covers, ""
         elif inspect.isclass(cls) and issubclass(cls, BaseHTTPMiddleware):
             dispatch = options.get("dispatch") or cls.dispatch
-            apart = getattr(dispatch, "__qualname__", repr(dispatch))
+            apart = _named(dispatch)
             if above is _nothing and not _decorated(dispatch):
                 gaps.append(Gap("middleware", apart, "a middleware's function without @offload_db.offload"))
     if apart and above is not _nothing:
@@ -247,7 +248,7 @@ def _route_gaps(route: Any, path: str, covered: bool) -> Iterator[Gap]:
     endpoint = route.endpoint
     if endpoint.__module__.startswith(("fastapi.", "starlette.")):
         return  # the schema and its documentation
-    where = f"{path} ({getattr(endpoint, '__qualname__', endpoint)})"
+    where = f"{path} ({_named(endpoint)})"
     whole = covered or isinstance(original, OffloadRoute)
     if isinstance(original, WebSocketRoute):
         if not covered and not _decorated(endpoint):
@@ -258,8 +259,7 @@ def _route_gaps(route: Any, path: str, covered: bool) -> Iterator[Gap]:
     if not whole:
         for dependency in _dependencies(dependant):
             if _asynchronous(dependency) and not _decorated(dependency):
-                name = getattr(dependency, "__qualname__", dependency)
-                yield Gap("dependency", where, f"its dependency {name} needs @offload_db.offload, too")
+                yield Gap("dependency", where, f"its dependency {_named(dependency)} needs @offload_db.offload, too")
         if getattr(dependant, "background_tasks_param_name", None):
             yield Gap("background", where, "its background tasks that are async def need @offload_db.offload")
     names = _names(endpoint)
@@ -291,6 +291,11 @@ def _called(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) or inspect.isclass(function) else function.__call__
+
+
+def _named(function: Any) -> str:
+    """Name a function; the ``repr`` of a partial, or of an object that can be called, may show what is secret."""
+    return str(getattr(function, "__qualname__", None) or getattr(_called(function), "__qualname__", kind_of(function)))
 
 
 def _decorated(function: Any) -> bool:

@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 from .. import ConfigurationError, OffloadPool
+from ..settings import shown
 
 _GAUGES = {
     "connections_open": ("open", "Connections that are open."),
@@ -62,7 +63,7 @@ class PoolCollector(Collector):
         pools = dict(pool) if isinstance(pool, Mapping) else {name: pool}
         if not pools or not all(isinstance(value, OffloadPool) for value in pools.values()):
             raise ConfigurationError(
-                f"PoolCollector: pool={pool!r}; accepted are an OffloadPool and a mapping from names to them"
+                f"PoolCollector: pool={shown(pool)}; accepted are an OffloadPool and a mapping from names to them"
             )
         self._pools = pools
 
