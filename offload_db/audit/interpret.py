@@ -298,6 +298,8 @@ class Interpreter(Imports):
             if isinstance(value, External):
                 if flag := _DEFINITE.get(value.name):
                     made.decorators.add(flag)
+                    if value.name == "functools.cached_property":
+                        made.decorators.add("cached")
                 elif value.name.rpartition(".")[2] in _HANDS:
                     made.decorators.add("hands")
                 elif value.name.startswith("offload_db."):

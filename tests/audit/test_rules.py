@@ -73,3 +73,44 @@ def test_each_rule_has_a_file(code: str) -> None:
     assert rule.check.__module__ == f"offload_db.audit.rules.{code.lower()}"
     assert rule.summary
     assert rule.explanation
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_cached_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool) -> None:
+    """A cached property that queries is found where it holds a lock meanwhile, which it does up to Python 3.11."""
+    monkeypatch.setattr("offload_db.audit.rules.odb301.CACHED_PROPERTY_LOCKS", locks)
+    (tmp_path / "main.py").write_text(
+        """
+from functools import cached_property
+import offload_db
+
+pool = offload_db.OffloadPool.from_env()
+
+class Settings:
+    @cached_property
+    def theme(self):
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("SELECT theme FROM settings WHERE id = 1")
+            return cursor.fetchone()
+
+    @cached_property
+    def unused(self):
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM settings WHERE id = 1")
+
+    @property
+    def language(self):
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("SELECT language FROM settings WHERE id = 1")
+            return cursor.fetchone()
+
+settings = Settings()
+
+@offload_db.offload
+async def handler():
+    return settings.theme, settings.language
+""",
+        encoding="utf-8",
+    )
+    found = [(finding.rule, finding.function) for finding in audit([tmp_path]).open]
+    assert found == ([("ODB301", "Settings.theme")] if locks else [])
