@@ -25,11 +25,17 @@ import anyio.lowlevel
 import greenback
 import greenlet
 
+from .errors import BridgeError
 from .handled_errors import with_handled
 from .outcomes import Outcome
 from .strands import strand_for
 
 T = TypeVar("T")
+
+# Seconds after which a bridged call looks again whether the loop that another one has nested is over.
+_NESTED_PAUSE = 0.002
+# Whether the calling task, or one that it comes from, is bridged; known of loops alone that can be nested.
+_bridged_here: ContextVar[bool] = ContextVar("offload_db_bridged_here", default=False)
 
 
 class Place(enum.Enum):
@@ -104,13 +110,64 @@ async def _in_portal(function: Callable[[], T]) -> T:
         # This is the first step of an eager task, in the portal of another one. A portal of its own would be built on
         # one that may be gone when this task goes on.
         await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
+        if _nests(asyncio._get_running_loop()):
+            await _until_not_nested()
     outcome: Outcome[T] = Outcome()
     call: Callable[[], object] = partial(outcome.capture, with_handled(function))
-    if asyncio._get_running_loop() is not None:
+    loop = asyncio._get_running_loop()
+    if loop is not None:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
-    await greenback.with_portal_run_sync(call)
+    portal = greenback.with_portal_run_sync(call)
+    if _nests(loop):
+        _bridged_here.set(True)
+        portal = _resumed_here(portal)
+    await portal
     return outcome.unwrap()
+
+
+def _nests(loop: object) -> bool:
+    """Tell whether nest_asyncio has patched an event loop to be run inside of itself."""
+    return getattr(loop, "_nest_patched", False)
+
+
+async def _until_not_nested() -> None:
+    """Wait while a bridged call runs the event loop inside of itself, and with it the calling task.
+
+    :raises BridgeError: if the task was made by such a call, which may be waiting for it
+    """
+    while greenlet.getcurrent().parent is not None:
+        if _bridged_here.get():
+            raise BridgeError(
+                "a bridged call runs the event loop inside of itself, as nest_asyncio allows, and nothing is bridged "
+                "there: await what it gives to run_until_complete(), or use mode='thread' for it"
+            )
+        await asyncio.sleep(_NESTED_PAUSE)
+
+
+@types.coroutine
+def _resumed_here(portal: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Await a portal, and let it wait while another bridged call runs the event loop.
+
+    A portal comes back to the greenlet that it was built in, so it can only be resumed from there.
+    """
+    here = greenlet.getcurrent()
+    given: list[Any] = [None]
+    errors: list[BaseException] = []
+    try:
+        while True:
+            waits = [portal.throw(errors.pop()) if errors else portal.send(given.pop())]
+            try:
+                given = [(yield waits.pop())]
+            except BaseException as error:
+                errors = [error]
+            while greenlet.getcurrent() is not here:
+                try:
+                    yield from asyncio.sleep(_NESTED_PAUSE).__await__()
+                except BaseException as error:
+                    errors = [error]
+    except StopIteration:
+        return
 
 
 def _on_strand(strand: Any) -> Iterator[object]:
