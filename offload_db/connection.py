@@ -18,6 +18,7 @@ from .bridge import Place, place
 from .connector import patience_of
 from .cursor import OffloadCursor
 from .errors import ConnectionClosed
+from .lazy_results import LazyResult
 from .pool import OffloadPool
 from .statements import Link
 from .turns import Turn, closed_error
@@ -242,7 +243,16 @@ class OffloadConnection:
         query = name == "query"
         text = args[0] if query and args else None
         call = partial(_method, link, name, args, kwargs)
-        return link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        result = link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        lazy = None if result is None else link.driver.lazy(link.raw, name, result)
+        return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
+
+    def _step(self, link: Link, function: Callable[[], Any]) -> Any:
+        """Go on with what a call has returned and that is read step by step."""
+        if self._alive() is not link:
+            raise closed_error()
+        link.check()
+        return link.call("fetch", function, self._turn)
 
 
 def _last_turn(turn: Turn) -> BaseException | None:

@@ -297,8 +297,8 @@ class Link(Condition):
                 return
             call = StoppableCall(raw, driver, self.identity, killable=True)
             self._killer.end(call)
+            driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
             if call.killed:
-                driver.skip_killed(raw)
                 self.killed()
                 self.absorb()
         except Exception as error:

@@ -6,7 +6,7 @@ Owns no behaviour of its own: each awaitable method runs its synchronous sibling
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -130,6 +130,8 @@ class AsyncCursor:
         :return: the number of rows; None if there is no item
         """
         self._log(query)
+        if isinstance(args, Iterator):  # of an empty one PyMySQL raises StopIteration, which no coroutine can
+            args = list(args)
         affected: int | None = await bridged(partial(self._cursor.executemany, query, args))
         return affected if isinstance(affected, int) or not args else self.rowcount
 
