@@ -22,6 +22,7 @@ from .lazy_results import LazyResult
 from .pool import OffloadPool
 from .statements import Link
 from .turns import Turn, closed_error
+from .uncopied import Uncopied
 
 # Calls that end a transaction for certain.
 _ENDS = frozenset({"commit", "rollback"})
@@ -46,7 +47,7 @@ class _Lease(Protocol):
         """Take the link back from a finaliser, without I/O."""
 
 
-class OffloadConnection:
+class OffloadConnection(Uncopied):
     """A connection whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
@@ -148,6 +149,11 @@ class OffloadConnection:
         link = self._alive()
         link.begun()  # what is done with it goes unseen
         return link.raw
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The same, as DBUtils' connections name it from 3.2 on."""
+        return self.driver_connection
 
     def select_db(self, db: Any) -> None:
         """Select another database, until the connection is given back."""

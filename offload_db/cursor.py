@@ -22,6 +22,7 @@ from .drivers import Driver
 from .lazy_results import LazyResult
 from .statements import Link
 from .turns import closed_error
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import OffloadConnection
@@ -34,7 +35,7 @@ _TEXTS = ("query", "operation", "procname")
 _PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
 
 
-class OffloadCursor:
+class OffloadCursor(Uncopied):
     """A cursor whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
@@ -176,6 +177,16 @@ class OffloadCursor:
     def no_failover(self) -> Iterator[OffloadCursor]:
         """Enter the block in which DBUtils 3.2 would not execute a statement again; here that never happens."""
         yield self
+
+    @property
+    def dbapi_cursor(self) -> Any:
+        """The driver's own cursor, as DBUtils' cursors name it from 3.2 on; its calls block, and go unseen."""
+        if self._connection is not None:
+            self._link.begun()
+        return self._raw
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Do nothing: DBUtils' cursors have it of DB-API 2, and drivers of MySQL use no such sizes."""
 
     def close(self) -> None:
         """Close the cursor; the rows it has fetched stay. Closing twice is fine.

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .uncopied import Uncopied
+
 _END = object()
 
 
-class LazyResult:
+class LazyResult(Uncopied):
     """A generator of the driver's, or a result of its own that is read row by row.
 
     :param make: makes a call that may wait for the server
@@ -39,8 +41,6 @@ class LazyResult:
         return users if found is drivers else found
 
     def __getattr__(self, name: str) -> Any:
-        if name in LazyResult.__slots__:  # of a copy in the making
-            raise AttributeError(name)
         value = getattr(self._raw, name)
         return partial(self._step, value) if callable(value) else value
 

@@ -257,7 +257,10 @@ class Link(Condition):
             error = StatementTimeout.because(f"{name} was not sent: {reason}")
             error.may_have_run = False
             return self.driver.disguised(error)
-        how = "was killed" if call.killed else "could not be killed and its link was cut"
+        how = "was killed"
+        if call.was_cut:
+            how = "was sent a kill that took no effect in time" if call.killed else "could not be killed"
+            how = f"{how}, and its link was cut"
         error = StatementTimeout.because(
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )

@@ -15,7 +15,9 @@ from pymysql import cursors as drivers
 
 from ..bridge import bridged
 from ..cursor import OffloadCursor
+from ..digests import digest
 from ..one_trip import parameters
+from ..uncopied import Uncopied
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection
@@ -31,7 +33,7 @@ _SETTINGS = ("dict_type", "max_stmt_length")
 _HOOKS = ("_conv_row", "_do_get_result", "_query", "_show_warnings")
 
 
-class AsyncCursor:
+class AsyncCursor(Uncopied):
     """An awaitable cursor; the methods are PyMySQL's, the attributes are plain properties.
 
     Cancelling the task kills the statement that runs; the cursor and its connection can be used afterwards.
@@ -59,7 +61,7 @@ class AsyncCursor:
 
     @property
     def echo(self) -> bool:
-        """Whether statements are logged, without their parameters."""
+        """Whether statements are logged, without values."""
         return self._connection.echo
 
     @property
@@ -242,7 +244,7 @@ class AsyncCursor:
 
     def _log(self, statement: str) -> None:
         if self.echo:
-            logger.info("%s", statement)
+            logger.info("%s", digest(statement))
 
 
 class _RowCursor(AsyncCursor, Generic[Row]):
