@@ -398,7 +398,9 @@ class MySQLConnectorDriver(_Known):
 
     def unread(self, raw: Any) -> bool:
         # A further result is told by the one in Python and the one in C under names of their own.
-        return bool(raw.unread_result or getattr(raw, "_have_next_result", False) or getattr(raw, "more_results", False))
+        return bool(
+            raw.unread_result or getattr(raw, "_have_next_result", False) or getattr(raw, "more_results", False)
+        )
 
     def skip_few(self, raw: Any) -> bool:
         if raw.unread_result:

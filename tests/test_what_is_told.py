@@ -1,4 +1,4 @@
-"""Claims about what users are told of their connections: where they were taken, how a statement ended, what they are."""
+"""Claims about what users are told of connections: where they were taken, how a statement ended, what they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import copy
 import logging
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.support import PLACES, attempt, pool_of, run_at, settled, value
 
 pytestmark = pytest.mark.anyio
 
-Hold = Callable[[OffloadPool, anyio.Event], Awaitable[None]]
+Hold = Callable[[OffloadPool, anyio.Event], Coroutine[Any, Any, None]]
 
 
 async def entered(pool: OffloadPool, told: anyio.Event) -> None:
@@ -153,7 +153,8 @@ async def test_dbutils_names(place: str, database: dict[str, Any]) -> None:
                 assert isinstance(connection.dbapi_connection, pymysql.connections.Connection)
                 assert type(cursor.dbapi_cursor) is pymysql.cursors.Cursor
                 assert cursor.dbapi_cursor.connection is connection.dbapi_connection
-                assert cursor.setinputsizes([1]) is cursor.setoutputsize(1) is None
+                cursor.setinputsizes([1])
+                cursor.setoutputsize(1)
                 cursor.execute("CREATE TABLE IF NOT EXISTS t (n INT)")
             with pool.connection() as connection, connection.cursor() as cursor:
                 cursor.dbapi_cursor.execute("BEGIN")
@@ -169,9 +170,9 @@ async def test_echo_shows_no_values(database: dict[str, Any], caplog: pytest.Log
     """With `echo`, neither parameters nor literals in the text are logged."""
     caplog.set_level(logging.INFO, "offload_db")
     settings = {("db" if name == "database" else name): each for name, each in database.items()}
-    async with aio.create_pool(echo=True, **settings) as pool, pool.acquire() as connection:
-        async with connection.cursor() as cursor:
-            await cursor.execute("SELECT %s, 'first secret', 4711", ("second secret",))
-            with suppress(pymysql.MySQLError):
-                await cursor.callproc("nothing", ("third secret",))
+    pool = await aio.create_pool(echo=True, **settings)
+    async with pool, pool.acquire() as connection, connection.cursor() as cursor:
+        await cursor.execute("SELECT %s, 'first secret', 4711", ("second secret",))
+        with suppress(pymysql.MySQLError):
+            await cursor.callproc("nothing", ("third secret",))
     assert caplog.messages == ["SELECT %s, ?, ?", "CALL nothing"]
