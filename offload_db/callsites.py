@@ -17,7 +17,7 @@ from typing import Any
 from .statistics import CallPath, Endpoint, SourceLine
 
 # What stands between the user's line and the server: their lines say nothing.
-_LIBRARIES = frozenset(
+LIBRARIES = frozenset(
     {
         "MySQLdb",
         "contextlib",
@@ -32,7 +32,7 @@ _LIBRARIES = frozenset(
     }
 )
 # What calls the user's code: there it begins.
-_FRAMEWORKS = frozenset(
+FRAMEWORKS = frozenset(
     {
         "aiohttp",
         "anyio",
@@ -59,24 +59,36 @@ def call_path() -> CallPath:
     """Return the lines that lead to the caller, from the innermost of the user's up to the ``async def``."""
     lines: list[SourceLine] = []
     first = last = sys._getframe(1)
-    frames = _frames(first)
+    frames = frames_from(first)
     for frame in frames:
         if frame.f_code.co_name == "__del__":
             # Who happens to run while something is collected has nothing to do with it.
             return CallPath((_line(frame),), None)
-        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        module = module_of(frame)
         last = frame
-        if module in _FRAMEWORKS or len(lines) == _LONGEST:
+        if module in FRAMEWORKS or len(lines) == _LONGEST:
             break
         first = frame
-        if module not in _LIBRARIES:
+        if module not in LIBRARIES:
             lines.append(_line(frame))
             if frame.f_code.co_flags & _ASYNCHRONOUS:
                 break
     return CallPath(tuple(lines) or (_line(first),), _endpoint(itertools.chain((last,), frames)))
 
 
-def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+def module_of(frame: FrameType) -> str:
+    """Return the name of the package whose code runs in a frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def called_from(frame: FrameType) -> SourceLine:
+    """Return the line from which this package was called."""
+    while frame.f_back is not None and module_of(frame) == "offload_db":
+        frame = frame.f_back
+    return _line(frame)
+
+
+def frames_from(frame: FrameType | None) -> Iterator[FrameType]:
     """Give the frames from this one outwards; a bridged call has a stack of its own, on top of another."""
     greenlets = sys.modules.get("greenlet")
     greenlet = None if greenlets is None else greenlets.getcurrent()

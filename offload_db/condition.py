@@ -84,7 +84,7 @@ class Condition:
         driver = self.driver
         if driver.unfit(error):
             self.fault = "unfit_server"
-        if driver.in_step(error):
+        if driver.in_step(error) or driver.refused(self.raw, error):
             return None
         if driver.lost(error):
             self.fault = self.fault or "lost"  # it may have been given up, which is why the call came back

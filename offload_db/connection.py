@@ -18,9 +18,11 @@ from .bridge import Place, place
 from .connector import patience_of
 from .cursor import OffloadCursor
 from .errors import ConnectionClosed
+from .lazy_results import LazyResult
 from .pool import OffloadPool
 from .statements import Link
 from .turns import Turn, closed_error
+from .uncopied import Uncopied
 
 # Calls that end a transaction for certain.
 _ENDS = frozenset({"commit", "rollback"})
@@ -45,7 +47,7 @@ class _Lease(Protocol):
         """Take the link back from a finaliser, without I/O."""
 
 
-class OffloadConnection:
+class OffloadConnection(Uncopied):
     """A connection whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
@@ -148,6 +150,11 @@ class OffloadConnection:
         link.begun()  # what is done with it goes unseen
         return link.raw
 
+    @property
+    def dbapi_connection(self) -> Any:
+        """The same, as DBUtils' connections name it from 3.2 on."""
+        return self.driver_connection
+
     def select_db(self, db: Any) -> None:
         """Select another database, until the connection is given back."""
         self._alive().moved = True
@@ -242,7 +249,16 @@ class OffloadConnection:
         query = name == "query"
         text = args[0] if query and args else None
         call = partial(_method, link, name, args, kwargs)
-        return link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        result = link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        lazy = None if result is None else link.driver.lazy(link.raw, name, result)
+        return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
+
+    def _step(self, link: Link, function: Callable[[], Any]) -> Any:
+        """Go on with what a call has returned and that is read step by step."""
+        if self._alive() is not link:
+            raise closed_error()
+        link.check()
+        return link.call("fetch", function, self._turn)
 
 
 def _last_turn(turn: Turn) -> BaseException | None:

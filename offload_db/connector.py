@@ -261,6 +261,16 @@ def take_idle(pool: PooledDB) -> list[Any]:
     return [_stripped(connection) for connection in steady]
 
 
+def unused_options(pool: PooledDB) -> list[str]:
+    """Name what was asked of the DBUtils pool and has no meaning here.
+
+    Connections are tried before each use in a way of our own, no statement is repeated, whatever its error, and each
+    connection belongs to its caller alone.
+    """
+    defaults = {"ping": 1, "failures": None, "isfatal": None, "maxshared": 0}
+    return [name for name, default in defaults.items() if getattr(pool, f"_{name}", default) != default]
+
+
 def _bare_copy(pool: PooledDB) -> PooledDB:
     bare = copy.copy(pool)
     bare._idle_cache = []  # the copy closes what it holds when it is collected

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,19 +19,23 @@ import pymysql
 
 from .bridge import Place, place
 from .drivers import Driver
+from .lazy_results import LazyResult
 from .statements import Link
 from .turns import closed_error
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import OffloadConnection
 
 # Calls that are counted as statements.
 _STATEMENTS = frozenset({"callproc", "execute", "executemany"})
+# What the drivers call the statement, or the procedure, where it is given by name.
+_TEXTS = ("query", "operation", "procname")
 # Arguments that are read without running any code of the user's, which a generator of rows does.
 _PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
 
 
-class OffloadCursor:
+class OffloadCursor(Uncopied):
     """A cursor whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
@@ -71,41 +75,38 @@ class OffloadCursor:
         """The number of rows fetched so far."""
         return self._raw.rownumber - len(self._ahead.rows)
 
-    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement, once, and fetch its rows unless the cursor is unbuffered.
 
-        If the task is cancelled, the statement is killed and the cancellation raised when it has come back.
+        If the task is cancelled, the statement is killed and the cancellation raised when it has come back. It takes
+        what the driver's takes, under the driver's names: the statement, and its parameters.
 
-        :param query: the statement, with the driver's placeholders
-        :param args: a tuple, list or mapping of parameters, a single one, or None
         :return: the number of rows, as the driver counts them
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         :raises ConnectionClosed: if the connection is closed
         :raises StatementTimeout: if the time is over; the statement was killed
         """
-        return self._run("execute", query, *args, **kwargs)
+        return self._run("execute", *args, **kwargs)
 
-    def executemany(self, query: Any, args: Any) -> Any:
-        """Execute a statement for each item of *args*, in one trip.
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement for each item of a sequence, in one trip.
 
-        If the task is cancelled, the statement is killed.
+        If the task is cancelled, the statement is killed. It takes what the driver's takes, under the driver's names:
+        the statement, and the parameters of each.
 
-        :param query: the statement, with the driver's placeholders
-        :param args: the parameters of each statement, as :meth:`execute` takes them
         :return: the number of rows, as the driver counts them
         """
-        return self._run("executemany", query, args)
+        return self._run("executemany", *args, **kwargs)
 
-    def callproc(self, procname: Any, *args: Any, **kwargs: Any) -> Any:
+    def callproc(self, *args: Any, **kwargs: Any) -> Any:
         """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.
 
-        If the task is cancelled, the call is killed.
+        If the task is cancelled, the call is killed. It takes what the driver's takes, under the driver's names: the
+        procedure's name, and its arguments.
 
-        :param procname: the procedure's name
-        :param args: its arguments, as the driver takes them
-        :return: *args* as given
+        :return: what the driver returns, the arguments as given mostly
         """
-        return self._run("callproc", procname, *args, **kwargs)
+        return self._run("callproc", *args, **kwargs)
 
     def nextset(self) -> Any:
         """Go to the next result.
@@ -177,6 +178,16 @@ class OffloadCursor:
         """Enter the block in which DBUtils 3.2 would not execute a statement again; here that never happens."""
         yield self
 
+    @property
+    def dbapi_cursor(self) -> Any:
+        """The driver's own cursor, as DBUtils' cursors name it from 3.2 on; its calls block, and go unseen."""
+        if self._connection is not None:
+            self._link.begun()
+        return self._raw
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Do nothing: DBUtils' cursors have it of DB-API 2, and drivers of MySQL use no such sizes."""
+
     def close(self) -> None:
         """Close the cursor; the rows it has fetched stay. Closing twice is fine.
 
@@ -188,7 +199,8 @@ class OffloadCursor:
             return
         try:
             if not link.driver.unfinished(raw):
-                raw.close()
+                with suppress(Exception):  # as DBUtils does: of a lost link some drivers say once more that it is lost
+                    raw.close()
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
                 link.call("close", partial(link.driver.finish, raw), connection._turn)
         finally:
@@ -245,14 +257,22 @@ class OffloadCursor:
         send = partial(self._ahead.send, link, getattr(self._raw, name), *args, **kwargs)
         statement = name in _STATEMENTS
         if statement:
-            self._ahead.text = f"CALL {args[0]}" if name == "callproc" else args[0]
+            text = args[0] if args else next((kwargs[each] for each in _TEXTS if each in kwargs), None)
+            self._ahead.text = f"CALL {text}" if name == "callproc" else text
         # Many rows of parameters take a while to be put together, and others would wait for it.
         plain = (
             name != "executemany"
             and _PLAIN.issuperset(map(type, args))
             and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
         )
-        return self._call(link, name, send, statement=statement, plain=plain)
+        result = self._call(link, name, send, statement=statement, plain=plain)
+        if type(result) is GeneratorType:  # of mysql-connector's, which reads on with each of its steps
+            return LazyResult(self._step, result, (self._raw, self))
+        return result
+
+    def _step(self, function: Callable[[], Any]) -> Any:
+        """Go on with a result that is read step by step."""
+        return self._call(self._alive(), "nextset", partial(self._ahead.hold, function), plain=False)
 
     def _call(
         self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
@@ -277,7 +297,9 @@ class OffloadCursor:
     def _opened(self) -> OffloadConnection:
         connection = self._connection
         if connection is None:
-            raise pymysql.err.ProgrammingError("Cursor closed")
+            link = self._link
+            own = getattr(link.driver.module(link.raw), "ProgrammingError", pymysql.err.ProgrammingError)
+            raise own("Cursor closed")
         return connection
 
     def _streams(self) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any
 
 import pymysql
@@ -113,6 +114,10 @@ class Driver:
         """Tell whether :meth:`alive_at_rest` can see anything; where it can't, a known driver is asked to ping."""
         return True
 
+    def lazy(self, raw: Any, name: str, result: Any) -> Any:
+        """Return what is to be read step by step of what the connection's method *name* returned, None if nothing."""
+        return result if type(result) is GeneratorType else None
+
     def unread(self, raw: Any) -> bool:
         """Tell whether the server's answer has not been read to its end."""
         return False
@@ -150,7 +155,7 @@ class Driver:
         return True
 
     def skip_killed(self, raw: Any) -> None:
-        """Read what is left of a result whose statement was killed; waits for the server."""
+        """Read what is left of a result whose statement was killed, or has ended; waits for the server."""
 
     def clean(self, raw: Any) -> bool:
         """Tell whether it is certain that no transaction is open and no lock held by one."""
@@ -187,6 +192,10 @@ class Driver:
         """Tell whether the link can be used after the error: the server's own answer, or nothing was sent."""
         names = {cls.__name__ for cls in type(error).__mro__}
         return bool(names & {"IntegrityError", "ProgrammingError", "DataError", "NotSupportedError"})
+
+    def refused(self, raw: Any, error: BaseException) -> bool:
+        """Tell whether the call came to nothing before anything was sent, so that the link is as it was."""
+        return False
 
     def lost(self, error: BaseException) -> bool:
         """Tell whether the error says that the link is broken."""

@@ -92,6 +92,7 @@ class Keeper:
         self._lanes = self._new_lanes()
         self._max_age = max_age
         self._maxusage: int | None = pool._maxusage
+        self._maxcached: int = pool._maxcached
         self._min_size = 0
         self._counters = Counters()
         self._workers = Workers(size, self._counters, on_loop_call)
@@ -324,6 +325,9 @@ class Keeper:
         self._idle.append(link)
         if self._closed:
             self._close_idle()
+        elif self._maxcached and len(self._idle) > self._maxcached:  # others came back in the same moment
+            with suppress(IndexError):
+                self._discard(self._idle.popleft(), "maxcached")
 
     def _discard(self, link: Link, reason: str) -> None:
         try:
@@ -358,6 +362,11 @@ class Keeper:
         while (link := self._pop(connector)) is not None:
             self._discard(link, "closed")
 
+    def _count_kind(self, connector: Connector) -> tuple[int, int]:
+        """Return how many connections of the kind are idle, and how many are out."""
+        idle = sum(link.connector is connector for link in self._idle.copy())
+        return idle, max(0, sum(link.connector is connector for link in self._links.copy()) - idle)
+
     def _reclaim(self, link: Link, slot: Slot) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         if link not in self._links:
@@ -391,6 +400,8 @@ class Keeper:
     def _outlived(self, link: Link) -> str | None:
         if self._closed:
             return "closed"
+        if self._maxcached and len(self._idle) >= self._maxcached:
+            return "maxcached"
         if self._maxusage and link.statements >= self._maxusage:
             return "maxusage"
         return "max_age" if time.monotonic() >= link.expires else None

@@ -231,7 +231,7 @@ class _Finish:
 class StoppableCall:
     """One driver call that may have to be stopped."""
 
-    __slots__ = ("_driver", "_raw", "_was_cut", "finished", "identity", "killable", "killed", "late")
+    __slots__ = ("_driver", "_raw", "finished", "identity", "killable", "killed", "late", "was_cut")
 
     def __init__(self, raw: Any, driver: Driver, identity: Identity | None, *, killable: bool) -> None:
         self._raw = raw
@@ -243,15 +243,16 @@ class StoppableCall:
         """Whether a kill was sent while the statement ran."""
         self.late = False
         """Whether it was to be stopped because its own time was over, and not by the end of the pool."""
-        self._was_cut = False
+        self.was_cut = False
+        """Whether its link was cut, because it did not come back otherwise."""
 
     @property
     def stopped(self) -> bool:
         """Whether the call was brought back before its natural end, for all that is known."""
-        return self.killed or self._was_cut
+        return self.killed or self.was_cut
 
     def cut(self) -> None:
         """Cut the link under the call, whose thread then comes back with an error."""
-        self._was_cut = True
+        self.was_cut = True
         with suppress(Exception):
             self._driver.cut(self._raw)

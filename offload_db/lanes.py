@@ -146,6 +146,10 @@ class Lanes:
         """Return what each named lane holds now."""
         return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._rooms.items()}
 
+    def checkout_timeout(self, lane: str | None) -> float | None:
+        """Return the seconds that callers of the lane wait for a connection, None for ever."""
+        return self._room(lane).checkout_timeout
+
     def acquire(self, lane: str | None, *, timeout: float | None = None) -> Slot:
         """Admit the caller, at once or when its turn has come.
 

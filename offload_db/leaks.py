@@ -6,17 +6,21 @@ it, and again when it comes back. It never takes a connection away.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
 import time
 import traceback
 from contextlib import suppress
-from pathlib import Path
+from typing import Any
+
+from .bridge import current_task
+from .callsites import FRAMEWORKS, LIBRARIES, frames_from, module_of
+from .statistics import SourceLine
 
 logger = logging.getLogger("offload_db")
 
-_PACKAGE = str(Path(__file__).parent)
 # Seconds between looks at what is still out when the pool is closed.
 LONGEST_LAST_WAIT = 0.25
 # Frames of a checkout's stack that are kept.
@@ -26,21 +30,39 @@ _DEPTH = 12
 class Checkout:
     """When and where a connection was checked out."""
 
-    __slots__ = ("_stack", "reported", "since")
+    __slots__ = ("_stack", "_task", "reported", "since")
 
     def __init__(self) -> None:
         self.since = time.monotonic()
         self.reported = False
-        frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-            frame = frame.f_back
+        frames = (each for each in frames_from(sys._getframe(1)) if module_of(each) not in LIBRARIES)
+        first = next(frames, None)
+        self._task: str | None = None
+        if first is None or module_of(first) in FRAMEWORKS:
+            # The task was made of the call itself, by who waits for it or will.
+            self._task = _task()
         # Names and lines only: a frame would keep the handler's variables, and the connection among them, alive.
-        self._stack = traceback.StackSummary.extract(traceback.walk_stack(frame), limit=_DEPTH, lookup_lines=False)
+        shown = ((each, each.f_lineno or 0) for each in itertools.chain(() if first is None else (first,), frames))
+        self._stack = traceback.StackSummary.extract(shown, limit=_DEPTH, lookup_lines=False)
 
     @property
     def stack(self) -> str:
-        """The stack of the checkout, outermost call first."""
-        return "".join(reversed(self._stack.format()))
+        """The stack of the checkout, outermost call first, without the lines of libraries that stand between."""
+        return "".join((*reversed(self._stack.format()), self._task or ""))
+
+
+def _task() -> str | None:
+    """Tell of the running task what leads to who made it."""
+    task: Any = current_task()
+    if task is None:
+        return None
+    of = task.get_coro() if hasattr(task, "get_coro") else task.coro
+    name = task.get_name() if hasattr(task, "get_name") else task.name
+    site: SourceLine | None = getattr(of, "called", None)
+    if site is None:
+        return f"  in the task {name!r}, which runs {getattr(of, '__qualname__', type(of).__name__)}()\n"
+    line = traceback.FrameSummary(site.file, site.line, site.function)
+    return f"{''.join(traceback.StackSummary.from_list([line]).format())}  in the task {name!r} that was made of it\n"
 
 
 class LeakWatch:

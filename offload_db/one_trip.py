@@ -7,6 +7,7 @@ is cancelled or late ends, is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pymysql.cursors import Cursor
@@ -49,8 +50,11 @@ def run(
     try:
         raw.execute(sql, parameters(args))
         result = pick(raw)
-    finally:
-        raw.close()
+    except BaseException:
+        with suppress(Exception):  # of a lost link some drivers say once more that it is lost
+            raw.close()
+        raise
+    raw.close()
     if make is not None and result is not None:
         try:
             result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
@@ -104,8 +108,11 @@ def write_many(sql: str, rows: list[Any], link: Link, cursor: CursorArguments) -
         total = raw.executemany(sql, rows)
         if not isinstance(total, int):  # DB-API 2 leaves it open what that returns
             total = raw.rowcount if rows else 0
-    finally:
-        raw.close()
+    except BaseException:
+        with suppress(Exception):  # of a lost link some drivers say once more that it is lost
+            raw.close()
+        raise
+    raw.close()
     _end_transaction(link, forced=in_transaction)
     return int(total)
 

@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from types import CodeType
 from typing import Any, ClassVar
 
 from .cursor_kinds import OWN, CursorArguments, class_for, form, refusal
@@ -34,6 +35,7 @@ from .driver_base import (
     Identity,
 )
 from .errors import OffloadError
+from .lazy_results import UsedResult
 
 # Seconds that connecting may take where the settings do not say.
 CONNECT_TIMEOUT = 10
@@ -63,7 +65,23 @@ class _Known(Driver, abc.ABC):
         code = self.code(error)
         if code is None or code <= 0:
             return super().in_step(error)
-        return code not in CLIENT_CODES and code not in FAREWELLS
+        if code in CLIENT_CODES or code in _LIBMARIADB:
+            return code in _NOTHING_SENT
+        return code not in FAREWELLS
+
+    def refused(self, raw: Any, error: BaseException) -> bool:
+        code = self.code(error)
+        if (code is not None and code > 0) or not isinstance(error, Exception) or not self.is_open(raw):
+            return False
+        return not any(map(self._is_wire, _own_frames(error, self._defines)))
+
+    def _defines(self, code: CodeType) -> bool:
+        """Tell whether the driver's files define a function."""
+        return f"{os.sep}{self.package.replace('.', os.sep)}{os.sep}" in code.co_filename
+
+    @abc.abstractmethod
+    def _is_wire(self, code: CodeType) -> bool:
+        """Tell whether who is in a function may have sent something, or may be reading an answer."""
 
     def lost(self, error: BaseException) -> bool:
         return self.code(error) in (FAREWELLS | LOST)
@@ -197,6 +215,14 @@ class MySQLClientDriver(_Known):
     package = "MySQLdb"
     timeouts = ("connect_timeout", "read_timeout", "write_timeout")
 
+    # What else there is puts statements together. Rows are converted as they are read.
+    _wire_methods = frozenset(
+        {
+            *("_discard", "_do_get_result", "_execute_multi_statement_batch", "_fetch_row", "_get_result"),
+            *("_post_get_result", "_query", "nextset", "query", "set_character_set", "set_sql_mode", "show_warnings"),
+        }
+    )
+
     _local_methods = frozenset(
         {
             *("affected_rows", "character_set_name", "errno", "error", "escape", "escape_string", "field_count"),
@@ -205,6 +231,9 @@ class MySQLClientDriver(_Known):
             *("thread_id", "warning_count"),
         }
     )
+
+    def _is_wire(self, code: CodeType) -> bool:
+        return code.co_name in self._wire_methods and self._defines(code)
 
     def blocks(self, name: str) -> bool:
         return name not in self._local_methods
@@ -255,9 +284,20 @@ class MySQLClientDriver(_Known):
 
     def hold(self, cursor: Any) -> bool:
         # A result that is not read to its end is read by its finaliser.
-        if cursor.connection is not None:
-            cursor.connection._streaming = cursor if cursor._result is not None else None
+        raw = cursor.connection
+        if raw is not None and (cursor._result is not None or not self._refuses(raw)):
+            raw._streaming = cursor if cursor._result is not None else None
         return True
+
+    def _refuses(self, raw: Any) -> bool:
+        """Tell whether the statement was refused because another cursor's result is not read to its end."""
+        return self.unread(raw) and raw.open and raw.errno() == OUT_OF_SYNC
+
+    def lazy(self, raw: Any, name: str, result: Any) -> Any:
+        if name != "use_result" or result is None:
+            return super().lazy(raw, name, result)
+        raw._streaming = UsedResult(raw, result)
+        return raw._streaming
 
     def unread(self, raw: Any) -> bool:
         cursor = getattr(raw, "_streaming", None)
@@ -303,8 +343,20 @@ class MySQLConnectorDriver(_Known):
         return name in ("autocommit", "database", "sql_mode", "time_zone")
 
     def in_step(self, error: BaseException) -> bool:
+        if type(error).__name__ in _TIMEOUTS:  # which have a server's code, and the answer is still to come
+            return False
         # "Unread result found": it refused to send anything.
         return type(error).__name__ == "InternalError" or super().in_step(error)
+
+    def refused(self, raw: Any, error: BaseException) -> bool:
+        if _UNCONNECTED in str(error):  # of the cursor, with the code of a lost link where it is of the C extension's
+            return self.is_open(raw)
+        # Its ping says of an unread result as well that the connection is not available.
+        return type(error.__cause__).__name__ == "InternalError" or super().refused(raw, error)
+
+    def _is_wire(self, code: CodeType) -> bool:
+        name = os.path.basename(code.co_filename)
+        return name in _WIRE_FILES and code.co_name not in _LOCAL_STEPS and self._defines(code)
 
     def lost(self, error: BaseException) -> bool:
         return super().lost(error) or _UNAVAILABLE in str(error)
@@ -345,18 +397,34 @@ class MySQLConnectorDriver(_Known):
         return number is not None and number >= 0
 
     def unread(self, raw: Any) -> bool:
-        return bool(raw.unread_result)
+        # A further result is told by the one in Python and the one in C under names of their own.
+        return bool(
+            raw.unread_result or getattr(raw, "_have_next_result", False) or getattr(raw, "more_results", False)
+        )
 
     def skip_few(self, raw: Any) -> bool:
-        return not raw.unread_result
+        if raw.unread_result:
+            self._skip(raw, Allowance().rows)
+        return not self.unread(raw)
 
     def skip_killed(self, raw: Any) -> None:
-        try:
-            raw.get_rows()
-        except Exception as error:
-            if not self.in_step(error):  # else it is how the result ends
-                raise
-        raw.unread_result = False
+        if hasattr(raw, "_cmysql"):
+            raw.consume_results()
+            return
+        self._skip(raw)
+        cursor = sys.modules["mysql.connector.cursor"].MySQLCursor(raw)  # its own way to make one asks the server
+        while raw._have_next_result:
+            cursor.nextset()
+            self._skip(raw)
+
+    def _skip(self, raw: Any, rows: int | None = None) -> None:
+        if raw.unread_result:
+            try:
+                raw.get_rows(rows, raw=True)
+            except Exception as error:
+                if not self.in_step(error):  # else it is how the result ends
+                    raise
+                raw.unread_result = False
 
     def disguised(self, error: OffloadError) -> OffloadError:
         other: Any = super().disguised(error)
@@ -372,6 +440,25 @@ _PLAIN_CURSOR = re.compile(r"C?MySQLCursor(Buffered)?(Raw|Dict)?")
 
 # What mysql-connector-python says, before it sends anything, of a link that its ping has found broken.
 _UNAVAILABLE = "MySQL Connection not available"
+
+# What its cursors say when they are closed.
+_UNCONNECTED = "Cursor is not connected"
+
+# Its errors of answers that have not come in time.
+_TIMEOUTS = frozenset({"ReadTimeoutError", "WriteTimeoutError"})
+
+# Where it sends and reads, and what else its connections do on the way to a statement.
+_WIRE_FILES = frozenset({"connection.py", "connection_cext.py", "network.py", "protocol.py"})
+_LOCAL_STEPS = frozenset({"cursor", "handle_unread_result", "prepare_for_mysql"})
+
+OUT_OF_SYNC = 2014
+
+# What the client libraries refuse before anything is sent, which leaves the link as it was: 2014 commands out of sync,
+# 2019 unknown character set, the others of the use of prepared statements.
+_NOTHING_SENT = frozenset({OUT_OF_SYNC, 2019, 2030, 2031, 2033, 2034, 2036, 2053, 2056})
+
+# Codes that MariaDB's client library has besides.
+_LIBMARIADB = range(5000, 6000)
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
@@ -391,6 +478,20 @@ def _skip_few(cursor: Any) -> bool:
         if allowance.seconds < 0:
             break
     return False
+
+
+def _own_frames(error: BaseException, own: Callable[[CodeType], bool]) -> Iterator[CodeType]:
+    """Give the functions that an error has come through, with those of the errors that the driver made it from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        trail = seen.__traceback__
+        # What the driver has caught begins with the driver; else it is what the user was handling.
+        if seen is not error and (trail is None or not own(trail.tb_frame.f_code)):
+            return
+        while trail is not None:
+            yield trail.tb_frame.f_code
+            trail = trail.tb_next
+        seen = seen.__context__
 
 
 def _socket_of(number: int) -> tuple[int, int] | None:

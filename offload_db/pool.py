@@ -7,6 +7,7 @@ are ``operations.py``'s, and what a user does with a connection is the surfaces'
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -18,6 +19,7 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 
 from .bridge import bridged
+from .connector import unused_options
 from .errors import ConfigurationError
 from .keeper import Lease
 from .lanes import Lane
@@ -40,6 +42,8 @@ from .workers import OnLoopCall
 
 if TYPE_CHECKING:  # the surfaces stand below this file, see OffloadPool._surface
     from .connection import OffloadConnection
+
+logger = logging.getLogger("offload_db")
 
 # Seconds that callers have to give back their connections when aclose() has broken off what they waited for.
 BREAK_OFF_TIMEOUT = 1.0
@@ -133,6 +137,8 @@ class OffloadPool(Operations):
             fast=fast,
         )
         self._kinds = Kinds(self._connector)
+        if unused := unused_options(pool):
+            logger.info("of the PooledDB that is wrapped, these settings change nothing here: %s", ", ".join(unused))
 
     def __repr__(self) -> str:
         return (

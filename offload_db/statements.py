@@ -257,7 +257,10 @@ class Link(Condition):
             error = StatementTimeout.because(f"{name} was not sent: {reason}")
             error.may_have_run = False
             return self.driver.disguised(error)
-        how = "was killed" if call.killed else "could not be killed and its link was cut"
+        how = "was killed"
+        if call.was_cut:
+            how = "was sent a kill that took no effect in time" if call.killed else "could not be killed"
+            how = f"{how}, and its link was cut"
         error = StatementTimeout.because(
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )
@@ -297,8 +300,8 @@ class Link(Condition):
                 return
             call = StoppableCall(raw, driver, self.identity, killable=True)
             self._killer.end(call)
+            driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
             if call.killed:
-                driver.skip_killed(raw)
                 self.killed()
                 self.absorb()
         except Exception as error:

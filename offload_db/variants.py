@@ -59,6 +59,19 @@ class Variant:
         self._pool._close_kind(self._connector)
 
     @property
+    def size(self) -> int:
+        """The most connections of the whole pool at once."""
+        return self._pool._lanes.size
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many connections of this view are idle, and how many in use."""
+        return self._pool._count_kind(self._connector)
+
+    def checkout_timeout(self, lane: str | None) -> float | None:
+        """Return the seconds that a connection is waited for, None for ever."""
+        return self._pool._lanes.checkout_timeout(lane)
+
+    @property
     def address(self) -> dict[str, Any]:
         """Where the connections lead and as whom, as far as it is known without asking: with the password."""
         if self._connector.by_function:

@@ -104,13 +104,11 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                result: T = suspend(
-                    self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
-                )
+                trip = suspend(self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving))
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
-            return result
+            return trip.outcome()  # here, because a coroutine cannot raise StopIteration
         if where is Place.THREAD:
             return _inline(function, timeout, stop)
         path = call_path()
@@ -130,7 +128,7 @@ class Workers:
         timeout: float | None,
         stop: Callable[[], None] | None,
         leaving: Leaving | None,
-    ) -> T:
+    ) -> Trip[T]:
         trip = Trip(with_handled(function))
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
@@ -139,7 +137,7 @@ class Workers:
                 raise Expired
         else:
             await self._make(trip, shared, stop, leaving)
-        return trip.outcome()
+        return trip
 
     async def _make(
         self, trip: Trip[Any], shared: bool, stop: Callable[[], None] | None, leaving: Leaving | None

@@ -656,7 +656,8 @@ def test_making_an_engine_sends_nothing(database: dict[str, Any]) -> None:
         engine = create_engine(pool, echo=False, future=True, pool_pre_ping=True, pool_logging_name="mine")
         orm.Session(engine).close()
         assert wire.events == []
-        assert "OffloadPool" in engine.pool.status()
+        assert engine.pool.status().startswith("Pool size: 1  Connections in pool: 0 Current Overflow: -1 ")
+        assert wire.events == []
 
 
 async def test_the_loop_is_named_where_it_is_blocked(pool: OffloadPool, engine: Engine) -> None:
@@ -700,3 +701,43 @@ def test_reading_costs_no_more_trips_than_elsewhere(pool: OffloadPool, engine: E
             connection.scalar(sa.text("SELECT 1"))
         assert [name for name, _ in wire.events].count("sendall") == 4
         assert reading * 2 == sent()
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_what_health_pages_read(place: str, pool: OffloadPool, engine: Engine, database: dict[str, Any]) -> None:
+    """The numbers of the engine's pool are those of SQLAlchemy's own; connections of other code are not among them."""
+    url = sa.URL.create("mysql+pymysql", database["user"], database["password"], database["host"], database["port"])
+    usual = sa.create_engine(url, pool_size=pool.statistics().size, connect_args={"ssl_disabled": True})
+
+    def use(engine: Engine) -> list[Any]:
+        seen = []
+
+        def look() -> None:
+            of: Any = engine.pool
+            seen.append((of.size(), of.checkedin(), of.checkedout(), of.overflow(), of.timeout(), of.status()))
+
+        look()
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+            look()
+            with engine.connect():
+                look()
+            look()
+        look()
+        return seen
+
+    def use_both() -> list[Any]:
+        with pool.connection():
+            return use(engine)
+
+    assert await run_at(place, use_both) == use(usual)
+    usual.dispose()
+
+
+def test_all_refused_options_are_named(database: dict[str, Any]) -> None:
+    """One error names every option that is the pool's to decide, with what to use instead."""
+    with pool_of(1, database) as pool, pytest.raises(ConfigurationError) as caught:
+        create_engine(pool, pool_size=5, max_overflow=1, echo=False, pool_recycle=9)
+    for name in ("pool_size", "max_overflow", "pool_recycle"):
+        assert f"{name} is not accepted" in str(caught.value)
+    assert str(caught.value).count("use instead: the OffloadPool's") == 3

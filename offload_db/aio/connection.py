@@ -20,6 +20,7 @@ from pymysql.constants import SERVER_STATUS
 from ..bridge import Place, bridged, place
 from ..connection import OffloadConnection
 from ..trips import Trip
+from ..uncopied import Uncopied
 from ..unpooled import connect as connect_unpooled
 from .cursors import AsyncCursor, DictCursor, SSDictCursor, awaitable_class, cursor_class, driver_class
 from .pending import Pending
@@ -29,7 +30,7 @@ from .transactions import transaction
 C = TypeVar("C", bound=AsyncCursor)
 
 
-class AsyncConnection:
+class AsyncConnection(Uncopied):
     """An awaitable connection; the methods are PyMySQL's, the attributes are plain properties.
 
     :meth:`close` breaks the link off, as aiomysql's does; a pool takes a connection back with
@@ -40,7 +41,7 @@ class AsyncConnection:
         self._connection = connection
         self._depth = 0
         self.echo = echo
-        """Whether statements are logged, without their parameters."""
+        """Whether the statements of its cursors are logged, without values."""
 
     def __repr__(self) -> str:
         return f"<AsyncConnection {'closed' if self.closed else 'open'}>"

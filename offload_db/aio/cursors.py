@@ -6,7 +6,7 @@ Owns no behaviour of its own: each awaitable method runs its synchronous sibling
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -15,8 +15,10 @@ from pymysql import cursors as drivers
 
 from ..bridge import bridged
 from ..cursor import OffloadCursor
+from ..digests import digest
 from ..one_trip import parameters
 from ..settings import kind_of
+from ..uncopied import Uncopied
 
 if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
     from .connection import AsyncConnection
@@ -32,7 +34,7 @@ _SETTINGS = ("dict_type", "max_stmt_length")
 _HOOKS = ("_conv_row", "_do_get_result", "_query", "_show_warnings")
 
 
-class AsyncCursor:
+class AsyncCursor(Uncopied):
     """An awaitable cursor; the methods are PyMySQL's, the attributes are plain properties.
 
     Cancelling the task kills the statement that runs; the cursor and its connection can be used afterwards.
@@ -60,7 +62,7 @@ class AsyncCursor:
 
     @property
     def echo(self) -> bool:
-        """Whether statements are logged, without their parameters."""
+        """Whether statements are logged, without values."""
         return self._connection.echo
 
     @property
@@ -131,6 +133,8 @@ class AsyncCursor:
         :return: the number of rows; None if there is no item
         """
         self._log(query)
+        if isinstance(args, Iterator):  # of an empty one PyMySQL raises StopIteration, which no coroutine can
+            args = list(args)
         affected: int | None = await bridged(partial(self._cursor.executemany, query, args))
         return affected if isinstance(affected, int) or not args else self.rowcount
 
@@ -241,7 +245,7 @@ class AsyncCursor:
 
     def _log(self, statement: str) -> None:
         if self.echo:
-            logger.info("%s", statement)
+            logger.info("%s", digest(statement))
 
 
 class _RowCursor(AsyncCursor, Generic[Row]):

@@ -5,11 +5,13 @@ Owns the object that such a call returns. What it makes, and how that is given u
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ..bridge import bridged
+from ..callsites import called_from
 
 R = TypeVar("R", bound="_Resource")
 
@@ -27,9 +29,11 @@ class Pending(Coroutine[Any, Any, R]):
     It is a coroutine to ``asyncio.create_task`` and the like; nothing happens before it is awaited.
     """
 
-    __slots__ = ("_coroutine", "_made", "_make")
+    __slots__ = ("_coroutine", "_made", "_make", "called")
 
     def __init__(self, make: Callable[[], R]) -> None:
+        self.called = called_from(sys._getframe(1))
+        """The line of the call, which is on no stack once a task is made of it."""
         self._make = make
         self._made: R | None = None
         self._coroutine: Coroutine[Any, Any, R] | None = None

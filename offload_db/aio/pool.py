@@ -50,7 +50,7 @@ class Pool(OffloadPool):
 
     @property
     def echo(self) -> bool:
-        """Whether statements are logged, without their parameters."""
+        """Whether the statements of cursors are logged, without values."""
         return self._echo
 
     @property
@@ -130,7 +130,7 @@ def create_pool(
 
     :param minsize: connections that are opened at once
     :param maxsize: the most connections at once; 0 allows 1000
-    :param echo: log each statement, without its parameters, to the ``offload_db`` logger
+    :param echo: log each statement of a cursor to the ``offload_db`` logger, with ``?`` in the place of values
     :param pool_recycle: seconds after which a connection is replaced, counted from when it was opened; -1 keeps it
     :param loop: accepted, and not needed: the event loop that awaits is the one
     :param settings: aiomysql's connection settings, such as ``db``, ``autocommit`` (False by default) and

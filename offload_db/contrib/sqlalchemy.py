@@ -83,9 +83,9 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
     """
     if not isinstance(pool, OffloadPool):
         raise ConfigurationError(f"create_engine: pool={kind_of(pool)}; accepted is an OffloadPool")
-    for name in options:
-        if name in _INSTEAD:
-            raise ConfigurationError(f"create_engine: {name} is not accepted; use instead: {_INSTEAD[name]}")
+    if refused := [name for name in options if name in _INSTEAD]:
+        texts = (f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in refused)
+        raise ConfigurationError(f"create_engine: {'. '.join(texts)}")
     logging = {"echo": options.pop("echo_pool", None), "logging_name": options.pop("pool_logging_name", None)}
     variant = pool.variant(
         client_flag=CLIENT.FOUND_ROWS,
@@ -174,9 +174,32 @@ class EnginePool(Pool):
         """Close the engine's idle connections."""
         self._source.close_idle()
 
+    def size(self) -> int:
+        """Return the most connections at once, which the engine shares with the pool's other users."""
+        return self._source.size
+
+    def checkedin(self) -> int:
+        """Return how many of the engine's connections nobody uses."""
+        return self._source.counts()[0]
+
+    def checkedout(self) -> int:
+        """Return how many of the engine's connections are in use."""
+        return self._source.counts()[1]
+
+    def overflow(self) -> int:
+        """Return by how many the engine's connections exceed the size: never above 0, as in a pool without overflow."""
+        return sum(self._source.counts()) - self.size()
+
+    def timeout(self) -> float | None:
+        """Return the seconds that a connection is waited for, None for ever."""
+        return self._source.checkout_timeout(self._lane)
+
     def status(self) -> str:
-        """Return the state of the OffloadPool."""
-        return repr(self._source)
+        """Return the numbers of the engine's connections, worded as SQLAlchemy's own pool does."""
+        return (
+            f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
+            f"Current Overflow: {self.overflow()} Current Checked out connections: {self.checkedout()}"
+        )
 
 
 class _Entry(_ConnectionRecord):

@@ -1,0 +1,85 @@
+"""Claims about the settings of a DBUtils pool that is wrapped: which of them hold, and what is said of the others."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Any
+
+import anyio
+import pymysql
+import pytest
+from dbutils.pooled_db import PooledDB
+
+from offload_db import OffloadPool, offload
+from tests.conftest import MySQL
+from tests.support import PLACES, QUICK, run_at, settled, value
+
+pytestmark = pytest.mark.anyio
+
+
+def wrapped(database: dict[str, Any], **options: Any) -> OffloadPool:
+    return OffloadPool(PooledDB(pymysql, **options, **{**QUICK, **database}))
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_maxcached(place: str, database: dict[str, Any], mysql: MySQL) -> None:
+    """No more connections than `maxcached` stay open when nobody uses them, and they are used again."""
+    pool = wrapped(database, maxcached=2, maxconnections=5)
+
+    def use() -> None:
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(pool.connection()).ping()
+
+    for _ in range(2):
+        await run_at(place, use)
+        statistics = pool.statistics()
+        assert (statistics.open, statistics.idle, statistics.in_use) == (2, 2, 0)
+    assert dict(pool.statistics().discards) == {"maxcached": 6}
+    assert pool.statistics().checkins == 4
+    await settled(lambda: len(mysql.process_list(database["database"])) == 2)  # goodbyes are on their way
+    await pool.aclose()
+
+
+async def test_maxcached_and_dropped_connections(database: dict[str, Any]) -> None:
+    """Connections that are dropped instead of closed are held to `maxcached` as well, and those of tasks at once."""
+    pool = wrapped(database, maxcached=1, maxconnections=4)
+    held: list[Any] = await run_at("bridge", lambda: [pool.connection() for _ in range(3)])
+    held.clear()
+    assert (pool.statistics().idle, pool.statistics().in_use) == (1, 0)
+
+    @offload
+    async def handler() -> None:
+        with pool.connection() as connection:
+            value(connection, "SELECT SLEEP(0.05)")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(handler)
+    assert (pool.statistics().idle, pool.statistics().in_use) == (1, 0)
+    await pool.aclose()
+
+
+async def test_without_maxcached(database: dict[str, Any]) -> None:
+    """Without `maxcached` every connection stays, those of `mincached` from the start."""
+    pool = wrapped(database, mincached=2, maxconnections=4)
+    assert pool.statistics().idle == 2
+    held = await run_at("plain", lambda: [pool.connection() for _ in range(4)])
+    for each in held:
+        await run_at("plain", each.close)
+    assert pool.statistics().idle == 4
+    assert dict(pool.statistics().discards) == {}
+    await pool.aclose()
+
+
+def test_what_has_no_meaning_is_said_once(database: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Settings of the DBUtils pool that change nothing here are named in the log, those that hold are not."""
+    caplog.set_level(logging.INFO, "offload_db")
+    wrapped(database, maxconnections=2, mincached=0, maxcached=1, maxusage=9, setsession=["SET @a = 1"], reset=True)
+    assert caplog.messages == []
+    pool = wrapped(database, maxconnections=2, ping=4, failures=pymysql.err.OperationalError)
+    with pool.connection() as connection:
+        value(connection, "SELECT 1")
+    pool.close()
+    assert caplog.messages == ["of the PooledDB that is wrapped, these settings change nothing here: ping, failures"]
