@@ -205,7 +205,9 @@ class OffloadConnection:
     def _returns_at_once(self) -> bool:
         """Whether closing needs no trip to the server and no wait."""
         link = self._link
-        return link is None or (self._turn.free and (link.verdict() is not None or link.clean))
+        if link is None:
+            return True
+        return self._turn.free and (link.verdict() is not None or link.clean) and not link.writes_on
 
     def _break_off(self) -> None:
         """Break the link at once, whatever runs on it."""
@@ -218,6 +220,7 @@ class OffloadConnection:
         link = self._link
         if link is None or not link.driver.is_open(link.raw):
             return  # the server has rolled back by itself
+        link.undo()
         try:
             if savepoint is None:
                 link.call(
