@@ -47,8 +47,8 @@ def read_out(connection: Any, most: float) -> bool:
 
     :raises pymysql.err.MySQLError: what the server says in the place of a result
     """
+    first = connection._result
     while (result := connection._result) is not None:
-        result.reader = None  # the cursor has nothing to read any more
         while result.unbuffered_active:
             most -= _skip_whole(connection) or skip_row(result, connection)
             if most < 0:
@@ -56,6 +56,8 @@ def read_out(connection: Any, most: float) -> bool:
         if not result.has_next:
             break
         connection.next_result(unbuffered=True)
+    if first is not None:
+        first.reader = None  # not before: the cursor's finaliser would read on here
     return True
 
 
