@@ -158,13 +158,14 @@ class PyMySQLDriver(Driver):
         return whole_rows(fast.arrived(result.connection))[0]
 
     def hold(self, cursor: Any) -> bool:
-        # The cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
+        # An unbuffered cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
         # the collector finds in use: the connection's result.
         result = cursor._result
         if result is None:
             return True
         new = not hasattr(result, "reader")
-        result.reader = cursor if result.unbuffered_active else None
+        left = result.unbuffered_active or (result.has_next and isinstance(cursor, pymysql.cursors.SSCursor))
+        result.reader = cursor if left else None
         return new
 
     def leave(self, cursor: Any) -> None:
@@ -331,10 +332,11 @@ class PyMySQLDriver(Driver):
     def abandon(self, raw: Any) -> None:
         # The result's finaliser, and the unbuffered cursor's, would read the rest.
         result, raw._result = raw._result, None
-        if result is not None and result.unbuffered_active:
-            result.unbuffered_active = False
-            result.connection = result.reader = None
-            result.abandoned = True
+        if result is not None:
+            if result.unbuffered_active:
+                result.unbuffered_active, result.connection = False, None
+                result.abandoned = True
+            result.reader = None
         raw._force_close()
 
     def disown(self, raw: Any) -> None:

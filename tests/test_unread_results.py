@@ -22,7 +22,7 @@ from offload_db.contrib.sqlalchemy import create_engine
 from offload_db.only_reads import only_reads
 
 from .conftest import MySQL, needs
-from .support import PLACES, QUICK, in_thread, outcome, pool_of, run_at, running, settled, until, value
+from .support import PLACES, QUICK, in_thread, outcome, pool_of, run_at, running, settled, until, value, watched_wire
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +202,27 @@ async def test_a_dropped_connection(pool: OffloadPool, mysql: MySQL, settings: d
     assert written(mysql, settings) == WRITTEN["talkative"]
     statistics = pool.statistics()
     assert (statistics.kills, dict(statistics.discards), statistics.idle) == (0, {}, 1)
+
+
+async def test_dropping_a_cursor_does_no_io(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+    """An unbuffered cursor whose rows are all fetched is dropped without reading the results that follow."""
+
+    @offload
+    async def handler() -> None:
+        with pool.connection() as connection:
+            cursor = connection.cursor(SSCursor)
+            cursor.execute("CALL talkative()")
+            assert cursor.fetchall() == [("started",)]
+            wire.clear()
+            del cursor
+            gc.collect()
+            assert wire.events == []
+
+    with watched_wire() as wire:
+        await handler()
+        assert not wire.on(threading.get_ident())
+    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
 @pytest.mark.parametrize("policy", ["allow", "raise"])
