@@ -374,12 +374,16 @@ class MySQLConnectorDriver(_Known):
     def read_out(self, raw: Any, most: float) -> bool:
         while True:
             while raw.unread_result:
-                most -= _bytes_of(raw.get_rows(count=CHUNK)[0])
+                most -= _bytes_of(raw.get_rows(count=CHUNK, raw=True)[0])
                 if most < 0:
                     return False
             if not _has_more(raw):
                 return True
-            raw.cursor().nextset()
+            # As its cursors do it: a new one would send a ping into the middle of the answer.
+            if hasattr(raw, "_cmysql"):
+                raw.next_result()
+            else:
+                raw._handle_result(raw._socket.recv())
 
     def skip_killed(self, raw: Any) -> None:
         try:
