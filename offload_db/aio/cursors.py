@@ -11,9 +11,10 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import anyio.lowlevel
 from pymysql import cursors as drivers
 
-from ..bridge import bridged
+from ..bridge import Place, bridged, place
 from ..cursor import OffloadCursor
 from ..one_trip import parameters
 
@@ -25,6 +26,10 @@ Row = TypeVar("Row")
 logger = logging.getLogger("offload_db")
 
 RE_INSERT_VALUES = drivers.RE_INSERT_VALUES  # aiomysql has it here, too
+
+# Rows after which other tasks get their turn, and a cancellation comes through: those that are there already need no
+# waiting for, and to fetch one takes some 10 us.
+TURN_ROWS = 100
 
 # What a subclass may set, and what aiomysql's subclasses may set besides, which nothing would ask for here.
 _SETTINGS = ("dict_type", "max_stmt_length")
@@ -43,6 +48,7 @@ class AsyncCursor:
     def __init__(self, connection: AsyncConnection, cursor: OffloadCursor) -> None:
         self._connection = connection
         self._cursor = cursor
+        self._in_a_row = 0
 
     def __repr__(self) -> str:
         return f"<AsyncCursor {'closed' if self.closed else 'open'}>"
@@ -167,6 +173,9 @@ class AsyncCursor:
         :return: the row as the cursor class shapes it, or None
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
+        if self._in_a_row >= TURN_ROWS:
+            await self._give_way()
+        self._in_a_row += 1
         return await bridged(self._cursor.fetchone)
 
     async def fetchmany(self, size: int | None = None) -> Any:
@@ -178,7 +187,10 @@ class AsyncCursor:
         :return: the rows, as the driver gives them; empty after the last
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
+        if self._in_a_row >= TURN_ROWS:
+            await self._give_way()
         rows = await bridged(partial(self._cursor.fetchmany, size))
+        self._in_a_row += len(rows)
         return rows if self.description else []
 
     async def fetchall(self) -> Any:
@@ -237,6 +249,11 @@ class AsyncCursor:
 
     async def _give_up(self) -> None:
         await self.close()
+
+    async def _give_way(self) -> None:
+        self._in_a_row = 0
+        if place() is not Place.THREAD:
+            await anyio.lowlevel.checkpoint()
 
     def _log(self, statement: str) -> None:
         if self.echo:
