@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import anyio
 
 from .bridge import Place, place
-from .connector import patience_of
+from .connector import Connector, patience_of
 from .cursor import OffloadCursor
 from .errors import ConnectionClosed
 from .pool import OffloadPool
@@ -26,11 +26,13 @@ from .turns import Turn, closed_error
 _ENDS = frozenset({"commit", "rollback"})
 
 # Calls that change the session for whoever uses it next.
-_ALTERS = frozenset({"set_character_set", "set_charset"})
+_ALTERS = frozenset(
+    {"set_character_set", "set_charset", "change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"}
+)
 
 # Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
 # process-wide connection alive with.
-_RECONNECTS = frozenset({"connect", "ping"})
+_RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 
 
 class _Lease(Protocol):
@@ -95,6 +97,9 @@ class OffloadConnection:
         """Give the connection back to its pool, rolling back what is open; closing twice is fine.
 
         Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
+        Where results are left unread of what may still write, such as a procedure, it comes to its end first.
+
+        :raises StatementTimeout: if that runs past a timeout of the user's; it was killed
         """
         if self._link is None:
             return
@@ -300,6 +305,10 @@ def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
         result = function()
         if driver.session(raw) != session:
             link.identity = driver.identity(raw)
+            if isinstance(link.connector, Connector):
+                altered, link.altered = link.altered, True  # until it is like those that the pool opens
+                link.connector.prepare(raw)
+                link.altered = altered
     finally:
         driver.set_read_timeout(raw, before)
     link.reconnected()

@@ -216,8 +216,8 @@ class AsyncCursor:
     async def close(self) -> None:
         """Close the cursor; the rows it has fetched stay. Closing twice is fine.
 
-        If the task is cancelled, rows that are left unread are not read, and the connection is thrown out when it is
-        given back.
+        If the task is cancelled, rows that are left unread are not read here, but when the connection is given back,
+        or it is thrown out then.
         """
         link = self._cursor._link
         try:
