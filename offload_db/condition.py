@@ -12,6 +12,7 @@ from typing import Any
 from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
 from .errors import ConnectionClosed, ConnectionLost, OffloadError
+from .only_reads import only_reads
 
 
 class Condition:
@@ -25,6 +26,8 @@ class Condition:
         "_absorb",
         "_begun",
         "_doubtful",
+        "_failed",
+        "_text",
         "altered",
         "autocommit",
         "driver",
@@ -33,6 +36,7 @@ class Condition:
         "locked",
         "moved",
         "raw",
+        "writes_on",
     )
 
     def __init__(self, raw: Any, driver: Driver, identity: Identity | None) -> None:
@@ -48,12 +52,17 @@ class Condition:
         """Whether tables were locked."""
         self.altered = False
         """Whether attributes of the driver's connection were set."""
+        self.writes_on = False
+        """Whether the server may still write for the last statement, whose answer was not read to its end."""
         self._doubtful = False
         self._begun = False
+        self._failed = False
         self._absorb = False
+        self._text: object = None  # the statement that was sent last, None where that is not known
 
     def foresee(self, text: object) -> None:
         """Note what a statement will leave behind."""
+        self._text = text
         if stands_alone(text):
             return
         self._begun = True
@@ -85,6 +94,7 @@ class Condition:
         if driver.unfit(error):
             self.fault = "unfit_server"
         if driver.in_step(error) or driver.refused(self.raw, error):
+            self._failed = True
             return None
         if driver.lost(error):
             self.fault = self.fault or "lost"  # it may have been given up, which is why the call came back
@@ -103,10 +113,11 @@ class Condition:
     def begun(self) -> None:
         """Note that a transaction may be open from now on, whatever the statements say."""
         self._doubtful = self._begun = True
+        self._text = None
 
     def settled(self) -> None:
         """Note that the transaction was ended, so that nothing is open."""
-        self._doubtful = self._begun = False
+        self._doubtful = self._begun = self._failed = False
 
     def check(self) -> None:
         """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
@@ -127,17 +138,30 @@ class Condition:
             return False
         # Not every driver shows what the server says of transactions; with autocommit on, the statements tell as much.
         alone = self.autocommit is True and not self._begun
-        return alone or not self._doubtful or self.driver.clean(self.raw)
+        # An error says nothing of transactions: what the server said before it may not hold any more.
+        return alone or not self._doubtful or (not self._failed and self.driver.clean(self.raw))
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the last statement is one that may write, for all that its text tells."""
+        return not only_reads(self._text)
+
+    def undo(self) -> None:
+        """Note that the last statement is to be undone: what it still does need not be waited for."""
+        self._text = "SELECT"
 
     def verdict(self) -> str | None:
-        """Return why the link cannot be used again, None if it can."""
-        if self.fault is None:
+        """Return why the link cannot be used again, None if it can; sets :attr:`writes_on` as well."""
+        self.writes_on = False
+        if self.fault in (None, "altered", "unfit_server"):
             if not self.driver.is_open(self.raw):
-                self.fault = "lost"
+                self.fault = self.fault or "lost"
             elif self.driver.unread(self.raw):
-                self.fault = "abandoned_result"
+                self.writes_on = self.may_write
+                if not self.writes_on:
+                    self.fault = self.fault or "abandoned_result"
             elif self.altered:
-                self.fault = "altered"
+                self.fault = self.fault or "altered"
         return self.fault
 
     def restore(self) -> None:
@@ -155,7 +179,7 @@ class Condition:
                 cursor.execute("UNLOCK TABLES")
         if self.moved:
             raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-        self.moved = self.locked = self._doubtful = self._begun = False
+        self.moved = self.locked = self._doubtful = self._begun = self._failed = False
 
     def answers(self, seconds: float) -> bool:
         """Ask the server for a sign of life; waits that long at most."""

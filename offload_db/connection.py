@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import anyio
 
 from .bridge import Place, place
-from .connector import patience_of
+from .connector import Connector, patience_of
 from .cursor import OffloadCursor
 from .errors import ConnectionClosed
 from .lazy_results import LazyResult
@@ -28,11 +28,13 @@ from .uncopied import Uncopied
 _ENDS = frozenset({"commit", "rollback"})
 
 # Calls that change the session for whoever uses it next.
-_ALTERS = frozenset({"set_character_set", "set_charset"})
+_ALTERS = frozenset(
+    {"set_character_set", "set_charset", "change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"}
+)
 
 # Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
 # process-wide connection alive with.
-_RECONNECTS = frozenset({"connect", "ping"})
+_RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 
 
 class _Lease(Protocol):
@@ -97,6 +99,9 @@ class OffloadConnection(Uncopied):
         """Give the connection back to its pool, rolling back what is open; closing twice is fine.
 
         Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
+        Where results are left unread of what may still write, such as a procedure, it comes to its end first.
+
+        :raises StatementTimeout: if that runs past a timeout of the user's; it was killed
         """
         if self._link is None:
             return
@@ -212,7 +217,9 @@ class OffloadConnection(Uncopied):
     def _returns_at_once(self) -> bool:
         """Whether closing needs no trip to the server and no wait."""
         link = self._link
-        return link is None or (self._turn.free and (link.verdict() is not None or link.clean))
+        if link is None:
+            return True
+        return self._turn.free and (link.verdict() is not None or link.clean) and not link.writes_on
 
     def _break_off(self) -> None:
         """Break the link at once, whatever runs on it."""
@@ -225,6 +232,7 @@ class OffloadConnection(Uncopied):
         link = self._link
         if link is None or not link.driver.is_open(link.raw):
             return  # the server has rolled back by itself
+        link.undo()
         try:
             if savepoint is None:
                 link.call(
@@ -313,6 +321,10 @@ def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
         result = function()
         if driver.session(raw) != session:
             link.identity = driver.identity(raw)
+            if isinstance(link.connector, Connector):
+                altered, link.altered = link.altered, True  # until it is like those that the pool opens
+                link.connector.prepare(raw)
+                link.altered = altered
     finally:
         driver.set_read_timeout(raw, before)
     link.reconnected()

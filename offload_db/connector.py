@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -111,6 +112,13 @@ class Connector:
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
         return self._gate.attempt(partial(self._connect, until), until)
+
+    def prepare(self, raw: Any) -> None:
+        """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
+        if self.prepares:
+            with closing(raw.cursor()) as cursor:
+                for statement in self._factory._setsession or ():
+                    cursor.execute(statement)
 
     def connect_admin(self, seconds: float) -> Any:
         """Open a connection to kill with, within *seconds* where the driver can limit it; waits for the server."""

@@ -191,8 +191,8 @@ class OffloadCursor(Uncopied):
     def close(self) -> None:
         """Close the cursor; the rows it has fetched stay. Closing twice is fine.
 
-        In a cancelled scope, or of many rows that are left, none are read: the connection is thrown out when it is
-        given back.
+        In a cancelled scope, or of many rows that are left, none are read here: when the connection is given back it
+        is thrown out, or what may still write is read to its end.
         """
         connection, link, raw = self._connection, self._link, self._raw
         if connection is None:

@@ -45,6 +45,11 @@ UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 DRAIN_ROWS = 256
 DRAIN_SECONDS = 0.02
 
+# Seconds and bytes that may be read when a connection comes back whose last statement may still write, as a procedure's
+# call may: to kill it would undo what it does, or do half of it.
+READ_OUT_SECONDS = 30.0
+READ_OUT_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -156,6 +161,14 @@ class Driver:
 
     def skip_killed(self, raw: Any) -> None:
         """Read what is left of a result whose statement was killed, or has ended; waits for the server."""
+
+    def read_out(self, raw: Any, most: float) -> bool:
+        """Read what is left of an answer, the results that follow as well, without keeping it; waits for the server.
+
+        :return: whether that was all; False if there is more than about *most* bytes
+        :raises Exception: as the driver raises what the server says in the place of a result
+        """
+        return True
 
     def clean(self, raw: Any) -> bool:
         """Tell whether it is certain that no transaction is open and no lock held by one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from .driver_base import (
     Identity,
     pymysql_code,
 )
-from .leftovers import readable, skip, skip_row
+from .leftovers import read_out, readable, skip, skip_few, whole_rows
 from .other_drivers import OTHERS
 
 __all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "code_of", "driver_from", "driver_of"]
@@ -153,25 +154,18 @@ class PyMySQLDriver(Driver):
         ahead = getattr(result, "ahead", None)
         if ahead:
             return len(ahead)
-        buffered = fast.arrived(result.connection)
         # The end of the result and an error stay where they are, for whoever asks for what comes after the last row.
-        rows = start = 0
-        while start + 4 < len(buffered):
-            length, kind = int.from_bytes(buffered[start : start + 3], "little"), buffered[start + 4]
-            start += 4 + length
-            if start > len(buffered) or kind == 0xFF or (kind == 0xFE and length < 9) or length in (0, 0xFFFFFF):
-                break
-            rows += 1
-        return rows
+        return whole_rows(fast.arrived(result.connection))[0]
 
     def hold(self, cursor: Any) -> bool:
-        # The cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
+        # An unbuffered cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
         # the collector finds in use: the connection's result.
         result = cursor._result
         if result is None:
             return True
         new = not hasattr(result, "reader")
-        result.reader = cursor if result.unbuffered_active else None
+        left = result.unbuffered_active or (result.has_next and isinstance(cursor, pymysql.cursors.SSCursor))
+        result.reader = cursor if left else None
         return new
 
     def leave(self, cursor: Any) -> None:
@@ -302,13 +296,13 @@ class PyMySQLDriver(Driver):
             self.set_read_timeout(raw, before)
 
     def skip_few(self, raw: Any) -> bool:
-        result = raw._result
-        return result is None or not result.unbuffered_active or skip(result, raw, Allowance())
+        return skip_few(raw, Allowance())
 
     def skip_killed(self, raw: Any) -> None:
-        result = raw._result
-        while result is not None and result.unbuffered_active:
-            skip_row(result, raw)
+        read_out(raw, math.inf)
+
+    def read_out(self, raw: Any, most: float) -> bool:
+        return read_out(raw, most)
 
     def finish(self, cursor: Any) -> None:
         allowance = Allowance()
@@ -338,10 +332,11 @@ class PyMySQLDriver(Driver):
     def abandon(self, raw: Any) -> None:
         # The result's finaliser, and the unbuffered cursor's, would read the rest.
         result, raw._result = raw._result, None
-        if result is not None and result.unbuffered_active:
-            result.unbuffered_active = False
-            result.connection = result.reader = None
-            result.abandoned = True
+        if result is not None:
+            if result.unbuffered_active:
+                result.unbuffered_active, result.connection = False, None
+                result.abandoned = True
+            result.reader = None
         raw._force_close()
 
     def disown(self, raw: Any) -> None:

@@ -6,6 +6,7 @@ Owns checkout, checkin and discard: the one place where links are made, rest and
 
 from __future__ import annotations
 
+import _thread
 import math
 import os
 import random
@@ -23,7 +24,7 @@ from dbutils.pooled_db import PooledDB
 from .bridge import Place, place
 from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
 from .drivers import driver_of
-from .errors import BlockingCallError
+from .errors import BlockingCallError, OffloadError
 from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
@@ -300,6 +301,8 @@ class Keeper:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
+        if link.writes_on:
+            reason = self._read_out(link, slot)
         try:
             if reason is None and not link.clean:
                 try:
@@ -318,6 +321,34 @@ class Keeper:
                     self._discard(link, reason)
             finally:
                 self._lanes.release(slot)
+
+    def _read_out(self, link: Link, slot: Slot) -> str | None:
+        """Let the last statement on a link that comes back come to its end; returns what :meth:`_fate` says then."""
+        try:
+            link.read_out()
+        except BaseException as error:
+            # On the loop's own thread, where it would have to wait, it is refused: then another thread waits.
+            if not (isinstance(error, (BlockingCallError, Warning)) and self._check_in_later(link, slot)):
+                link.fault = link.fault or "unread_result"
+                try:
+                    self._discard(link, link.fault)
+                finally:
+                    self._lanes.release(slot)
+            raise
+        return self._fate(link)
+
+    def _check_in_later(self, link: Link, slot: Slot) -> bool:
+        """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
+        try:
+            # Not by `threading`, which takes locks: the finaliser may have come in their middle.
+            _thread.start_new_thread(self._check_in_quietly, (link, slot))
+        except RuntimeError:
+            return False
+        return True
+
+    def _check_in_quietly(self, link: Link, slot: Slot) -> None:
+        with suppress(OffloadError):  # nobody is there any more to be told
+            self._checkin(link, slot)
 
     def _rest(self, link: Link) -> None:
         link.driver.forget(link.raw)
@@ -372,6 +403,10 @@ class Keeper:
         if link not in self._links:
             return  # a forked child drops what its parent has checked out
         reason = self._fate(link)
+        if link.writes_on:
+            if self._check_in_later(link, slot):
+                return
+            reason = "unread_result"
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"

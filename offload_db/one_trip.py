@@ -6,6 +6,7 @@ is cancelled or late ends, is not known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -130,6 +131,8 @@ def inserted(raw: Any) -> int:
 def _end_transaction(link: Link, *, forced: bool = False) -> None:
     """Commit what the statement began, in the same trip."""
     if forced or not link.clean:
+        if link.driver.unread(link.raw):  # not every driver's cursor reads what follows when it is closed
+            link.driver.read_out(link.raw, math.inf)
         link.past_return()
         link.raw.commit()
         link.settled()

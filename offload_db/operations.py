@@ -296,9 +296,11 @@ class Operations(Keeper):
     ) -> AsyncGenerator[Any, None]:
         """Iterate over the rows of a statement without holding them all: ``async for row in pool.stream(sql)``.
 
-        Rows come in chunks, the next one being read while the last is worked on. Leaving the loop early costs no
-        reading of the rest; ``async with contextlib.aclosing(pool.stream(sql)) as rows`` gives the connection back
-        right there. If the task is cancelled, the statement is killed. Rows before an error come first.
+        Rows come in chunks, the next one being read while the last is worked on, and other tasks have a turn for each.
+        It is a transaction of its own, committed after the last row. Leaving the loop early, by ``break`` or by an
+        error, costs no reading of the rest, and what the statement wrote is rolled back; ``async with
+        contextlib.aclosing(pool.stream(sql)) as rows`` gives the connection back right there. If the task is cancelled,
+        the statement is killed and rolled back. Rows before an error come first.
 
         :param chunk_size: rows for each trip to a worker
         :param lane: name of the lane that the connection counts against

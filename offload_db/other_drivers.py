@@ -37,6 +37,9 @@ from .driver_base import (
 from .errors import OffloadError
 from .lazy_results import UsedResult
 
+# Rows that are read at once where nobody wants them.
+CHUNK = 500
+
 # Seconds that connecting may take where the settings do not say.
 CONNECT_TIMEOUT = 10
 
@@ -300,8 +303,7 @@ class MySQLClientDriver(_Known):
         return raw._streaming
 
     def unread(self, raw: Any) -> bool:
-        cursor = getattr(raw, "_streaming", None)
-        return cursor is not None and cursor._result is not None
+        return _streaming(raw) is not None or _has_more(raw)
 
     def finish(self, cursor: Any) -> None:
         if _skip_few(cursor):
@@ -316,20 +318,39 @@ class MySQLClientDriver(_Known):
 
     def skip_few(self, raw: Any) -> bool:
         if self.unread(raw):
-            if not _skip_few(raw._streaming):
+            cursor = _streaming(raw)
+            if cursor is None or not _skip_few(cursor):
                 return False
             self.skip_killed(raw)
         return True
 
     def skip_killed(self, raw: Any) -> None:
-        cursor, raw._left = raw._streaming, False
+        cursor, raw._left = _streaming(raw), False
         try:
-            cursor._discard()  # without closing it: its user may go on with it
+            if cursor is None:
+                self.read_out(raw, math.inf)
+            else:
+                cursor._discard()  # without closing it: its user may go on with it
         except Exception as error:
             if not self.in_step(error):  # else it is how the result ends
                 raise
         finally:
-            cursor._result = None
+            if cursor is not None:
+                cursor._result = None
+
+    def read_out(self, raw: Any, most: float) -> bool:
+        cursor, raw._left = _streaming(raw), False
+        result = None if cursor is None else cursor._result
+        while True:
+            while result is not None and (rows := result.fetch_row(CHUNK)):
+                most -= _bytes_of(rows)
+                if most < 0:
+                    return False
+            if cursor is not None:
+                cursor._result = None
+            if raw.next_result() != 0:
+                return True
+            cursor, result = None, raw.use_result()
 
 
 class MySQLConnectorDriver(_Known):
@@ -397,34 +418,39 @@ class MySQLConnectorDriver(_Known):
         return number is not None and number >= 0
 
     def unread(self, raw: Any) -> bool:
-        # A further result is told by the one in Python and the one in C under names of their own.
-        return bool(
-            raw.unread_result or getattr(raw, "_have_next_result", False) or getattr(raw, "more_results", False)
-        )
+        return bool(raw.unread_result) or _has_more(raw)
 
     def skip_few(self, raw: Any) -> bool:
         if raw.unread_result:
-            self._skip(raw, Allowance().rows)
-        return not self.unread(raw)
-
-    def skip_killed(self, raw: Any) -> None:
-        if hasattr(raw, "_cmysql"):
-            raw.consume_results()
-            return
-        self._skip(raw)
-        cursor = sys.modules["mysql.connector.cursor"].MySQLCursor(raw)  # its own way to make one asks the server
-        while raw._have_next_result:
-            cursor.nextset()
-            self._skip(raw)
-
-    def _skip(self, raw: Any, rows: int | None = None) -> None:
-        if raw.unread_result:
             try:
-                raw.get_rows(rows, raw=True)
+                raw.get_rows(Allowance().rows, raw=True)
             except Exception as error:
                 if not self.in_step(error):  # else it is how the result ends
                     raise
                 raw.unread_result = False
+        return not self.unread(raw)
+
+    def read_out(self, raw: Any, most: float) -> bool:
+        while True:
+            while raw.unread_result:
+                most -= _bytes_of(raw.get_rows(count=CHUNK, raw=True)[0])
+                if most < 0:
+                    return False
+            if not _has_more(raw):
+                return True
+            # As its cursors do it: a new one would send a ping into the middle of the answer.
+            if hasattr(raw, "_cmysql"):
+                raw.next_result()
+            else:
+                raw._handle_result(raw._socket.recv())
+
+    def skip_killed(self, raw: Any) -> None:
+        try:
+            self.read_out(raw, math.inf)
+        except Exception as error:
+            if not self.in_step(error):  # else it is how the result ends
+                raise
+        raw.unread_result = False
 
     def disguised(self, error: OffloadError) -> OffloadError:
         other: Any = super().disguised(error)
@@ -462,6 +488,25 @@ _LIBMARIADB = range(5000, 6000)
 
 # Links of a parent process that nobody may close here.
 _parents: list[Any] = []
+
+
+def _streaming(raw: Any) -> Any:
+    """Return the cursor of mysqlclient's that has rows of the connection's to read, None if there is none."""
+    cursor = getattr(raw, "_streaming", None)
+    return None if cursor is None or cursor._result is None else cursor
+
+
+def _has_more(raw: Any) -> bool:
+    """Tell whether further results follow; older versions of mysqlclient cannot."""
+    more = getattr(raw, "more_results", None)  # a method of mysqlclient's, a property of mysql-connector's in C
+    if more is None:
+        more = getattr(raw, "have_next_result", False)  # of mysql-connector's in Python
+    return bool(more() if callable(more) else more)
+
+
+def _bytes_of(rows: Any) -> int:
+    """Return about how many bytes the rows took that were read."""
+    return sum(len(value) if isinstance(value, (bytes, bytearray, str)) else 8 for row in rows for value in row)
 
 
 def _skip_few(cursor: Any) -> bool:

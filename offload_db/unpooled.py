@@ -38,7 +38,10 @@ class _Unpooled:
 
     def give_back(self) -> None:
         self._open.discard(self)
+        self.link.verdict()
         try:
+            if self.link.writes_on:
+                self.link.read_out()
             _unpooled.run("close", self.link.close, shield=True)
         except BaseException:  # the task was cancelled, perhaps before the trip began: it goes without a goodbye
             self.link.fault = self.link.fault or "closed"

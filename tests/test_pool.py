@@ -699,14 +699,14 @@ def test_a_changed_character_set_is_not_passed_on(mysql: MySQL) -> None:
 
 @pytest.mark.parametrize("unbuffered", [True, False], ids=["unbuffered", "multi-result"])
 def test_an_abandoned_result_is_never_read_by_the_next(unbuffered: bool, table: dict[str, Any]) -> None:
-    """A connection with results that nobody read is thrown out."""
+    """A connection with many rows that nobody read is thrown out; further results are read to their end."""
     with pool_of(1, table, client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS) as pool:
         connection = pool.connection()
         cursor = connection.cursor(pymysql.cursors.SSCursor if unbuffered else pymysql.cursors.Cursor)
         cursor.execute("SELECT seq FROM seq_1_to_100000" if unbuffered else "SELECT 1; SELECT 2; SELECT 3")
         assert cursor.fetchone() == (1,)
         connection.close()
-        assert pool.statistics().discards == {"abandoned_result": 1}
+        assert pool.statistics().discards == ({"abandoned_result": 1} if unbuffered else {})
         assert value(pool.connection(), "SELECT 'mine'") == "mine"
 
 

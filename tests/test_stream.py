@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pymysql
 import pytest
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
@@ -385,3 +386,193 @@ async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monke
         assert pool.statistics().discards == {}
         assert absorbed == [link.raw]
         accounted(pool)
+
+
+@pytest.mark.anyio
+async def test_others_have_a_turn_for_each_chunk(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tasks run between any two chunks, also where the next one is always there when it is asked for."""
+    start, turns = _Chunks._start, 0
+
+    def at_once(chunks: _Chunks) -> Any:
+        trip = start(chunks)
+        until(lambda: trip.back)
+        return trip
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    with pool_of(1, mysql.settings("mysql")) as pool:
+        seen: list[int] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            await settled(lambda: turns)
+            monkeypatch.setattr(_Chunks, "_start", at_once)
+            async for (number,) in pool.stream("SELECT seq FROM seq_1_to_1000", chunk_size=50):
+                if number % 50 == 1:
+                    seen.append(turns)
+            group.cancel_scope.cancel()
+        assert len(seen) == 20
+        # In each of its rounds trio runs the tasks in another order.
+        assert all(before < after for before, after in zip(seen, seen[2:], strict=False)), "no turn between chunks"
+        accounted(pool)
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_comes_through_between_chunks(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never waits between two rows is cancelled before the next chunk all the same, and the connection is back."""
+    start = _Chunks._start
+
+    def at_once(chunks: _Chunks) -> Any:
+        trip = start(chunks)
+        until(lambda: trip.back)
+        return trip
+
+    monkeypatch.setattr(_Chunks, "_start", at_once)
+    with pool_of(1, mysql.settings("mysql")) as pool:
+        read = 0
+        with anyio.CancelScope() as scope:
+            async with aclosing(pool.stream("SELECT seq FROM seq_1_to_1000", chunk_size=50)) as rows:
+                async for _ in rows:
+                    read += 1
+                    if read == 60:
+                        scope.cancel()
+        assert scope.cancelled_caught
+        assert read == 100
+        await settled(lambda: pool.statistics().in_use == 0)
+        accounted(pool)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["iterating", "fetchone", "fetchmany"])
+async def test_others_have_their_turn_while_buffered_rows_are_fetched(how: str, mysql: MySQL) -> None:
+    """Rows that need no waiting for are not given out for long without a turn for others."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    seen: list[int] = []
+    with pool_of(1, mysql.settings("mysql")) as pool:
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("SELECT seq FROM seq_1_to_1000")
+            async with anyio.create_task_group() as group:
+                group.start_soon(other)
+                await settled(lambda: turns)
+                if how == "iterating":
+                    async for (number,) in cursor:
+                        if number % 200 == 0:
+                            seen.append(turns)  # noqa: PERF401  # the turns count at this very moment
+                elif how == "fetchone":
+                    while (row := await cursor.fetchone()) is not None:
+                        if row[0] % 200 == 0:
+                            seen.append(turns)
+                else:
+                    while rows := await cursor.fetchmany(200):
+                        assert len(rows) == 200
+                        seen.append(turns)
+                group.cancel_scope.cancel()
+    assert len(seen) == 5
+    assert all(before < after for before, after in zip(seen, seen[2:], strict=False))
+
+
+@pytest.fixture
+def table(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
+    with mysql.connect(**database) as plain, plain.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (a INT)")
+        cursor.execute("INSERT INTO t SELECT seq FROM mysql.seq_1_to_1000")
+        cursor.execute("CREATE FUNCTION dropped(n INT) RETURNS INT BEGIN DELETE FROM t WHERE a = n; RETURN n; END")
+        cursor.execute(
+            "CREATE PROCEDURE drop_all() BEGIN DELETE FROM t WHERE a <= 500; SELECT seq FROM mysql.seq_1_to_500; "
+            "DO SLEEP(0.05); SELECT 1; DELETE FROM t; END"
+        )
+    return database
+
+
+def count(mysql: MySQL, table: dict[str, Any]) -> int:
+    with mysql.connect(**table) as plain:
+        return int(value(plain, "SELECT COUNT(*) FROM t"))
+
+
+WRITES = {
+    "returning": "DELETE FROM t RETURNING a",
+    "function": "SELECT dropped(seq) FROM mysql.seq_1_to_1000",
+    "procedure": "CALL drop_all()",
+    "no rows": "DELETE FROM t",
+    "after a comment": "/* why */ DELETE FROM t RETURNING a",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("write", WRITES)
+async def test_what_a_stream_writes_is_committed_at_its_end(
+    write: str, autocommit: bool, mysql: MySQL, table: dict[str, Any]
+) -> None:
+    """A stream is a transaction of its own, as the other operations are: read to its end, it is committed."""
+    with pool_of(1, table, autocommit=autocommit) as pool:
+        rows = [row async for row in pool.stream(WRITES[write], chunk_size=100)]
+        assert len(rows) == {"procedure": 500, "no rows": 0}.get(write, 1000)
+        assert count(mysql, table) == 0
+        assert pool.statistics().discards == {}
+        accounted(pool)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("write", ["returning", "function", "procedure"])
+@pytest.mark.parametrize("how", ["break", "last row", "error", "cancelled", "factory"])
+async def test_what_a_stream_writes_is_rolled_back_where_it_is_left(
+    how: str, write: str, autocommit: bool, mysql: MySQL, table: dict[str, Any]
+) -> None:
+    """A stream of a write that is left before its end, in whichever way, has done nothing, though all was sent."""
+    scope = anyio.CancelScope()
+    last = 500 if write == "procedure" else 1000
+
+    def refuse(**row: int) -> int:
+        (number,) = row.values()
+        if number == 15:
+            raise LookupError
+        return number
+
+    async def leave(pool: OffloadPool) -> None:
+        cursor = refuse if how == "factory" else None
+        async with aclosing(pool.stream(WRITES[write], chunk_size=10, cursor=cursor)) as rows:
+            read = 0
+            async for _ in rows:
+                read += 1
+                if read == (last if how == "last row" else 15):
+                    if how == "error":
+                        raise LookupError
+                    if how == "cancelled":
+                        scope.cancel()
+                        await anyio.sleep_forever()
+                    break
+
+    with pool_of(1, table, autocommit=autocommit) as pool:
+        with scope:
+            try:
+                await leave(pool)
+            except LookupError:
+                assert how in ("error", "factory")
+        await settled(lambda: pool.statistics().in_use == 0)
+        assert count(mysql, table) == 1000
+        assert await pool.fetch_value("SELECT 'mine'") == "mine"
+        accounted(pool)
+
+
+@pytest.mark.anyio
+async def test_reading_begins_no_transaction(mysql: MySQL, table: dict[str, Any]) -> None:
+    """With autocommit on, a stream that only reads sends nothing but its statement."""
+    with pool_of(1, table) as pool:
+        session = await pool.fetch_value("SELECT CONNECTION_ID()")
+        before = await pool.fetch_all("SHOW SESSION STATUS WHERE Variable_name IN ('Com_begin', 'Com_commit')")
+        assert len([row async for row in pool.stream("SELECT a FROM t")]) == 1000
+        assert session == await pool.fetch_value("SELECT CONNECTION_ID()")
+        after = await pool.fetch_all("SHOW SESSION STATUS WHERE Variable_name IN ('Com_begin', 'Com_commit')")
+        assert before == after

@@ -11,9 +11,10 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import anyio.lowlevel
 from pymysql import cursors as drivers
 
-from ..bridge import bridged
+from ..bridge import Place, bridged, place
 from ..cursor import OffloadCursor
 from ..digests import digest
 from ..one_trip import parameters
@@ -28,6 +29,10 @@ Row = TypeVar("Row")
 logger = logging.getLogger("offload_db")
 
 RE_INSERT_VALUES = drivers.RE_INSERT_VALUES  # aiomysql has it here, too
+
+# Rows after which other tasks get their turn, and a cancellation comes through: those that are there already need no
+# waiting for, and to fetch one takes some 10 us.
+TURN_ROWS = 100
 
 # What a subclass may set, and what aiomysql's subclasses may set besides, which nothing would ask for here.
 _SETTINGS = ("dict_type", "max_stmt_length")
@@ -46,6 +51,7 @@ class AsyncCursor(Uncopied):
     def __init__(self, connection: AsyncConnection, cursor: OffloadCursor) -> None:
         self._connection = connection
         self._cursor = cursor
+        self._in_a_row = 0
 
     def __repr__(self) -> str:
         return f"<AsyncCursor {'closed' if self.closed else 'open'}>"
@@ -172,6 +178,9 @@ class AsyncCursor(Uncopied):
         :return: the row as the cursor class shapes it, or None
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
+        if self._in_a_row >= TURN_ROWS:
+            await self._give_way()
+        self._in_a_row += 1
         return await bridged(self._cursor.fetchone)
 
     async def fetchmany(self, size: int | None = None) -> Any:
@@ -183,7 +192,10 @@ class AsyncCursor(Uncopied):
         :return: the rows, as the driver gives them; empty after the last
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
+        if self._in_a_row >= TURN_ROWS:
+            await self._give_way()
         rows = await bridged(partial(self._cursor.fetchmany, size))
+        self._in_a_row += len(rows)
         return rows if self.description else []
 
     async def fetchall(self) -> Any:
@@ -209,8 +221,8 @@ class AsyncCursor(Uncopied):
     async def close(self) -> None:
         """Close the cursor; the rows it has fetched stay. Closing twice is fine.
 
-        If the task is cancelled, rows that are left unread are not read, and the connection is thrown out when it is
-        given back.
+        If the task is cancelled, rows that are left unread are not read here, but when the connection is given back,
+        or it is thrown out then.
         """
         link = self._cursor._link
         try:
@@ -242,6 +254,11 @@ class AsyncCursor(Uncopied):
 
     async def _give_up(self) -> None:
         await self.close()
+
+    async def _give_way(self) -> None:
+        self._in_a_row = 0
+        if place() is not Place.THREAD:
+            await anyio.lowlevel.checkpoint()
 
     def _log(self, statement: str) -> None:
         if self.echo:

@@ -5,6 +5,7 @@ Owns reading ahead, and how a stream ends that is left early. Everything about t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -12,9 +13,13 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ..bridge import Place, place
+import anyio.lowlevel
+
+from ..bridge import Place, bridged, place
+from ..connection import OffloadConnection
 from ..cursor import OffloadCursor
 from ..one_trip import row_shape
+from ..only_reads import only_reads
 from ..pool import OffloadPool
 from ..trips import Trip
 from .pending import Pending
@@ -29,14 +34,37 @@ async def stream(
         pool.acquire(lane) as connection,
         Pending(partial(connection._make_cursor, kind, buffered=False)) as rows,
     ):
-        await rows.execute(sql, args)
         chunks = _Chunks(rows._cursor, chunk_size, make)
         try:
+            if not only_reads(sql):
+                await bridged(partial(_begin, connection._connection))
+            await rows.execute(sql, args)
             async for chunk in chunks:
                 for row in chunk:
                     yield row
+            if not connection._connection._alive().clean:
+                await bridged(partial(_commit, connection._connection))
+        except BaseException:
+            link = connection._connection._link
+            if link is not None:
+                link.undo()  # so that what it still does is killed, and rolled back when the connection is given back
+            raise
         finally:
             await chunks.stop()
+
+
+def _begin(connection: OffloadConnection) -> None:
+    """Begin a transaction, so that all or nothing stays of what the statement does."""
+    if connection._alive().autocommit is not False:  # not every driver tells
+        connection.begin()
+
+
+def _commit(connection: OffloadConnection) -> None:
+    """Commit what the statement has done, once all of it is done."""
+    link = connection._alive()
+    if link.driver.unread(link.raw):  # a procedure's further results
+        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._turn)
+    connection.commit()
 
 
 class _Chunks:
@@ -63,6 +91,9 @@ class _Chunks:
         trip = self._next or self._start()
         self._next = None
         try:
+            # A chunk that was read ahead need not be waited for: others are to have their turn all the same, and a
+            # cancellation is to come through.
+            await anyio.lowlevel.checkpoint()
             chunk = await trip.join()
         except BaseException:
             if not trip.back:
