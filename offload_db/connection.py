@@ -26,7 +26,12 @@ from .turns import Turn, closed_error
 _ENDS = frozenset({"commit", "rollback"})
 
 # Calls that change the session for whoever uses it next.
-_ALTERS = frozenset({"set_character_set", "set_charset"})
+_ALTERS = frozenset(
+    {
+        *("change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"),
+        *("set_character_set", "set_charset", "set_charset_collation"),
+    }
+)
 
 # Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
 # process-wide connection alive with.
@@ -145,7 +150,7 @@ class OffloadConnection:
     def driver_connection(self) -> Any:
         """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
         link = self._alive()
-        link.begun()  # what is done with it goes unseen
+        link.unseen()
         return link.raw
 
     def select_db(self, db: Any) -> None:
@@ -240,7 +245,7 @@ class OffloadConnection:
             link.check()
         # Only a query is worth killing; a commit that is under way had better come to its end.
         query = name == "query"
-        text = args[0] if query and args else None
+        text = (args[0] if args else kwargs.get("sql")) if query else None
         call = partial(_method, link, name, args, kwargs)
         return link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
 

@@ -243,7 +243,7 @@ class PyMySQLDriver(Driver):
         try:
             with pymysql.cursors.Cursor(raw) as cursor:
                 cursor.execute(IDENTIFY)
-                session, version, *server = map(str, cursor.fetchone() or ())
+                session, version, raw._home, *server = map(str, cursor.fetchone() or ())
         finally:
             raw.decoders = decoders
         # The connection is to look untouched: insert_id() and affected_rows() read these.
