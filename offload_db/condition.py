@@ -67,6 +67,8 @@ class Condition:
 
     def _note(self, left: Traces) -> None:
         self._begun = True
+        if not self.driver.is_mysqls:
+            return
         self._unshown = self._unshown or Trace.UNSHOWN in left
         self.locked = self.locked or Trace.LOCKS in left
         self.altered = self.altered or Trace.SESSION in left

@@ -171,6 +171,9 @@ class Driver:
         """Ask the server for a sign of life, without connecting anew. Waits for the server."""
         raw.ping(False)
 
+    is_mysqls = False
+    """Whether the server is one of MySQL's kind: another one's sessions keep nothing that a rollback does not end."""
+
     def home(self, raw: Any) -> Any:
         """Return the database that was selected when the session began, as far as it is known; None if none was."""
         return getattr(raw, "_home", None) or getattr(raw, "db", None) or None

@@ -61,6 +61,8 @@ _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 class PyMySQLDriver(Driver):
     """PyMySQL, 1.1 and later."""
 
+    is_mysqls = True
+
     # All others may wait, those that users add in subclasses above all.
     _local_methods = frozenset(
         {

@@ -46,6 +46,8 @@ class _Known(Driver, abc.ABC):
     timeouts: ClassVar[tuple[str, ...]]
     """Its names for the seconds that connecting, reading and writing may take."""
 
+    is_mysqls = True
+
     def __init__(self) -> None:
         self._classes: dict[type, type] = {}
 
