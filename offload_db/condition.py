@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
 from .errors import ConnectionClosed, ConnectionLost, OffloadError
 from .only_reads import only_reads
+from .sql_text import NOTHING, UNSEEN, Trace, Traces, traces
 
 
 class Condition:
@@ -26,8 +26,8 @@ class Condition:
         "_absorb",
         "_begun",
         "_doubtful",
-        "_failed",
         "_text",
+        "_unshown",
         "altered",
         "autocommit",
         "driver",
@@ -51,25 +51,36 @@ class Condition:
         self.locked = False
         """Whether tables were locked."""
         self.altered = False
-        """Whether attributes of the driver's connection were set."""
+        """Whether attributes of the driver's connection were set, or what else only its end undoes was done."""
         self.writes_on = False
         """Whether the server may still write for the last statement, whose answer was not read to its end."""
         self._doubtful = False
         self._begun = False
-        self._failed = False
+        self._unshown = False
         self._absorb = False
         self._text: object = None  # the statement that was sent last, None where that is not known
 
     def foresee(self, text: object) -> None:
         """Note what a statement will leave behind."""
         self._text = text
-        if stands_alone(text):
-            return
+        left = traces(text)
+        if left is not NOTHING:
+            self._note(left)
+
+    def unseen(self) -> None:
+        """Note that anything may be done from now on, whatever the statements say."""
+        self._doubtful = True
+        self._text = None
+        self._note(UNSEEN)
+
+    def _note(self, left: Traces) -> None:
         self._begun = True
-        left = leaves_behind(text)
-        if left == "locks":
-            self.locked = True
-        elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
+        if not self.driver.is_mysqls:
+            return
+        self._unshown = self._unshown or Trace.UNSHOWN in left
+        self.locked = self.locked or Trace.LOCKS in left
+        self.altered = self.altered or Trace.SESSION in left
+        if Trace.DATABASE in left and self.driver.home(self.raw):  # or there is none to go back to
             self.moved = True
 
     def prepare(self) -> None:
@@ -94,7 +105,8 @@ class Condition:
         if driver.unfit(error):
             self.fault = "unfit_server"
         if driver.in_step(error) or driver.refused(self.raw, error):
-            self._failed = True
+            # An error says nothing of the transaction that a procedure, say, had begun before it.
+            self._unshown = self._unshown or self._begun
             return None
         if driver.lost(error):
             self.fault = self.fault or "lost"  # it may have been given up, which is why the call came back
@@ -117,7 +129,7 @@ class Condition:
 
     def settled(self) -> None:
         """Note that the transaction was ended, so that nothing is open."""
-        self._doubtful = self._begun = self._failed = False
+        self._doubtful = self._begun = self._unshown = False
 
     def check(self) -> None:
         """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
@@ -134,12 +146,17 @@ class Condition:
     @property
     def clean(self) -> bool:
         """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
-        if self.moved or self.locked or self._absorb or self.driver.autocommit(self.raw) != self.autocommit:
+        if (
+            self.moved
+            or self.locked
+            or self._unshown
+            or self._absorb
+            or self.driver.autocommit(self.raw) != self.autocommit
+        ):
             return False
         # Not every driver shows what the server says of transactions; with autocommit on, the statements tell as much.
         alone = self.autocommit is True and not self._begun
-        # An error says nothing of transactions: what the server said before it may not hold any more.
-        return alone or not self._doubtful or (not self._failed and self.driver.clean(self.raw))
+        return alone or not self._doubtful or self.driver.clean(self.raw)
 
     @property
     def may_write(self) -> bool:
@@ -178,8 +195,9 @@ class Condition:
             with closing(raw.cursor()) as cursor:  # after the rollback: it commits what is open
                 cursor.execute("UNLOCK TABLES")
         if self.moved:
-            raw.select_db(raw.db)  # of a connection without a database this fails, and the link is thrown out
-        self.moved = self.locked = self._doubtful = self._begun = self._failed = False
+            # Of a connection without a database this fails, and the link is thrown out.
+            self.driver.select_database(raw, self.driver.home(raw))
+        self.moved = self.locked = self._doubtful = self._begun = self._unshown = False
 
     def answers(self, seconds: float) -> bool:
         """Ask the server for a sign of life; waits that long at most."""

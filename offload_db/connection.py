@@ -29,7 +29,10 @@ _ENDS = frozenset({"commit", "rollback"})
 
 # Calls that change the session for whoever uses it next.
 _ALTERS = frozenset(
-    {"set_character_set", "set_charset", "change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"}
+    {
+        *("change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"),
+        *("set_character_set", "set_charset", "set_charset_collation"),
+    }
 )
 
 # Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
@@ -152,7 +155,7 @@ class OffloadConnection(Uncopied):
     def driver_connection(self) -> Any:
         """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
         link = self._alive()
-        link.begun()  # what is done with it goes unseen
+        link.unseen()
         return link.raw
 
     @property
@@ -255,7 +258,7 @@ class OffloadConnection(Uncopied):
             link.check()
         # Only a query is worth killing; a commit that is under way had better come to its end.
         query = name == "query"
-        text = args[0] if query and args else None
+        text = (args[0] if args else kwargs.get("sql")) if query else None
         call = partial(_method, link, name, args, kwargs)
         result = link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
         lazy = None if result is None else link.driver.lazy(link.raw, name, result)

@@ -1,14 +1,12 @@
-"""What can be told from a statement's text.
+"""What of a statement's text may be shown.
 
-Owns what is left of a statement that may be shown (its words and placeholders, without the values), and what one leaves
-behind. Knows no database.
+Owns what is left of it: its words and placeholders, without the values. What a statement does is ``sql_text.py``'s.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
 
 # What is looked at of a statement. The rest of a longer one is mostly values, and nobody reads it.
 LONGEST = 4000
@@ -62,32 +60,3 @@ def _shown(token: re.Match[str]) -> str:
     if token.lastgroup == "name":
         return token[0]
     return "?" if token.lastgroup == "value" else " "
-
-
-_LEAVES = re.compile(r"\s*(?:(?P<database>USE)\b|(?:LOCK|FLUSH)\b.{0,100}?\bTABLES?\b)", re.IGNORECASE | re.DOTALL)
-# With autocommit on each of these is a transaction of its own, whatever functions and triggers it calls: the server
-# allows those none.
-_ALONE = re.compile(r"\s*\(*\s*(?:SELECT|INSERT|REPLACE|UPDATE|DELETE|SHOW)\b", re.IGNORECASE)
-
-
-def leaves_behind(text: object) -> Literal["database", "locks"] | None:
-    """Tell what a statement leaves to whoever uses its session next, and no rollback undoes."""
-    found = _LEAVES.match(_beginning(text))
-    if found is None:
-        return None
-    return "database" if found["database"] else "locks"
-
-
-def stands_alone(text: object) -> bool:
-    """Tell whether it is certain that the statement begins no transaction, where autocommit is on."""
-    if _ALONE.match(_beginning(text)) is None:
-        return False
-    # Two statements in one text have a semicolon between them.
-    return b";" not in text if isinstance(text, bytes) else ";" not in str(text)
-
-
-def _beginning(text: object) -> str:
-    # These are asked of every statement, on the event loop's thread, and some are long: not all of it is decoded.
-    if isinstance(text, bytes):
-        return text[:200].decode("latin-1")
-    return text if isinstance(text, str) else ""

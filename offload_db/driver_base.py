@@ -33,7 +33,7 @@ NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
 # A kill has reached the statement.
 INTERRUPTED = ER.QUERY_INTERRUPTED
 
-IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), @@hostname, @@port, @@server_id, @@datadir"
+IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), COALESCE(DATABASE(), ''), @@hostname, @@port, @@server_id, @@datadir"
 
 LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
 
@@ -188,6 +188,17 @@ class Driver:
     def ping(self, raw: Any) -> None:
         """Ask the server for a sign of life, without connecting anew. Waits for the server."""
         raw.ping(False)
+
+    is_mysqls = False
+    """Whether the server is one of MySQL's kind: another one's sessions keep nothing that a rollback does not end."""
+
+    def home(self, raw: Any) -> Any:
+        """Return the database that was selected when the session began, as far as it is known; None if none was."""
+        return getattr(raw, "_home", None) or getattr(raw, "db", None) or None
+
+    def select_database(self, raw: Any, name: Any) -> None:
+        """Select a database. Waits for the server."""
+        raw.select_db(name)
 
     def disguised(self, error: OffloadError) -> OffloadError:
         """Return the error as one that code written for the driver catches, too."""

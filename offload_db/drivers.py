@@ -62,6 +62,8 @@ _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 class PyMySQLDriver(Driver):
     """PyMySQL, 1.1 and later."""
 
+    is_mysqls = True
+
     # All others may wait, those that users add in subclasses above all.
     _local_methods = frozenset(
         {
@@ -237,7 +239,7 @@ class PyMySQLDriver(Driver):
         try:
             with pymysql.cursors.Cursor(raw) as cursor:
                 cursor.execute(IDENTIFY)
-                session, version, *server = map(str, cursor.fetchone() or ())
+                session, version, raw._home, *server = map(str, cursor.fetchone() or ())
         finally:
             raw.decoders = decoders
         # The connection is to look untouched: insert_id() and affected_rows() read these.

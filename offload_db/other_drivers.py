@@ -51,6 +51,8 @@ class _Known(Driver, abc.ABC):
     timeouts: ClassVar[tuple[str, ...]]
     """Its names for the seconds that connecting, reading and writing may take."""
 
+    is_mysqls = True
+
     def __init__(self) -> None:
         self._classes: dict[type, type] = {}
 
@@ -108,7 +110,7 @@ class _Known(Driver, abc.ABC):
         raw._own_socket = None if number is None else _socket_of(number)
         with closing(self.plain_cursor(raw)) as cursor:
             cursor.execute(IDENTIFY)
-            session, version, *server = map(_text, cursor.fetchone() or ())
+            session, version, raw._home, *server = map(_text, cursor.fetchone() or ())
         if session != str(self.session(raw)):
             return None  # a proxy stands between and has ids of its own
         return Identity(int(session), tuple(server), "mariadb" in version.lower())
@@ -398,6 +400,9 @@ class MySQLConnectorDriver(_Known):
         # Read at once or row by row, as it is wanted, and fit for a link in C or in Python.
         name = kind.__name__
         return (), {"buffered": buffered, "dictionary": name.endswith("Dict"), "raw": "Raw" in name}
+
+    def select_database(self, raw: Any, name: Any) -> None:
+        raw.cmd_init_db(name)
 
     def begin(self, raw: Any) -> None:
         if not raw.in_transaction:  # it refuses then, and DBUtils sends nothing at all

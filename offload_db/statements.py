@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("offload_db")
 
-# Calls that are no statements and begin no transaction.
+# Calls that are no statements and begin no transaction, and those of which it is known what they do.
 _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
+_KNOWN = frozenset({"autocommit", "begin", "commit", "rollback", "select_db", "set_character_set", "set_charset"})
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
@@ -218,10 +219,12 @@ class Link(Condition):
     ) -> T:
         if statement or name == "query":
             self.foresee(text)
-        elif name not in _BEGIN_NOTHING:
+        elif name in _KNOWN:
             self._begun = True
             if name != "rollback":  # which is to know what it ends
                 self._text = None
+        elif name not in _BEGIN_NOTHING:
+            self.unseen()
         limits = [limit for limit in (self._timeout, timeout) if limit is not None]
         if deadline is not None:
             limits.append(deadline.left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offload_db.digests import LONGEST, digest, leaves_behind, stands_alone
+from offload_db.digests import LONGEST, digest
 
 
 @pytest.mark.parametrize(
@@ -61,52 +61,3 @@ def test_what_is_no_text() -> None:
     assert digest(None) is None
     assert digest(object()) is None
     assert digest(5) is None
-
-
-@pytest.mark.parametrize(
-    ("statement", "left"),
-    [
-        ("USE fleet", "database"),
-        (b"\n  use `fleet`", "database"),
-        ("LOCK TABLES trucks WRITE", "locks"),
-        ("lock\ntable trucks read", "locks"),
-        ("FLUSH LOCAL TABLES trucks WITH READ LOCK", "locks"),
-        ("FLUSH PRIVILEGES", None),
-        ("SELECT 'USE fleet'", None),
-        ("UPDATE used SET n = 1", None),
-        ("USER", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_what_a_statement_leaves_behind(statement: object, left: str | None) -> None:
-    """The database that a statement selects and the tables that it locks outlive a rollback."""
-    assert leaves_behind(statement) == left
-
-
-@pytest.mark.parametrize(
-    ("statement", "alone"),
-    [
-        ("SELECT 1", True),
-        ("\n  (select 1) UNION (select 2)", True),
-        (b"insert INTO trucks VALUES (%s, ';')", False),
-        (b"UPDATE trucks SET n = %s", True),
-        ("SELECT n FROM trucks FOR UPDATE", True),
-        ("REPLACE INTO trucks VALUES (%s)", True),
-        ("SHOW TABLES", True),
-        ("SELECT 1; BEGIN", False),
-        ("BEGIN", False),
-        ("START TRANSACTION", False),
-        ("SET autocommit = 0", False),
-        ("CALL opens_a_transaction()", False),
-        ("WITH a AS (SELECT 1) SELECT * FROM a", False),
-        ("/*! BEGIN */", False),
-        ("SAVEPOINT a", False),
-        ("SELECTED", False),
-        ("", False),
-        (None, False),
-    ],
-)
-def test_what_stands_alone(statement: object, alone: bool) -> None:
-    """With autocommit on, only a single everyday statement begins no transaction for certain."""
-    assert stands_alone(statement) is alone

@@ -257,6 +257,17 @@ async def test_any_other_driver_works(module: SlowButHonest, place: str) -> None
     pool.close()
 
 
+def test_another_server_is_not_asked_what_only_mysql_knows(module: SlowButHonest) -> None:
+    """What would unlock tables in MySQL is not sent anywhere else, whatever words a statement has."""
+    pool = OffloadPool(PooledDB(creator=module, maxconnections=1))
+    with pool.connection() as connection:
+        cursor = connection.cursor()
+        cursor.execute("CREATE TABLE lock (use INT, n INT)")
+        cursor.executescript("INSERT INTO lock VALUES (1, 2); UPDATE lock SET n = 3")
+    assert dict(pool.statistics().discards) == {}
+    pool.close()
+
+
 async def test_other_drivers_errors_cost_the_connection_in_doubt(module: SlowButHonest) -> None:
     """An error that may come from a broken link throws the connection out when it comes back; others do not."""
     pool = OffloadPool(PooledDB(creator=module, maxconnections=1))

@@ -53,7 +53,13 @@ async def transaction(
         begin = [f"SET TRANSACTION ISOLATION LEVEL {isolation_level.upper()}"] if isolation_level else []
         begin.append(f"START TRANSACTION READ {'ONLY' if read_only else 'WRITE'}")
     sync = connection._connection
-    await bridged(partial(_send, sync, begin))
+    try:
+        await bridged(partial(_send, sync, begin))
+    except BaseException as error:
+        # Cancelled or late: it may have begun all the same, or its isolation level may be there for what comes next.
+        if savepoint is None and (not isinstance(error, Exception) or getattr(error, "may_have_run", False)):
+            await bridged(partial(sync._undo, None))
+        raise
     connection._depth += 1
     try:
         yield connection

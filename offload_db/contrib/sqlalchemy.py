@@ -215,7 +215,7 @@ class _Entry(_ConnectionRecord):
             return self.dbapi_connection
         pool = self._engine_pool
         connection = pool._open()
-        raw = connection.driver_connection
+        raw = connection._alive().raw  # which is only to be recognised again
         self.fresh = raw not in pool._known
         self.starttime = time.time()
         info = vars(self)["info"] = pool._known.get(raw, {})  # what SQLAlchemy remembers it by
