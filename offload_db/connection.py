@@ -17,7 +17,7 @@ import anyio
 from .bridge import Place, place
 from .connector import patience_of
 from .cursor import OffloadCursor
-from .errors import ConnectionClosed
+from .errors import CheckoutTimeout, ConnectionClosed
 from .pool import OffloadPool
 from .statements import Link
 from .turns import Turn, closed_error
@@ -100,7 +100,7 @@ class OffloadConnection:
             return
         turn = self._turn
         try:
-            cancelled = _last_turn(turn)
+            cancelled = self._last_turn(turn)
         except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
             return
         if not turn.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
@@ -213,6 +213,30 @@ class OffloadConnection:
         if link is not None:
             link.give_up()
 
+    def _last_turn(self, turn: Turn) -> BaseException | None:
+        """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
+
+        :raises CheckoutTimeout: if the connection belongs to another call that does not end in time
+        """
+        link = self._alive()
+        cancelled: BaseException | None = None
+        while True:
+            try:
+                turn.take(link.patience, shield=True)
+            except CheckoutTimeout as error:
+                raise link.driver.disguised(error) from None
+            except TimeoutError as error:
+                # What waits for nothing but the call that is being made waits for its end.
+                if not turn.admits():
+                    raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+            except BaseException as error:
+                # asyncio's own task.cancel() passes through a shield.
+                if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
+                    raise
+                cancelled = error
+            else:
+                return cancelled
+
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
         link = self._link
@@ -243,21 +267,6 @@ class OffloadConnection:
         text = args[0] if query and args else None
         call = partial(_method, link, name, args, kwargs)
         return link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
-
-
-def _last_turn(turn: Turn) -> BaseException | None:
-    """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised."""
-    cancelled: BaseException | None = None
-    while True:
-        try:
-            turn.take(shield=True)
-        except BaseException as error:
-            # asyncio's own task.cancel() passes through a shield.
-            if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
-                raise
-            cancelled = error
-        else:
-            return cancelled
 
 
 def _execute(link: Link, statement: str) -> None:

@@ -6,6 +6,7 @@ in the README and, for FastAPI, by ``contrib/fastapi.py``.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import greenback
 
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
-from ..scopes import pause_call
+from ..callsites import endpoint_of
+from ..scopes import name_call, pause_call
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,6 +51,7 @@ def bridged(app: ASGIApp, *, lane: str | None = None, timeout: float | None = No
     @offload(lane=lane, timeout=timeout)
     async def bridged_app(scope: Scope, receive: Receive, send: Send) -> None:
         streams = False
+        name_call(functools.partial(_request, scope))
 
         async def pausing_receive() -> Message:
             pause_call()
@@ -66,6 +69,13 @@ def bridged(app: ASGIApp, *, lane: str | None = None, timeout: float | None = No
         await app(scope, pausing_receive if scope["type"] == "websocket" else receive, pausing_send)
 
     return bridged_app
+
+
+def _request(scope: Scope) -> str:
+    """Tell which route a request belongs to; its path itself shows values."""
+    endpoint = endpoint_of(scope)
+    kind = "a WebSocket" if scope["type"] == "websocket" else "a request"
+    return kind if endpoint is None else f"{kind} of {endpoint}"
 
 
 class OffloadMiddleware:

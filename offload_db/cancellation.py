@@ -1,0 +1,73 @@
+"""What becomes of code in a worker thread when the task that waits for it is cancelled.
+
+Owns what such code waits for just now, and how that is stopped. Knows neither tasks nor statements.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .errors import CallCancelled
+
+
+class Cancellation:
+    """Stops what code in a worker thread waits for, and refuses what it begins afterwards; the code unwinds then."""
+
+    __slots__ = ("_lock", "_under_way", "requested")
+
+    def __init__(self) -> None:
+        # Held for a few instructions only: the event loop's thread takes it. A finaliser that runs in the middle of them
+        # may come by here as well.
+        self._lock = threading.RLock()
+        # How to stop what is under way, and, once that is being done, the event that says it is over.
+        self._under_way: dict[Callable[[], None], threading.Event | None] = {}
+        self.requested = False
+        """Whether the task was cancelled."""
+
+    def check(self) -> None:
+        """Raise :class:`CallCancelled` if the task was cancelled."""
+        if self.requested:
+            raise CallCancelled.because(
+                "nothing was sent: the task of this call was cancelled while its code ran in a worker thread"
+            )
+
+    def begin(self, stop: Callable[[], None], *, unwinding: bool = False) -> None:
+        """Note that something is under way.
+
+        :param stop: brings it back early; called once at most, in another thread
+        :param unwinding: begin it also after the cancellation, where nothing stops it any more
+        :raises CallCancelled: if the task was cancelled
+        """
+        with self._lock:
+            if not unwinding:
+                self.check()
+            if not self.requested:
+                self._under_way[stop] = None
+
+    def end(self, stop: Callable[[], None]) -> None:
+        """Note that it has come back; if it is being stopped, wait until that is over."""
+        with self._lock:
+            stopping = self._under_way.pop(stop, None)
+        if stopping is not None:
+            stopping.wait()  # or a kill that comes late would meet what is sent next
+
+    def request(self) -> Callable[[], None] | None:
+        """Note that the task was cancelled; returns what stops all that is under way, if anything is.
+
+        That may take some seconds.
+        """
+        stops: dict[Callable[[], None], threading.Event] = {}
+        with self._lock:
+            self.requested = True
+            for stop in [stop for stop, stopping in self._under_way.copy().items() if stopping is None]:
+                self._under_way[stop] = stops[stop] = threading.Event()
+
+        def stop_all() -> None:
+            for stop, over in stops.items():
+                try:
+                    stop()
+                finally:
+                    over.set()
+
+        return stop_all if stops else None
