@@ -57,17 +57,16 @@ class Cancellation:
 
         That may take some seconds.
         """
-        stops: dict[Callable[[], None], threading.Event] = {}
         with self._lock:
             self.requested = True
-            for stop in [stop for stop, stopping in self._under_way.copy().items() if stopping is None]:
-                self._under_way[stop] = stops[stop] = threading.Event()
+            return self._stop if self._under_way else None
 
-        def stop_all() -> None:
-            for stop, over in stops.items():
-                try:
-                    stop()
-                finally:
-                    over.set()
-
-        return stop_all if stops else None
+    def _stop(self) -> None:
+        with self._lock:
+            stops = {stop: threading.Event() for stop in self._under_way}
+            self._under_way.update(stops)
+        for stop, over in stops.items():
+            try:
+                stop()
+            finally:
+                over.set()
