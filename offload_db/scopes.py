@@ -71,6 +71,7 @@ class Scope:
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
+        self._name = None  # it may hold the request
         while True:
             try:
                 owned = self.owned.pop()

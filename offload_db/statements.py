@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from .bridge import Place, place
 from .cancellation import Cancellation
 from .condition import Condition
 from .drivers import Driver, Identity
@@ -262,9 +261,9 @@ class Link(Condition):
         try:
             if limit is None or limit > 0:
                 make: Callable[[], T] = call.make
-                if cancellation is not None and place() is Place.THREAD:
+                if cancellation is not None:
                     unwinding = name in _UNWIND or _rolls_back(text)
-                    make = partial(_cancellable, cancellation, call, unwinding=unwinding)
+                    make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
                 result = self._workers.run(
                     name, make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
                 )
@@ -392,7 +391,7 @@ class Link(Condition):
 
 
 def _cancellable(cancellation: Cancellation, call: _Call[T], *, unwinding: bool) -> T:
-    """Make a call in such a way that a cancellation stops it; returns when both are over."""
+    """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
     cancellation.begin(call.cancel, unwinding=unwinding)
     try:
         return call.make()

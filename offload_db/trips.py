@@ -257,9 +257,7 @@ class Trip(Generic[T]):
         await errand.abandon()
 
 
-async def carry(
-    trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None
-) -> None:
+async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
     """Send *trip* through a worker thread, as one of those that *limiter* allows.
 
     If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
@@ -277,9 +275,7 @@ async def carry(
             raise
 
 
-async def hop(
-    function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None
-) -> T:
+async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> T:
     """Run *function* in a worker thread and return its result; see :func:`carry`."""
     trip = Trip(function)
     await carry(trip, limiter, cancellation)

@@ -22,8 +22,8 @@ logger = logging.getLogger("offload_db")
 LONG = 5.0
 
 SHARING = (
-    "a shared connection belongs to the call that uses it until that call ends or closes it: let each round of a call "
-    "that goes on for long be a decorated function of its own, or take connections from a pool"
+    "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
+    "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
 )
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
@@ -162,8 +162,8 @@ class Turn:
     @property
     def lender(self) -> Scope | None:
         """The call whose connection it is alone, if it has it now."""
-        owner = self.owner
-        return owner if owner is self._only else None
+        only = self._only
+        return only if only is not None and only is self._owner and not only.ended else None
 
     @property
     def owner(self) -> Scope | None:
@@ -198,7 +198,7 @@ class Turn:
             self._closed = True
             self._busy = False
             self._list(None)
-            self._owner = None
+            self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
         self._settle()

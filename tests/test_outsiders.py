@@ -464,7 +464,7 @@ async def test_waiting_for_another_call(mode: Any, shared: Any) -> None:
         group.start_soon(poller)
         await used.wait()
         started = time.monotonic()
-        with pytest.raises(CheckoutTimeout, match=r"belonged to .*poller\(\) at .*decorated function of its own"):
+        with pytest.raises(CheckoutTimeout, match=r"belonged to .*poller\(\) at .*decorate what it does in each round"):
             await handler()
         assert time.monotonic() - started >= SHORT
         assert shared._link.turn._queue == []
