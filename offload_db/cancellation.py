@@ -17,8 +17,7 @@ class Cancellation:
     __slots__ = ("_lock", "_under_way", "requested")
 
     def __init__(self) -> None:
-        # Held for a few instructions only: the event loop's thread takes it. A finaliser that runs in the middle of them
-        # may come by here as well.
+        # Held for a few instructions only: the event loop's thread takes it. A finaliser may come by in the middle.
         self._lock = threading.RLock()
         # How to stop what is under way, and, once that is being done, the event that says it is over.
         self._under_way: dict[Callable[[], None], threading.Event | None] = {}

@@ -335,13 +335,14 @@ async def test_a_timeout_around_the_handler(limit: str, pool: OffloadPool, anyio
 
     if limit == "wait_for" and anyio_backend_name != "asyncio":
         pytest.skip("only asyncio has this")
+
+    async def limited() -> None:
+        with anyio.fail_after(0.2):
+            await handler()
+
     started = time.monotonic()
     with pytest.raises((TimeoutError, asyncio.TimeoutError)):
-        if limit == "wait_for":
-            await asyncio.wait_for(handler(), 0.2)
-        else:
-            with anyio.fail_after(0.2):
-                await handler()
+        await (asyncio.wait_for(handler(), 0.2) if limit == "wait_for" else limited())
     assert time.monotonic() - started < SOON
     assert (pool.statistics().kills, pool.statistics().in_use) == (1, 0)
 

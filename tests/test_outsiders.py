@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import pymysql
 import pytest
 
 from offload_db import (
@@ -417,7 +416,7 @@ async def test_letting_go_of_it_does_not_lend_it(database: dict[str, Any], outsi
         from offload_db.scopes import pause_call
 
         kept: list[Any] = []
-        opened, used, end = anyio.Event(), anyio.Event(), anyio.Event()
+        opened, used = anyio.Event(), anyio.Event()
 
         @offload
         async def first() -> None:
