@@ -6,20 +6,22 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
 
-from .bridge import Place, place
+from .bridge import Place, place, suspend
 from .connector import patience_of
 from .cursor import OffloadCursor
 from .errors import CheckoutTimeout, ConnectionClosed
 from .pool import OffloadPool
 from .statements import Link
+from .trips import Trip, is_cancelled
 from .turns import Turn, closed_error
 
 # Calls that end a transaction for certain.
@@ -220,22 +222,32 @@ class OffloadConnection:
         """
         link = self._alive()
         cancelled: BaseException | None = None
-        while True:
-            try:
-                turn.take(link.patience, shield=True)
-            except CheckoutTimeout as error:
-                raise link.driver.disguised(error) from None
-            except TimeoutError as error:
-                # What waits for nothing but the call that is being made waits for its end.
-                if not turn.admits():
-                    raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
-            except BaseException as error:
-                # asyncio's own task.cancel() passes through a shield.
-                if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
-                    raise
-                cancelled = error
-            else:
-                return cancelled
+        kill: Trip[None] | None = None
+        if turn.lent and place() is Place.BRIDGED and is_cancelled():
+            # A thread that the handler had been waiting for: nobody takes any more what it is fetching.
+            kill = Trip(link.interrupt)
+            with suppress(RuntimeError):  # no further thread can be had
+                threading.Thread(target=kill.run, name="offload_db interrupt", daemon=True).start()
+        try:
+            while True:
+                try:
+                    turn.take(link.patience, shield=True)
+                except CheckoutTimeout as error:
+                    raise link.driver.disguised(error) from None
+                except TimeoutError as error:
+                    # What waits for nothing but the call that is being made waits for its end.
+                    if not turn.admits():
+                        raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+                except BaseException as error:
+                    # asyncio's own task.cancel() passes through a shield.
+                    if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
+                        raise
+                    cancelled = error
+                else:
+                    return cancelled
+        finally:
+            if kill is not None:
+                suspend(kill.abandon())
 
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""

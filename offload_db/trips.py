@@ -354,6 +354,14 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
 
 
+def is_cancelled() -> bool:
+    """Tell whether the running task was told to end, as far as its event loop says so."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task: Any = None if asyncio._get_running_loop() is None else asyncio.current_task()
+    return bool(getattr(task, "cancelling", int)())  # which Python 3.10 does not have
+
+
 def _is_cancelled() -> bool:
     """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
     task = asyncio.current_task()

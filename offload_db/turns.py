@@ -172,6 +172,11 @@ class Turn:
         return None if owner is None or owner.ended else owner
 
     @property
+    def lent(self) -> bool:
+        """Whether what belongs to no call makes a call on another one's connection."""
+        return self._thread != 0 and self.lender is not None
+
+    @property
     def closed(self) -> bool:
         """Whether all turns are over."""
         return self._closed

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +33,7 @@ from offload_db import (
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
 from tests.faults.checks import checked
-from tests.support import in_thread, outcome, pool_of, settled, together, until, value
+from tests.support import in_thread, outcome, pool_of, running, settled, together, until, value
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -357,6 +358,50 @@ async def test_frameworks(cover: str, kind: str, pool: OffloadPool, outside: Out
         with anyio.fail_after(LIMIT):
             assert (await client.get("/")).json() == [1, 2]
     assert pool.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("way", ["scope", "task.cancel()"])
+async def test_a_cancelled_handler(
+    way: str, pool: OffloadPool, outside: Outside, anyio_backend_name: str, mysql: MySQL, database: dict[str, Any]
+) -> None:
+    """A cancelled handler that closes its connection kills what a thread does with it, and is not held up."""
+    if way != "scope" and (anyio_backend_name != "asyncio" or sys.version_info < (3, 11)):
+        pytest.skip("only asyncio has this, and tells it from Python 3.11 on")
+    scope, jobs = anyio.CancelScope(), []
+
+    @offload
+    async def handler() -> None:
+        connection = pool.connection()
+        cursor = connection.cursor()
+        try:
+            jobs.append(outside.executor.submit(cursor.execute, "SELECT SLEEP(30)"))
+            await outcome(jobs[0])
+        finally:
+            cursor.close()
+            connection.close()
+
+    async def scoped() -> None:
+        with scope:
+            await handler()
+
+    def is_running() -> bool:
+        return bool(running(mysql, database, "SLEEP(30)"))
+
+    with anyio.fail_after(LIMIT):
+        if way == "scope":
+            async with anyio.create_task_group() as group:
+                group.start_soon(scoped)
+                await settled(is_running)
+                scope.cancel()
+        else:
+            task = asyncio.create_task(handler())
+            await settled(is_running)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert getattr(jobs[0].exception(LIMIT), "args", ())[:1] == (1317,)
+    assert pool.statistics().kills == 1
+    await checked(pool, mysql, database["database"])
 
 
 # --- a connection that several calls use

@@ -90,7 +90,8 @@ class OffloadMiddleware:
     A :class:`CheckoutTimeout` or :class:`LaneFull` that the application leaves unhandled becomes a response 503 with
     ``Retry-After``, also where a framework has made an error 500 of it. It is raised again if the response has begun.
 
-    If a request's task is cancelled, its statement is killed on the server.
+    If a request's task is cancelled, its statement is killed on the server; that of a ``def`` handler, which the
+    framework runs in a thread, only if the handler is decorated.
 
     :param app: the ASGI application
     :param lane: name of the lane that a request's connections count against
