@@ -20,7 +20,7 @@ class Cancellation:
         # Held for a few instructions only: the event loop's thread takes it. A finaliser may come by in the middle.
         self._lock = threading.RLock()
         # How to stop what is under way, and, once that is being done, the event that says it is over.
-        self._under_way: dict[Callable[[], None], threading.Event | None] = {}
+        self._under_way: dict[Callable[[], object], threading.Event | None] = {}
         self.requested = False
         """Whether the task was cancelled."""
 
@@ -31,7 +31,7 @@ class Cancellation:
                 "nothing was sent: the task of this call was cancelled while its code ran in a worker thread"
             )
 
-    def begin(self, stop: Callable[[], None], *, unwinding: bool = False) -> None:
+    def begin(self, stop: Callable[[], object], *, unwinding: bool = False) -> None:
         """Note that something is under way.
 
         :param stop: brings it back early; called once at most, in another thread
@@ -44,7 +44,7 @@ class Cancellation:
             if not self.requested:
                 self._under_way[stop] = None
 
-    def end(self, stop: Callable[[], None]) -> None:
+    def end(self, stop: Callable[[], object]) -> None:
         """Note that it has come back; if it is being stopped, wait until that is over."""
         with self._lock:
             stopping = self._under_way.pop(stop, None)

@@ -360,6 +360,7 @@ async def test_what_has_no_statement_is_waited_for(pool: OffloadPool) -> None:
         with pool.connection() as connection:
             value(connection, "SELECT 1")
             with watched_wire() as wire:
+                threading.Timer(0.05, gate.open).start()
                 gate()
                 for go_on in (partial(value, connection, "SELECT 2"), pool.connection, connection.begin):
                     try:
@@ -368,12 +369,7 @@ async def test_what_has_no_statement_is_waited_for(pool: OffloadPool) -> None:
                         met.append(error)
             assert wire.events == []
 
-    async def open_later() -> None:
-        await anyio.sleep(0.05)
-        gate.open()
-
-    async with anyio.create_task_group() as group:
-        await cancelled(handler, lambda: gate.inside and (group.start_soon(open_later) or True))
+    await cancelled(handler, lambda: gate.inside)
     assert [type(error) for error in met] == [CallCancelled] * 3
     assert (pool.statistics().kills, pool.statistics().in_use) == (0, 0)
 
@@ -470,7 +466,8 @@ async def test_waiting_for_a_shared_connection(shared: Any) -> None:
         end.set()
     assert [type(error) for error in met] == [CallCancelled]
     assert shared._link.turn.free
-    assert await offload(value)(shared, "SELECT 3") == 3
+    last: Any = offload(partial(value, shared, "SELECT 3"))
+    assert await last() == 3
 
 
 async def test_rows_that_are_left_are_not_read(pool: OffloadPool, mysql: MySQL, database: dict[str, Any]) -> None:
