@@ -8,6 +8,7 @@ from .errors import (
     BlockingCallError as BlockingCallError,
     BlockingCallWarning as BlockingCallWarning,
     BridgeError as BridgeError,
+    CallCancelled as CallCancelled,
     CheckoutTimeout as CheckoutTimeout,
     ConfigurationError as ConfigurationError,
     ConnectionClosed as ConnectionClosed,

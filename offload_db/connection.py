@@ -6,21 +6,23 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
 
-from .bridge import Place, place
+from .bridge import Place, place, suspend
 from .connector import Connector, patience_of
 from .cursor import OffloadCursor
-from .errors import ConnectionClosed
+from .errors import CheckoutTimeout, ConnectionClosed
 from .lazy_results import LazyResult
 from .pool import OffloadPool
 from .statements import Link
+from .trips import Trip, is_cancelled
 from .turns import Turn, closed_error
 from .uncopied import Uncopied
 
@@ -110,7 +112,7 @@ class OffloadConnection(Uncopied):
             return
         turn = self._turn
         try:
-            cancelled = _last_turn(turn)
+            cancelled = self._last_turn(turn)
         except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
             return
         if not turn.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
@@ -230,6 +232,40 @@ class OffloadConnection(Uncopied):
         if link is not None:
             link.give_up()
 
+    def _last_turn(self, turn: Turn) -> BaseException | None:
+        """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
+
+        :raises CheckoutTimeout: if the connection belongs to another call that does not end in time
+        """
+        link = self._alive()
+        cancelled: BaseException | None = None
+        kill: Trip[None] | None = None
+        if turn.lent and place() is Place.BRIDGED and is_cancelled():
+            # A thread that the handler had been waiting for: nobody takes any more what it is fetching.
+            kill = Trip(link.interrupt)
+            with suppress(RuntimeError):  # no further thread can be had
+                threading.Thread(target=kill.run, name="offload_db interrupt", daemon=True).start()
+        try:
+            while True:
+                try:
+                    turn.take(link.patience, shield=True)
+                except CheckoutTimeout as error:
+                    raise link.driver.disguised(error) from None
+                except TimeoutError as error:
+                    # What waits for nothing but the call that is being made waits for its end.
+                    if not turn.admits():
+                        raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+                except BaseException as error:
+                    # asyncio's own task.cancel() passes through a shield.
+                    if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
+                        raise
+                    cancelled = error
+                else:
+                    return cancelled
+        finally:
+            if kill is not None:
+                suspend(kill.abandon())
+
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
         link = self._link
@@ -270,21 +306,6 @@ class OffloadConnection(Uncopied):
             raise closed_error()
         link.check()
         return link.call("fetch", function, self._turn)
-
-
-def _last_turn(turn: Turn) -> BaseException | None:
-    """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised."""
-    cancelled: BaseException | None = None
-    while True:
-        try:
-            turn.take(shield=True)
-        except BaseException as error:
-            # asyncio's own task.cancel() passes through a shield.
-            if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
-                raise
-            cancelled = error
-        else:
-            return cancelled
 
 
 def _execute(link: Link, statement: str) -> None:

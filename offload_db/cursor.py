@@ -20,6 +20,7 @@ import pymysql
 from .bridge import Place, place
 from .drivers import Driver
 from .lazy_results import LazyResult
+from .scopes import current_cancellation
 from .statements import Link
 from .turns import closed_error
 from .uncopied import Uncopied
@@ -382,4 +383,7 @@ class _Ahead:
 
 
 def _cancelled() -> bool:
-    return place() is Place.BRIDGED and anyio.current_effective_deadline() == -math.inf
+    if place() is Place.BRIDGED:
+        return anyio.current_effective_deadline() == -math.inf
+    cancellation = current_cancellation()
+    return cancellation is not None and cancellation.requested

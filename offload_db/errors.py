@@ -21,6 +21,10 @@ E = TypeVar("E", bound="_CodedError")
 STATEMENT_TIMEOUT = 1969
 
 
+# The code a server gives a statement that was killed; PyMySQL has no name for it.
+QUERY_INTERRUPTED = 1317
+
+
 class OffloadError(Exception):
     """Base of every error that offload_db raises of its own accord."""
 
@@ -67,6 +71,15 @@ class StatementTimeout(_CodedError, OperationalError, TimeoutError):
     code: ClassVar[int] = STATEMENT_TIMEOUT
     may_have_run: bool = True
     """Whether the statement may have taken effect: True unless it was not sent."""
+
+
+class CallCancelled(_CodedError, OperationalError):
+    """Raised when code in a worker thread goes on with the database though its call's task was cancelled.
+
+    Nothing is sent for such a call any more but what ends its work: rolling back and closing.
+    """
+
+    code: ClassVar[int] = QUERY_INTERRUPTED
 
 
 class ConnectionLost(_CodedError, OperationalError):

@@ -20,6 +20,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, suspend
+from .cancellation import Cancellation
 from .errors import BridgeError, ConfigurationError
 from .handled_errors import with_handled
 from .scopes import continued, scoped
@@ -33,7 +34,7 @@ Y = TypeVar("Y")
 S = TypeVar("S")
 
 Mode = Literal["bridge", "thread"]
-EnterScope = Callable[[], AbstractContextManager[None]]
+EnterScope = Callable[..., AbstractContextManager[None]]
 Runner = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # As many as anyio's own default. They are limiters of their own, so that a handler that waits for a connection in one
@@ -88,7 +89,9 @@ def offload(
 
     If the task is cancelled, its statement is killed on the server, and the cancellation is raised at the driver call
     when that call has come back; ``finally`` blocks that close cursors and connections work then. In
-    ``mode="thread"`` it is raised when the whole function has come back, and nothing is killed but by timeouts.
+    ``mode="thread"``, and for a ``def``, the statement is killed as well: the function's own code gets the driver's
+    error for it, and :class:`CallCancelled` for whatever it begins afterwards but rolling back and closing. The
+    cancellation is raised when the whole function has come back.
 
     :param mode: ``"bridge"``: each driver call of an ``async def`` runs in a worker thread, its own code stays on the
         loop's thread; ``"thread"``: the whole coroutine runs in one worker thread and must never suspend
@@ -126,6 +129,7 @@ def _decorate(function: Any, *, mode: Mode, scope: EnterScope) -> Any:
         raise ConfigurationError(f"@offload: got {shown(function)}; accepted are functions and methods")
     outer = _called(function)
     plain = inspect.unwrap(outer)
+    scope = functools.partial(scope, name=functools.partial(_whereabouts, plain))
     if inspect.isgeneratorfunction(outer):
         raise ConfigurationError(
             f"@offload stands on the generator function {plain.__qualname__}; frameworks run it in a thread already: "
@@ -182,10 +186,10 @@ async def _run_in_thread(
             return await result if inspect.isawaitable(result) else result
         limiter = holder_limiter(_handler_threads, THREADS)
         context = copy_context()
-        run = functools.partial(context.run, drive, function, args, kwargs, plain=plain)
-        trip: Trip[Any] = Trip(with_handled(continued(run)))
+        run, cancellation = continued(functools.partial(drive, function, args, kwargs, plain=plain))
+        trip: Trip[Any] = Trip(with_handled(functools.partial(context.run, run)))
         try:
-            await carry(trip, limiter)
+            await carry(trip, limiter, cancellation)
         finally:
             adopt(context, but=UNSHARED)
         return trip.outcome()
@@ -200,12 +204,19 @@ async def _run_plain(
         if place() is Place.THREAD:
             result = call()
         else:
-            result = await hop(with_handled(continued(call)), holder_limiter(_handler_threads, THREADS))
+            run, cancellation = continued(call)
+            result = await hop(with_handled(run), holder_limiter(_handler_threads, THREADS), cancellation)
         return await bridged(awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 
 def _name(function: Any) -> str:
     return str(getattr(_called(function), "__qualname__", kind_of(function)))
+
+
+def _whereabouts(plain: Any) -> str:
+    """Tell which function it is, and where it stands."""
+    name, code = getattr(plain, "__qualname__", type(plain).__qualname__), getattr(plain, "__code__", None)
+    return f"{name}()" if code is None else f"{name}() at {code.co_filename}:{code.co_firstlineno}"
 
 
 def _wrap(function: Any, plain: Any, run: Runner) -> Any:
@@ -316,15 +327,15 @@ def _is_plain(value: object) -> bool:
     return called is not None and not any(kind(called) for kind in kinds)
 
 
-async def _carry_blocking(trip: Trip[Any]) -> None:
-    await carry(trip, holder_limiter(_blocking_threads, THREADS))
+async def _carry_blocking(trip: Trip[Any], cancellation: Cancellation) -> None:
+    await carry(trip, holder_limiter(_blocking_threads, THREADS), cancellation)
 
 
 def blocking(function: Callable[P, T], /) -> Callable[P, T]:
     """Make any other blocking function hop to a worker thread when it is called in bridged code.
 
     Elsewhere it runs inline, as before. If the task is cancelled, the cancellation is raised when the function has
-    come back.
+    come back; a statement of this library's that it waits for is killed.
 
     :param function: what blocks: ``requests.get``, an SMTP call, a heavy calculation
     :raises ConfigurationError: if it is not a plain callable
@@ -336,8 +347,9 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
     def blocking_call(*args: P.args, **kwargs: P.kwargs) -> T:
         if place() is not Place.BRIDGED:
             return function(*args, **kwargs)
-        trip = Trip(with_handled(continued(functools.partial(function, *args, **kwargs))))
-        suspend(_carry_blocking(trip))
+        run, cancellation = continued(functools.partial(function, *args, **kwargs))
+        trip = Trip(with_handled(run))
+        suspend(_carry_blocking(trip, cancellation))
         return trip.outcome()
 
     return blocking_call

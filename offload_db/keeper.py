@@ -24,12 +24,12 @@ from dbutils.pooled_db import PooledDB
 from .bridge import Place, place
 from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
 from .drivers import driver_of
-from .errors import BlockingCallError, OffloadError
+from .errors import BlockingCallError, CallCancelled, OffloadError
 from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
 from .leaks import Checkout, LeakWatch
-from .scopes import Deadline, current_deadline, current_lane
+from .scopes import Deadline, current_setting
 from .statements import Link
 from .statistics import Counters
 from .workers import Leaving, OnLoopCall, Workers
@@ -161,13 +161,17 @@ class Keeper:
 
     def _checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
         connector = connector or self._connector
-        deadline = current_deadline()
+        setting = current_setting()
+        deadline = None if setting is None else setting.deadline
         try:
-            slot = self._lanes.acquire(
-                current_lane() if lane is None else lane, timeout=None if deadline is None else deadline.left
-            )
+            if setting is not None and setting.cancellation is not None:
+                setting.cancellation.check()
+            if lane is None and setting is not None:
+                lane = setting.lane
+            slot = self._lanes.acquire(lane, timeout=None if deadline is None else deadline.left)
         except BaseException as error:
-            if place() is Place.BRIDGED and isinstance(error, anyio.get_cancelled_exc_class()):
+            bridged = place() is Place.BRIDGED
+            if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
                 self._counters.add("cancelled")
             raise
         if deadline is not None:
@@ -209,7 +213,7 @@ class Keeper:
             if (late := too_late(error, deadline)) is not None:
                 raise late from None
             raise
-        link.renew(slot.statement_timeout)
+        link.renew(slot.statement_timeout, slot.room.checkout_timeout)
         self._counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 

@@ -11,6 +11,7 @@ from contextvars import ContextVar, Token
 from typing import NamedTuple, Protocol, TypeVar
 
 from .bridge import flow
+from .cancellation import Cancellation
 
 T = TypeVar("T")
 
@@ -47,20 +48,30 @@ class Deadline:
 class Scope:
     """The outermost bridged call: what it owns ends with it."""
 
-    __slots__ = ("ended", "flow", "owned", "waits_for")
+    __slots__ = ("_name", "began", "cancellation", "ended", "flow", "owned", "reported", "waits_for")
 
-    def __init__(self) -> None:
+    def __init__(self, name: Callable[[], str] | None = None) -> None:
+        self._name = name
+        self.began = time.monotonic()
         self.ended = False
+        self.reported = False
+        """Whether the log has said that others wait for what belongs to the call."""
         self.flow = flow()
         """Where the call's own code runs, which the tasks that it starts do not."""
         self.waits_for: Wanted | None = None
         """What the call's own code waits for, if that belongs to another call."""
+        self.cancellation: Cancellation | None = None
+        """What stops the call's own code, while that is in a worker thread."""
         self.owned: set[Owned] = set()
         """What belongs to the call, or did so last: its connections."""
+
+    def __str__(self) -> str:
+        return "a bridged call" if self._name is None else self._name()
 
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
+        self._name = None  # it may hold the request
         while True:
             try:
                 owned = self.owned.pop()
@@ -89,19 +100,22 @@ class Wanted(Protocol):
         """The call that it belongs to now, None if it belongs to nobody."""
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     """What holds in a part of a bridged call."""
 
     scope: Scope
     lane: str | None
     deadline: Deadline | None
+    cancellation: Cancellation | None = None
+    """What stops it, where it runs in a worker thread."""
 
 
 # One variable for all of it: each takes its time to be set and reset, with every request.
-_setting: ContextVar[_Setting | None] = ContextVar("offload_db_setting", default=None)
+_setting: ContextVar[Setting | None] = ContextVar("offload_db_setting", default=None)
 
 
-def _current() -> _Setting | None:
+def current_setting() -> Setting | None:
+    """Return what holds here, None outside of any bridged call."""
     setting = _setting.get()
     return None if setting is None or setting.scope.ended else setting
 
@@ -111,7 +125,7 @@ def current_scope() -> Scope | None:
 
     A task started by a bridged call inherits its scope, but not its bridge.
     """
-    setting = _current()
+    setting = current_setting()
     return None if setting is None else setting.scope
 
 
@@ -129,32 +143,56 @@ def waits_on_itself(scope: Scope, wanted: Wanted) -> bool:
     return False
 
 
-def continued(function: Callable[[], T]) -> Callable[[], T]:
-    """Wrap *function*, which is to run in another thread while the caller waits for it: the call's own code moves."""
-    scope = current_scope()
-    if scope is None or scope.flow != flow():
-        return function
+def continued(function: Callable[[], T]) -> tuple[Callable[[], T], Cancellation]:
+    """Wrap *function*, which is to run in another thread while the caller waits for it: the call's own code moves.
+
+    :return: what to run, and what stops it when the caller's task is cancelled
+    """
+    cancellation = Cancellation()
+    setting = current_setting()
+    if setting is None:
+        return function, cancellation
+    scope = setting.scope
+    moves = scope.flow == flow()
 
     def run() -> T:
-        before, scope.flow = scope.flow, flow()
+        token = _setting.set(setting._replace(cancellation=cancellation))
+        before = scope.flow, scope.cancellation
+        if moves:
+            scope.flow, scope.cancellation = flow(), cancellation
         try:
             return function()
         finally:
-            scope.flow = before
+            if moves:
+                scope.flow, scope.cancellation = before
+            _setting.reset(token)
 
-    return run
+    return run, cancellation
+
+
+def current_cancellation() -> Cancellation | None:
+    """Return what stops the code that calls, if it runs in a worker thread for a bridged call."""
+    setting = current_setting()
+    return None if setting is None else setting.cancellation
 
 
 def current_lane() -> str | None:
     """Return the lane that the bridged call asked for."""
-    setting = _current()
+    setting = current_setting()
     return None if setting is None else setting.lane
 
 
 def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
-    setting = _current()
+    setting = current_setting()
     return None if setting is None else setting.deadline
+
+
+def name_call(name: Callable[[], str]) -> None:
+    """Say better what the bridged call is than the function does that began it."""
+    scope = current_scope()
+    if scope is not None:
+        scope._name = name
 
 
 def pause_call() -> None:
@@ -178,28 +216,32 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
 
     :param lane: name of the lane that the call's connections count against
     :param timeout: seconds that all its database calls may take together
+    :param name: tells what the call is, for those who wait for what belongs to it
     """
 
-    __slots__ = ("_lane", "_own", "_timeout", "_token")
+    __slots__ = ("_lane", "_name", "_own", "_timeout", "_token")
 
-    def __init__(self, lane: str | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self, lane: str | None = None, timeout: float | None = None, name: Callable[[], str] | None = None
+    ) -> None:
         self._lane = lane
         self._timeout = timeout
+        self._name = name
         self._own: Scope | None = None
-        self._token: Token[_Setting | None] | None = None
+        self._token: Token[Setting | None] | None = None
 
     def __enter__(self) -> None:
-        held = _current()
+        held = current_setting()
         deadline = None if self._timeout is None else Deadline(self._timeout)
         if held is None:
-            self._own = Scope()
-            self._token = _setting.set(_Setting(self._own, self._lane, deadline))
+            self._own = Scope(self._name)
+            self._token = _setting.set(Setting(self._own, self._lane, deadline))
             return
         lane = self._lane if held.lane is None else held.lane
         if deadline is None or (held.deadline is not None and held.deadline.expires <= deadline.expires):
             deadline = held.deadline
         if lane is not held.lane or deadline is not held.deadline:
-            self._token = _setting.set(_Setting(held.scope, lane, deadline))
+            self._token = _setting.set(held._replace(lane=lane, deadline=deadline))
 
     def __exit__(self, *exc_info: object) -> None:
         if self._own is not None:

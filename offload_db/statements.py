@@ -16,12 +16,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from .cancellation import Cancellation
 from .condition import Condition
 from .driver_base import READ_OUT_BYTES, READ_OUT_SECONDS
 from .drivers import Driver, Identity
-from .errors import BlockingCallError, CheckoutTimeout, OffloadError, StatementTimeout
+from .errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
 from .kills import Killer, StoppableCall
-from .scopes import Deadline, current_deadline, current_scope
+from .scopes import Deadline, current_scope, current_setting
 from .turns import Turn, closed_error
 from .workers import Expired, Workers
 
@@ -32,6 +33,12 @@ logger = logging.getLogger("offload_db")
 # Calls that are no statements and begin no transaction, and those of which it is known what they do.
 _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
 _KNOWN = frozenset({"autocommit", "begin", "commit", "rollback", "select_db", "set_character_set", "set_charset"})
+
+# Calls that end what a cancelled call has begun.
+_UNWIND = frozenset({"close", "cursor", "rollback"})
+
+# Seconds that a call waits for its turn on a connection that belongs to no pool, as a pool's checkout_timeout is.
+TURN_TIMEOUT = 30.0
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
@@ -87,6 +94,11 @@ class _Call(StoppableCall, Generic[T]):
         self.late = True
         self._link._killer.stop(self)
 
+    def cancel(self) -> None:
+        """Bring the call back, because the task that waits for its thread is cancelled."""
+        self._link._workers.counters.add("cancelled")
+        self._link._killer.stop(self)
+
 
 class Link(Condition):
     """One physical connection, and the making of calls on it.
@@ -104,6 +116,7 @@ class Link(Condition):
         "born",
         "connector",
         "expires",
+        "patience",
         "rested",
         "shares",
         "statements",
@@ -135,12 +148,15 @@ class Link(Condition):
         self._wire = threading.Lock()
         self._call: StoppableCall | None = None
         self._timeout: float | None = None
+        self.patience: float | None = TURN_TIMEOUT
+        """Seconds that a call waits for its turn; None waits for ever."""
         self.turn = Turn()
 
-    def renew(self, statement_timeout: float | None = None) -> None:
+    def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
         self.turn = Turn(current_scope())
         self._timeout = statement_timeout
+        self.patience = patience
 
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
@@ -177,21 +193,24 @@ class Link(Condition):
         :param text: the statement that it executes, for reports
         :raises ConnectionLost: if the link broke; every other error of the driver passes unchanged
         :raises StatementTimeout: if the time is over
-        :raises CheckoutTimeout: if the turn can never come
+        :raises CheckoutTimeout: if the turn does not come within :attr:`patience`, or never can
+        :raises CallCancelled: if the caller is in a worker thread, and the task that waits for it is cancelled
         """
-        deadline = current_deadline()
+        setting = current_setting()
+        if setting is not None:
+            deadline, cancellation = setting.deadline, setting.cancellation
+        else:
+            lender = turn.lender
+            deadline, cancellation = None, None if lender is None else lender.cancellation
+        taken = False
         try:
-            taken = turn.take(None if deadline is None else deadline.left, shield=shield)
-        except CheckoutTimeout as error:  # nor would waiting on have helped
-            raise self.driver.disguised(error) from None
-        except TimeoutError:
-            raise self._late(name, None, f"another call kept the shared connection, and {deadline}") from None
-        try:
+            taken = self._take(name, turn, deadline, shield)
             return self._call_now(
                 name,
                 function,
                 turn,
                 deadline,
+                cancellation,
                 statement=statement,
                 killable=killable,
                 shield=shield,
@@ -199,9 +218,26 @@ class Link(Condition):
                 shared=shared and self._shares_now(name),
                 text=text,
             )
+        except CallCancelled as error:
+            raise self.driver.disguised(error) from None
         finally:
             if taken:
                 turn.give()
+
+    def _take(self, name: str, turn: Turn, deadline: Deadline | None, shield: bool) -> bool:
+        patience = self.patience
+        if deadline is not None:
+            patience = deadline.left if patience is None else min(deadline.left, patience)
+        try:
+            return turn.take(patience, shield=shield)
+        except CheckoutTimeout as error:  # nor would waiting on have helped
+            raise self.driver.disguised(error) from None
+        except TimeoutError as error:
+            if deadline is not None and not deadline.left:
+                late = self._late(name, None, f"another call kept the shared connection, and {deadline}; {error}")
+            else:
+                late = self.driver.disguised(CheckoutTimeout.because(str(error)))
+            raise late from None
 
     def _call_now(
         self,
@@ -209,6 +245,7 @@ class Link(Condition):
         function: Callable[[], T],
         turn: Turn,
         deadline: Deadline | None,
+        cancellation: Cancellation | None,
         *,
         statement: bool,
         killable: bool,
@@ -234,8 +271,12 @@ class Link(Condition):
         error: Exception | None = None
         try:
             if limit is None or limit > 0:
+                make: Callable[[], T] = call.make
+                if cancellation is not None:
+                    unwinding = name in _UNWIND or _rolls_back(text)
+                    make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
                 result = self._workers.run(
-                    name, call.make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
+                    name, make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
                 )
                 if not (call.late and call.stopped):
                     return result
@@ -427,3 +468,16 @@ class Link(Condition):
                 self.restore()
         finally:
             call.finished.set()
+
+
+def _cancellable(cancellation: Cancellation, call: _Call[T], *, unwinding: bool) -> T:
+    """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
+    cancellation.begin(call.cancel, unwinding=unwinding)
+    try:
+        return call.make()
+    finally:
+        cancellation.end(call.cancel)
+
+
+def _rolls_back(text: object) -> bool:
+    return isinstance(text, str) and len(text) < 20 and text.strip(" \t\r\n;").upper() == "ROLLBACK"

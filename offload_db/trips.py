@@ -19,8 +19,9 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from .bridge import rest_of
+from .cancellation import Cancellation
 from .outcomes import Outcome
-from .scopes import current_scope
+from .scopes import current_cancellation, current_scope
 
 T = TypeVar("T")
 
@@ -46,12 +47,26 @@ class ThreadSignal:
 
     def set(self) -> bool:
         """Wake the thread; to be called once."""
-        self._lock.release()
+        with suppress(RuntimeError):  # a cancellation has woken it in the same moment
+            self._lock.release()
         return True
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait until the signal is set, or the seconds are over."""
-        self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+    def wait(self, seconds: float | None, shield: bool = False) -> None:
+        """Wait until the signal is set, or the seconds are over.
+
+        :param shield: keep the cancellation of the task that waits for this thread's work from interrupting
+        :raises CallCancelled: if that task is cancelled
+        """
+        cancellation = None if shield else current_cancellation()
+        if cancellation is not None:
+            cancellation.begin(self.set)
+        try:
+            self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        finally:
+            if cancellation is not None:
+                cancellation.end(self.set)
+        if cancellation is not None:
+            cancellation.check()
 
 
 class TaskSignal:
@@ -242,26 +257,28 @@ class Trip(Generic[T]):
         await errand.abandon()
 
 
-async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
+async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
     """Send *trip* through a worker thread, as one of those that *limiter* allows.
 
     If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
     has come back: what the function works on can be used or closed then. A function that has not started yet will
     not run.
+
+    :param cancellation: is told of it, and stops what the function waits for
     """
     # anyio would give the limiter's token back while the thread of a cancelled task still runs.
     async with _Token(limiter):
         try:
             await travel(trip, unlimited())
         except BaseException:
-            await trip.abandon()
+            await trip.abandon(None if cancellation is None else cancellation.request())
             raise
 
 
-async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
+async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> T:
     """Run *function* in a worker thread and return its result; see :func:`carry`."""
     trip = Trip(function)
-    await carry(trip, limiter)
+    await carry(trip, limiter, cancellation)
     return trip.outcome()
 
 
@@ -335,6 +352,14 @@ async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
     sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
     # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
     await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
+
+
+def is_cancelled() -> bool:
+    """Tell whether the running task was told to end, as far as its event loop says so."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task: Any = None if asyncio._get_running_loop() is None else asyncio.current_task()
+    return bool(getattr(task, "cancelling", int)())  # which Python 3.10 does not have
 
 
 def _is_cancelled() -> bool:

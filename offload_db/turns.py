@@ -6,13 +6,25 @@ calls do.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 
 from .bridge import Place, flow, place, suspend
+from .callsites import call_path
 from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .scopes import Scope, current_scope, waits_on_itself
 from .trips import TaskSignal, ThreadSignal, task_signal
 
+logger = logging.getLogger("offload_db")
+
+# Seconds that a caller waits for a shared connection before the log says who has it.
+LONG = 5.0
+
+SHARING = (
+    "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
+    "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
+)
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
@@ -22,10 +34,27 @@ class Turn:
     Calls are made one at a time. A connection that several bridged calls share belongs to the first that uses it,
     until that call ends or closes it; the tasks it started share the ownership. Who waits does not block the loop.
 
+    What belongs to no bridged call, such as a thread of an executor's, may use a connection that is one call's alone:
+    it was opened since that call began, and no other has used it. So it can only have come from there.
+
     :param owner: the bridged call that the connection belongs to from the start
     """
 
-    __slots__ = ("_busy", "_closed", "_ended", "_listed", "_lock", "_owner", "_queue")
+    __slots__ = (
+        "_born",
+        "_busy",
+        "_closed",
+        "_ended",
+        "_line",
+        "_listed",
+        "_lock",
+        "_new",
+        "_only",
+        "_owner",
+        "_queue",
+        "_since",
+        "_thread",
+    )
 
     def __init__(self, owner: Scope | None = None) -> None:
         self.renew()
@@ -37,6 +66,11 @@ class Turn:
         self._busy = False
         self._closed = False
         self._owner: Scope | None = None
+        self._born = self._since = time.monotonic()
+        self._new = True
+        self._only: Scope | None = None  # the call whose connection it is alone
+        self._thread = 0  # that has the turn, if it belongs to no call
+        self._line = ""  # where the owner has used it last while others waited
         self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._ended: list[Scope] = []
         self._queue: list[_Waiting] = []
@@ -45,8 +79,8 @@ class Turn:
         """Wait for the turn; False if the caller goes on without one, and has none to give.
 
         :param patience: seconds to wait at most
-        :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
-        :raises TimeoutError: if they are over
+        :param shield: keep cancellations from interrupting; for what has to be done on the way out
+        :raises TimeoutError: if they are over; it says who has the turn
         :raises ConnectionClosed: if the connection is closed, or gets closed by the call it belongs to
         :raises CheckoutTimeout: if it belongs to a call that waits for this one in turn, so that it would never come
         :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
@@ -60,6 +94,10 @@ class Turn:
                     raise closed_error()
                 if not self._busy and self._may(scope):
                     self._begin(scope)
+                    if scope is None:
+                        self._thread = threading.get_ident()
+                    elif self._queue:
+                        self._line = _line()
                     return True
                 where = place()
                 if where is Place.LOOP:
@@ -69,7 +107,7 @@ class Turn:
                         return False
                     raise BlockingCallError(
                         "the connection is shared, and another call that is under way owns it: using it here would "
-                        f"mix into that call's work; {REMEDY}"
+                        f"mix into that call's work, {self._owner}; {REMEDY}"
                     )
                 own = scope if scope is not None and scope.flow == flow() else None
                 if own is not None:
@@ -81,10 +119,12 @@ class Turn:
         finally:
             self._settle()
         try:
-            if isinstance(waiting.signal, TaskSignal):
-                suspend(waiting.signal.wait_for(patience, shield))
-            else:
-                waiting.signal.wait(patience)
+            first = LONG if patience is None else min(patience, LONG)
+            waiting.wait(first, shield)
+            if waiting in self._queue:
+                self._report(waiting)
+                if patience is None or patience > first:
+                    waiting.wait(None if patience is None else patience - first, shield)
         except BaseException:
             if not self._withdraw(waiting) and waiting.admitted:
                 self.give()
@@ -95,14 +135,46 @@ class Turn:
         if self._closed:
             raise closed_error()
         if self._withdraw(waiting):
-            raise TimeoutError
+            raise TimeoutError(f"no turn on the connection within {patience:.2f} s: {self._holder(scope)}")
         return True
+
+    def admits(self) -> bool:
+        """Tell whether the caller waits for nothing but the call that is being made."""
+        return self._may(current_scope())
+
+    def _report(self, waiting: _Waiting) -> None:
+        """Say once for each call in the log that it keeps others waiting."""
+        owner = self.owner
+        if owner is not None and not owner.reported and not self._may(waiting.scope):
+            owner.reported = True
+            logger.warning("%d wait for a shared connection: %s", len(self._queue), self._holder(waiting.scope))
+
+    def _holder(self, scope: Scope | None) -> str:
+        """Tell who has the turn, or keeps it from the caller, and what to do about it."""
+        owner = self.owner
+        if owner is not None and not self._may(scope):
+            last = f", which has used it last at {self._line}" if self._line else ""
+            return f"it has belonged to {owner} for {time.monotonic() - self._since:.1f} s{last}; {SHARING}"
+        names = (thread.name for thread in threading.enumerate() if thread.ident == self._thread)
+        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {owner}"
+        return f"{who} makes a call on it that is not over; take a connection for each that is to work at the same time"
+
+    @property
+    def lender(self) -> Scope | None:
+        """The call whose connection it is alone, if it has it now."""
+        only = self._only
+        return only if only is not None and only is self._owner and not only.ended else None
 
     @property
     def owner(self) -> Scope | None:
         """The call that the connection belongs to."""
         owner = self._owner
         return None if owner is None or owner.ended else owner
+
+    @property
+    def lent(self) -> bool:
+        """Whether what belongs to no call makes a call on another one's connection."""
+        return self._thread != 0 and self.lender is not None
 
     @property
     def closed(self) -> bool:
@@ -119,6 +191,7 @@ class Turn:
         with self._lock:
             if not self._closed:
                 self._busy = False
+                self._thread = 0
                 self._admit()
         self._settle()
 
@@ -130,14 +203,15 @@ class Turn:
             self._closed = True
             self._busy = False
             self._list(None)
-            self._owner = None
+            self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
         self._settle()
         return True
 
     def _may(self, scope: Scope | None) -> bool:
-        return self._owner is None or self._owner is scope or self._owner.ended
+        owner = self._owner
+        return owner is None or owner is scope or owner.ended or (scope is None and owner is self._only)
 
     def _begin(self, scope: Scope | None) -> None:
         self._busy = True
@@ -145,7 +219,14 @@ class Turn:
 
     def _own(self, scope: Scope | None) -> None:
         if scope is not None and not scope.ended and self._owner is not scope:
+            if self._new:
+                self._new = False
+                self._only = scope if scope.began <= self._born else None
+            elif scope is not self._only:
+                self._only = None
             self._owner = scope
+            self._since = time.monotonic()
+            self._line = ""
             self._list(scope)
 
     def _list(self, scope: Scope | None) -> None:
@@ -181,6 +262,7 @@ class Turn:
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
                 self._begin(waiting.scope)
+                self._thread = 0 if waiting.scope is not None else waiting.thread
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
@@ -195,12 +277,25 @@ class Turn:
 
 
 class _Waiting:
-    __slots__ = ("admitted", "scope", "signal")
+    __slots__ = ("admitted", "scope", "signal", "thread")
 
     def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
         self.scope = scope
         self.signal = signal
+        self.thread = threading.get_ident()
         self.admitted = False
+
+    def wait(self, seconds: float | None, shield: bool) -> None:
+        """Wait until it is admitted, or the seconds are over."""
+        if isinstance(self.signal, TaskSignal):
+            suspend(self.signal.wait_for(seconds, shield))
+        else:
+            self.signal.wait(seconds, shield)
+
+
+def _line() -> str:
+    file, line, _ = call_path().lines[0]
+    return f"{file}:{line}"
 
 
 def _hopeless_error() -> CheckoutTimeout:

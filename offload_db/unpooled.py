@@ -18,7 +18,7 @@ from .connector import hurried, identify, patience_of, too_late, unhurried
 from .drivers import driver_of
 from .fast import faster
 from .kills import Killer
-from .scopes import current_deadline
+from .scopes import current_cancellation, current_deadline
 from .statements import Link
 from .statistics import Counters
 from .workers import Leaving, Workers
@@ -79,6 +79,7 @@ def connect(**kwargs: Any) -> OffloadConnection:
 
     :raises pymysql.err.OperationalError: if the server can't be reached, as PyMySQL raises it
     :raises CheckoutTimeout: if the bridged call's ``timeout`` is over before
+    :raises CallCancelled: if the caller is in a worker thread, and the task that waits for it is cancelled
     """
     opened: list[Link] = []
 
@@ -87,6 +88,8 @@ def connect(**kwargs: Any) -> OffloadConnection:
             link.driver.abandon(link.raw)
 
     leaving = Leaving(settle)
+    if (cancellation := current_cancellation()) is not None:
+        cancellation.check()
     deadline = current_deadline()
     left, started = None if deadline is None else deadline.left, time.monotonic()
     try:

@@ -18,6 +18,7 @@ BASES: dict[type[Exception], tuple[type[BaseException], ...]] = {
     errors.CheckoutTimeout: (OperationalError, TimeoutError, TooManyConnectionsError),
     errors.LaneFull: (OperationalError, TooManyConnectionsError),
     errors.StatementTimeout: (OperationalError, TimeoutError),
+    errors.CallCancelled: (OperationalError,),
     errors.ConnectionLost: (OperationalError,),
     errors.PoolClosed: (OperationalError, RuntimeError),
     errors.ConnectionClosed: (InterfaceError, InvalidConnectionError),

@@ -20,6 +20,7 @@ PUBLIC = {
     "BlockingCallError",
     "BlockingCallWarning",
     "BridgeError",
+    "CallCancelled",
     "CheckoutTimeout",
     "ConfigurationError",
     "ConnectionClosed",

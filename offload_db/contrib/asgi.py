@@ -6,6 +6,7 @@ in the README and, for FastAPI, by ``contrib/fastapi.py``.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
 from ..bridge import Place, abridged, place
-from ..scopes import pause_call
+from ..callsites import endpoint_of
+from ..scopes import name_call, pause_call
 from ..settings import kind_of, shown
 
 Scope = MutableMapping[str, Any]
@@ -49,6 +51,7 @@ def bridged(app: ASGIApp, *, lane: str | None = None, timeout: float | None = No
     @offload(lane=lane, timeout=timeout)
     async def bridged_app(scope: Scope, receive: Receive, send: Send) -> None:
         streams = False
+        name_call(functools.partial(_request, scope))
 
         async def pausing_receive() -> Message:
             pause_call()
@@ -68,6 +71,13 @@ def bridged(app: ASGIApp, *, lane: str | None = None, timeout: float | None = No
     return bridged_app
 
 
+def _request(scope: Scope) -> str:
+    """Tell which route a request belongs to; its path itself shows values."""
+    endpoint = endpoint_of(scope)
+    kind = "a WebSocket" if scope["type"] == "websocket" else "a request"
+    return kind if endpoint is None else f"{kind} of {endpoint}"
+
+
 class OffloadMiddleware:
     """Bridge every request of an application: driver calls in it suspend its task and leave the event loop free.
 
@@ -80,7 +90,8 @@ class OffloadMiddleware:
     A :class:`CheckoutTimeout` or :class:`LaneFull` that the application leaves unhandled becomes a response 503 with
     ``Retry-After``, also where a framework has made an error 500 of it. It is raised again if the response has begun.
 
-    If a request's task is cancelled, its statement is killed on the server.
+    If a request's task is cancelled, its statement is killed on the server; that of a ``def`` handler, which the
+    framework runs in a thread, only if the handler is decorated.
 
     :param app: the ASGI application
     :param lane: name of the lane that a request's connections count against

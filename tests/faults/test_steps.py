@@ -120,8 +120,9 @@ def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
 
 def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     """Nor does the event loop's thread, which is refused the turn just then, leave those standing who wait for it."""
-    owner, other = Scope(), Scope()
-    turn = Turn(owner)
+    turn = Turn()
+    owner, other = Scope(), Scope()  # it was there before them, so it is not one call's alone
+    turn._own(owner)
     waits = _Waiting(other, ThreadSignal())
     turn._queue.append(waits)
     turn._lock = PausingLock(turn._lock, owner.release)  # type: ignore[assignment]

@@ -1,0 +1,691 @@
+"""Claims about work that a call hands to threads and tasks which do not belong to it, and about waiting for a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import inspect
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from offload_db import (
+    BlockingCallError,
+    CheckoutTimeout,
+    Lane,
+    OffloadPool,
+    StatementTimeout,
+    connect,
+    offload,
+    turns,
+)
+from offload_db.contrib.asgi import OffloadMiddleware
+from tests.conftest import MySQL, needs
+from tests.faults.checks import checked
+from tests.support import in_thread, outcome, pool_of, running, settled, together, until, value
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+LIMIT = 10.0
+"""Seconds that nothing here takes, and less than anybody waits for a connection."""
+SHORT = 0.2
+"""Seconds that somebody waits in vain."""
+
+Work = Callable[[], Any]
+
+
+class Outside:
+    """Threads that know nothing of the calls whose work they do."""
+
+    def __init__(self) -> None:
+        self.executor = ThreadPoolExecutor(2)
+        self.executor.submit(int).result()  # a thread that is there already has no context of anybody's
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Work] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._serve)
+        self._worker.start()
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, work = job
+            try:
+                future.set_result(work())
+            except Exception as error:
+                future.set_exception(error)
+
+    def queued(self, work: Work) -> Future[Any]:
+        """Put work into the queue of a thread that has been there all the time."""
+        future: Future[Any] = Future()
+        self._jobs.put((future, work))
+        return future
+
+    def close(self) -> None:
+        """End the threads."""
+        self._jobs.put(None)
+        self._worker.join()
+        self.executor.shutdown()
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    """Give the threads."""
+    with closing(Outside()) as threads:
+        yield threads
+
+
+@pytest.fixture
+def pool(database: dict[str, Any]) -> Iterator[OffloadPool]:
+    """Give a pool of two connections, for which callers wait for longer than a test may take."""
+    with pool_of(2, database, on_loop_call="allow") as pool:
+        yield pool
+
+
+@pytest.fixture
+def shared(database: dict[str, Any]) -> Iterator[Any]:
+    """Give a connection that was there before any call."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool, pool.connection() as connection:
+        yield connection
+
+
+async def by_executor(work: Work, outside: Outside) -> Any:
+    return await outcome(outside.executor.submit(work))
+
+
+async def by_thread(work: Work, outside: Outside) -> Any:
+    return await outcome(in_thread(work))
+
+
+async def by_queue(work: Work, outside: Outside) -> Any:
+    return await outcome(outside.queued(work))
+
+
+async def by_task(work: Work, outside: Outside) -> Any:
+    """Have it done by a task of this loop that has a context of its own."""
+    made: list[Any] = []
+
+    async def run() -> None:
+        made.append(work())
+
+    if _asyncio():
+        await contextvars.Context().run(asyncio.get_running_loop().create_task, run())
+    else:
+        import trio
+
+        over = trio.Event()
+
+        async def run_and_tell() -> None:
+            await run()
+            over.set()
+
+        trio.lowlevel.spawn_system_task(run_and_tell, context=contextvars.Context())
+        await over.wait()
+    return made[0]
+
+
+async def by_another_loop(work: Work, outside: Outside) -> Any:
+    """Have it done by a task of a loop in another thread."""
+
+    async def run() -> Any:
+        return work()
+
+    return await outcome(in_thread(lambda: asyncio.run(run())))
+
+
+async def from_a_thread(work: Work, outside: Outside) -> Any:
+    """Have it done by a task of this loop that a thread has asked for."""
+
+    async def run() -> Any:
+        return work()
+
+    if not _asyncio():
+        pytest.skip("only asyncio has this")
+    loop = asyncio.get_running_loop()
+    return await outcome(outside.executor.submit(lambda: asyncio.run_coroutine_threadsafe(run(), loop).result()))
+
+
+async def by_callback(work: Work, outside: Outside) -> Any:
+    """Have it done by a callback of this loop that has a context of its own."""
+    if not _asyncio():
+        pytest.skip("only asyncio has this")
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_soon(lambda: future.set_result(work()), context=contextvars.Context())
+    return await future
+
+
+def _asyncio() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+WAYS = (by_executor, by_thread, by_queue, by_task, by_another_loop, from_a_thread, by_callback)
+
+
+# --- a connection that is one call's alone
+
+
+@pytest.mark.filterwarnings("ignore::offload_db.BlockingCallWarning")
+@pytest.mark.parametrize("opened", ["pool", "unpooled", "outside"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cursor_that_is_handed_on(
+    way: Any, opened: str, pool: OffloadPool, outside: Outside, database: dict[str, Any]
+) -> None:
+    """A handler lets others execute with its own cursor, before and after statements of its own."""
+
+    @offload
+    async def handler() -> list[Any]:
+        if opened == "outside":
+            connection = await way(pool.connection, outside)
+        else:
+            connection = pool.connection() if opened == "pool" else connect(**database)
+        try:
+            with connection.cursor() as cursor:
+                await way(partial(cursor.execute, "SELECT 1"), outside)
+                rows = list(cursor.fetchall())
+                cursor.execute("SELECT 2")
+                rows += cursor.fetchall()
+                await way(partial(cursor.execute, "SELECT 3"), outside)
+                return [row[0] for row in [*rows, *cursor.fetchall()]]
+        finally:
+            connection.close()
+
+    with anyio.fail_after(LIMIT):
+        assert await handler() == [1, 2, 3]
+    assert pool.statistics().in_use == 0
+
+
+@pytest.mark.filterwarnings("ignore::offload_db.BlockingCallWarning")
+@pytest.mark.parametrize("way", WAYS)
+async def test_all_of_it_handed_on(
+    way: Any, pool: OffloadPool, outside: Outside, mysql: MySQL, database: dict[str, Any]
+) -> None:
+    """Others may do all of the rest: execute, fetch, commit and close, in the transaction that the handler began."""
+    await pool.execute("CREATE TABLE t (a INT)")
+
+    @offload
+    async def handler() -> Any:
+        connection = pool.connection()
+        connection.begin()
+        value(connection, "INSERT INTO t VALUES (1)")
+
+        def rest() -> Any:
+            with closing(connection):
+                value(connection, "INSERT INTO t VALUES (2)")
+                rows = value(connection, "SELECT COUNT(*) FROM t")
+                connection.commit()
+                return rows
+
+        return await way(rest, outside)
+
+    with anyio.fail_after(LIMIT):
+        assert await handler() == 2
+    assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 2
+    await checked(pool, mysql, database["database"])
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_a_thread_that_waits_for_its_helpers(kind: str, pool: OffloadPool, outside: Outside) -> None:
+    """In thread mode the function's own thread may stand still until an executor's has done its work."""
+
+    def work() -> list[Any]:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            rows = list(cursor.fetchall())
+            outside.executor.submit(cursor.execute, "SELECT 2").result(LIMIT)
+            rows += cursor.fetchall()
+            outside.queued(partial(cursor.execute, "SELECT 3")).result(LIMIT)
+            return [row[0] for row in [*rows, *cursor.fetchall()]]
+
+    async def handler() -> list[Any]:
+        return work()
+
+    call: Any = offload(work) if kind == "def" else offload(mode="thread")(handler)
+    assert await call() == [1, 2, 3]
+    assert pool.statistics().in_use == 0
+
+
+async def test_awaitable_connections(pool: OffloadPool, outside: Outside) -> None:
+    """A connection of the awaitable surface is lent in the same way."""
+
+    @offload
+    async def handler() -> Any:
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("SELECT 1")
+            await by_executor(partial(cursor._cursor.execute, "SELECT 2"), outside)
+            return await cursor.fetchone()
+
+    with anyio.fail_after(LIMIT):
+        assert await handler() == (2,)
+
+
+async def test_one_call_at_a_time(pool: OffloadPool, outside: Outside) -> None:
+    """What several do with one connection comes one after the other, and each reads its own answers."""
+
+    @offload
+    async def handler() -> list[Any]:
+        with pool.connection() as connection:
+
+            def ask(number: int) -> int:
+                for _ in range(20):
+                    assert value(connection, "SELECT %s", number) == number
+                return number
+
+            helpers = [partial(way, partial(ask, n), outside) for n, way in enumerate([by_executor, by_thread] * 4)]
+            return await together(*helpers, offload(partial(ask, 100)), offload(_asynchronous(partial(ask, 101))))
+
+    with anyio.fail_after(LIMIT):
+        assert await handler() == [*range(8), 100, 101]
+
+
+def _asynchronous(function: Work) -> Callable[[], Awaitable[Any]]:
+    async def call() -> Any:
+        return function()
+
+    return call
+
+
+@needs("pandas")
+@pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy:UserWarning")
+async def test_pandas(pool: OffloadPool, outside: Outside) -> None:
+    """A handler lets pandas read over its connection in an executor's thread."""
+    pandas = importlib.import_module("pandas")  # it brings no types
+
+    @offload
+    async def handler() -> Any:
+        with pool.connection() as connection:
+            value(connection, "SELECT 1")
+            return await by_executor(partial(pandas.read_sql, "SELECT 7 AS n", connection), outside)
+
+    with anyio.fail_after(LIMIT):
+        assert list((await handler())["n"]) == [7]
+
+
+@needs("fastapi")
+@needs("httpx")
+@pytest.mark.parametrize("cover", ["middleware", "route"])
+@pytest.mark.parametrize("kind", ["async def", "def", "def dependency"])
+async def test_frameworks(cover: str, kind: str, pool: OffloadPool, outside: Outside, anyio_backend_name: str) -> None:
+    """Under the middleware and in the route class, handlers hand their connections on as well."""
+    import httpx
+    from fastapi import APIRouter, Depends, FastAPI
+
+    from offload_db.contrib.fastapi import OffloadRoute
+
+    router = APIRouter(route_class=OffloadRoute) if cover == "route" else APIRouter()
+
+    def opened() -> Iterator[Any]:
+        with pool.connection() as connection:
+            yield connection
+
+    def ask(connection: Any) -> list[int]:
+        return [value(connection, "SELECT 1"), outside.executor.submit(value, connection, "SELECT 2").result(LIMIT)]
+
+    if kind == "async def":
+
+        @router.get("/")
+        async def asynchronous() -> Any:
+            with pool.connection() as connection:
+                rows = [value(connection, "SELECT 1")]
+                return [*rows, await by_executor(partial(value, connection, "SELECT 2"), outside)]
+
+    elif kind == "def":
+
+        @router.get("/")
+        def plain() -> Any:
+            with pool.connection() as connection:
+                return ask(connection)
+
+    else:
+        borrowed = Depends(opened)
+
+        @router.get("/")
+        def dependent(connection: Any = borrowed) -> Any:
+            return ask(connection)
+
+    app = FastAPI()
+    app.include_router(router)
+    served: Any = OffloadMiddleware(app) if cover == "middleware" else app
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=served), base_url="http://test") as client:
+        with anyio.fail_after(LIMIT):
+            assert (await client.get("/")).json() == [1, 2]
+    assert pool.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("way", ["scope", "task.cancel()"])
+async def test_a_cancelled_handler(
+    *, way: str, pool: OffloadPool, outside: Outside, anyio_backend_name: str, mysql: MySQL, database: dict[str, Any]
+) -> None:
+    """A cancelled handler that closes its connection kills what a thread does with it, and is not held up."""
+    if way != "scope" and (anyio_backend_name != "asyncio" or sys.version_info < (3, 11)):
+        pytest.skip("only asyncio has this, and tells it from Python 3.11 on")
+    scope, jobs = anyio.CancelScope(), []
+
+    @offload
+    async def handler() -> None:
+        connection = pool.connection()
+        cursor = connection.cursor()
+        try:
+            jobs.append(outside.executor.submit(cursor.execute, "SELECT SLEEP(30)"))
+            await outcome(jobs[0])
+        finally:
+            cursor.close()
+            connection.close()
+
+    async def scoped() -> None:
+        with scope:
+            await handler()
+
+    def is_running() -> bool:
+        return bool(running(mysql, database, "SLEEP(30)"))
+
+    with anyio.fail_after(LIMIT):
+        if way == "scope":
+            async with anyio.create_task_group() as group:
+                group.start_soon(scoped)
+                await settled(is_running)
+                scope.cancel()
+        else:
+            task = asyncio.create_task(handler())
+            await settled(is_running)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert getattr(jobs[0].exception(LIMIT), "args", ())[:1] == (1317,)
+    assert pool.statistics().kills == 1
+    await checked(pool, mysql, database["database"])
+
+
+# --- a connection that several calls use
+
+
+@pytest.mark.parametrize("way", [by_executor, by_queue, by_another_loop])
+async def test_a_shared_connection_is_not_lent(way: Any, shared: Any, outside: Outside) -> None:
+    """Work from outside waits for the call that has a shared connection, and is told whose it is and what to do."""
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def owner() -> None:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(owner)
+        await used.wait()
+        with pytest.raises((CheckoutTimeout, BlockingCallError)) as refused:
+            await way(partial(value, shared, "SELECT 2"), outside)
+        end.set()
+    line = inspect.getsourcelines(owner)[1]
+    message = str(refused.value)
+    assert f"owner() at {__file__}:{line}" in message
+    if way is not by_another_loop:  # a loop's own thread waits for nobody
+        assert isinstance(refused.value, CheckoutTimeout)
+        assert f"{SHORT:.2f} s" in message
+        assert "pool" in message
+        assert await way(partial(value, shared, "SELECT 3"), outside) == 3
+
+
+async def test_what_another_call_has_used_is_shared(database: dict[str, Any], outside: Outside) -> None:
+    """A connection that one call has opened for all is lent to nobody once another call has used it."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+        kept: list[Any] = []
+
+        @offload
+        async def first() -> None:
+            kept.append(pool.connection())
+            assert await by_executor(partial(value, kept[0], "SELECT 1"), outside) == 1
+
+        @offload
+        async def second() -> None:
+            assert value(kept[0], "SELECT 2") == 2
+            with pytest.raises(CheckoutTimeout, match=r"it has belonged to .*second\(\)"):
+                await by_executor(partial(value, kept[0], "SELECT 3"), outside)
+
+        await first()
+        await second()
+        await by_executor(kept[0].close, outside)
+
+
+async def test_letting_go_of_it_does_not_lend_it(database: dict[str, Any], outside: Outside) -> None:
+    """Nor is it lent when it comes back to the call that has opened it."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+        from offload_db.scopes import pause_call
+
+        kept: list[Any] = []
+        opened, used = anyio.Event(), anyio.Event()
+
+        @offload
+        async def first() -> None:
+            kept.append(pool.connection())
+            value(kept[0], "SELECT 1")
+            pause_call()
+            opened.set()
+            await used.wait()
+            value(kept[0], "SELECT 2")
+            with pytest.raises(CheckoutTimeout):
+                await by_executor(partial(value, kept[0], "SELECT 3"), outside)
+            kept[0].close()
+
+        @offload
+        async def second() -> None:
+            await opened.wait()
+            value(kept[0], "SELECT 4")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(first)
+            await second()
+            used.set()
+
+
+# --- every wait for a turn is bounded
+
+
+@pytest.mark.parametrize("mode", ["bridge", "thread"])
+async def test_waiting_for_another_call(mode: Any, shared: Any) -> None:
+    """A call waits for a shared connection as long as for one of its pool, and then gets an error that says why."""
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def poller() -> None:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+
+    @offload(mode=mode)
+    async def handler() -> Any:
+        return value(shared, "SELECT 2")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(poller)
+        await used.wait()
+        started = time.monotonic()
+        with pytest.raises(CheckoutTimeout, match=r"belonged to .*poller\(\) at .*decorate what it does in each round"):
+            await handler()
+        assert time.monotonic() - started > SHORT / 2
+        assert shared._link.turn._queue == []
+        end.set()
+    assert await handler() == 2
+
+
+@pytest.mark.parametrize("limit", ["pool", "lane", "unpooled"])
+def test_how_long(limit: str, database: dict[str, Any]) -> None:
+    """The time is the lane's, the pool's, or for a connection of no pool that of pools by default."""
+    with pool_of(1, database, checkout_timeout=7.0, lanes=[Lane("l", 1, checkout_timeout=3.0)]) as pool:
+        lane = "l" if limit == "lane" else None
+        opened: Any = connect(**database) if limit == "unpooled" else pool.connection(lane=lane)
+        with closing(opened):
+            assert opened._link.patience == {"pool": 7.0, "lane": 3.0, "unpooled": 30.0}[limit]
+
+
+async def test_the_calls_own_time_is_over_first(shared: Any) -> None:
+    """A call whose own time is over before gets a StatementTimeout that says who had the connection."""
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def poller() -> None:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+
+    @offload(timeout=SHORT / 2)
+    async def handler() -> Any:
+        return value(shared, "SELECT 2")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(poller)
+        await used.wait()
+        with pytest.raises(StatementTimeout, match=r"belonged to .*poller\(\)") as refused:
+            await handler()
+        assert not refused.value.may_have_run
+        end.set()
+
+
+async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outside) -> None:
+    """To close it is refused in the same way, and it stays open; its owner may close it though a statement runs."""
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def owner() -> None:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(offload(partial(value, shared, f"SELECT SLEEP({3 * SHORT})")))
+            await settled(lambda: shared._link.busy)
+            shared.close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(owner)
+        await used.wait()
+        with pytest.raises(CheckoutTimeout, match=r"owner\(\)"):
+            await by_executor(shared.close, outside)
+        end.set()
+    assert not shared.open
+
+
+async def test_a_statement_that_takes_long(database: dict[str, Any], outside: Outside) -> None:
+    """Who waits for a thread's statement on the same connection is told which thread it is, and what to do."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+
+        @offload
+        async def handler() -> None:
+            with closing(pool.connection()) as connection:
+                long = outside.executor.submit(value, connection, f"SELECT SLEEP({4 * SHORT})")
+                until(lambda: next(iter(pool._links)).busy)
+                with pytest.raises(CheckoutTimeout, match=r"thread 'ThreadPoolExecutor.* a connection for each"):
+                    value(connection, "SELECT 1")
+                await outcome(long)
+                assert value(connection, "SELECT 2") == 2
+
+        await handler()
+
+
+@needs("MySQLdb")
+async def test_another_drivers_error(database: dict[str, Any]) -> None:
+    """The error is one of the connection's own driver as well."""
+    import MySQLdb
+
+    settings: Any = {name: database[name] for name in ("host", "port", "user", "password", "database")}
+    pool = OffloadPool.create(MySQLdb, min_size=0, max_size=1, checkout_timeout=SHORT, autocommit=True, **settings)
+    shared = in_thread(pool.connection).result(LIMIT)
+    other: Any = offload(partial(value, shared, "SELECT 2"))
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def owner() -> None:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+        shared.close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(owner)
+        await used.wait()
+        with pytest.raises(MySQLdb.OperationalError) as refused:
+            await other()
+        assert isinstance(refused.value, CheckoutTimeout)
+        end.set()
+    in_thread(pool.close).result(LIMIT)
+
+
+async def test_the_log_says_who_keeps_it(
+    shared: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log names, once for each call, who has kept others waiting for a while, and since when."""
+    monkeypatch.setattr(turns, "LONG", SHORT / 10)
+    used, end = anyio.Event(), anyio.Event()
+
+    @offload
+    async def poller() -> None:
+        while not end.is_set():
+            value(shared, "SELECT 'secret'")
+            used.set()
+            await anyio.sleep(0.01)
+
+    @offload
+    async def handler() -> Any:
+        return value(shared, "SELECT 2")
+
+    for _ in range(2):
+        used, end = anyio.Event(), anyio.Event()
+        with caplog.at_level(logging.WARNING, logger="offload_db"):
+            async with anyio.create_task_group() as group:
+                group.start_soon(poller)
+                await used.wait()
+                refused = await together(handler, handler, handler)
+                end.set()
+        assert [type(error) for error in refused] == [CheckoutTimeout] * 3
+        # Where it has used the connection last is known as well, as others waited.
+        file, first = inspect.getsourcefile(value), inspect.getsourcelines(value)[1]
+        assert f"used it last at {file}:{first + 4}" in str(refused[0])
+    messages = [record.getMessage() for record in caplog.records if record.name == "offload_db"]
+    assert len(messages) == 2
+    assert all("poller() at" in message and "wait for a shared connection" in message for message in messages)
+    assert not any("secret" in message for message in messages)
+
+
+async def test_a_short_wait_is_not_logged(shared: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls that take turns in time are nothing to write about."""
+
+    @offload
+    async def handler(number: int) -> Any:
+        return value(shared, "SELECT %s", number)
+
+    assert await together(*[partial(handler, number) for number in range(10)]) == list(range(10))
+    assert caplog.records == []
+
+
+async def test_the_route_is_named(shared: Any, outside: Outside) -> None:
+    """Under the middleware it is the route that has the connection, without what its path holds."""
+    starlette = pytest.importorskip("starlette.applications")
+    httpx = pytest.importorskip("httpx")
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    used, end = anyio.Event(), anyio.Event()
+
+    async def endpoint(request: Any) -> Any:
+        value(shared, "SELECT 1")
+        used.set()
+        await end.wait()
+        return PlainTextResponse("")
+
+    app = OffloadMiddleware(starlette.Starlette(routes=[Route("/trucks/{truck_id}", endpoint)]))
+    async with (
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(client.get, "/trucks/FL-0208")
+        await used.wait()
+        with pytest.raises(CheckoutTimeout, match=r"a request of GET /trucks/\{truck_id\}"):
+            await by_executor(partial(value, shared, "SELECT 2"), outside)
+        end.set()
