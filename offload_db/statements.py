@@ -22,7 +22,7 @@ from .driver_base import READ_OUT_BYTES, READ_OUT_SECONDS
 from .drivers import Driver, Identity
 from .errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
 from .kills import Killer, StoppableCall
-from .scopes import Deadline, current_scope, current_setting
+from .scopes import Deadline, current_deadline, current_scope, current_setting
 from .turns import Turn, closed_error
 from .workers import Expired, Workers
 
