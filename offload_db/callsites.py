@@ -81,13 +81,6 @@ def module_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def called_from(frame: FrameType) -> SourceLine:
-    """Return the line from which this package was called."""
-    while frame.f_back is not None and module_of(frame) == "offload_db":
-        frame = frame.f_back
-    return _line(frame)
-
-
 def frames_from(frame: FrameType | None) -> Iterator[FrameType]:
     """Give the frames from this one outwards; a bridged call has a stack of its own, on top of another."""
     greenlets = sys.modules.get("greenlet")

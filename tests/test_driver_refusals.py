@@ -250,7 +250,6 @@ async def test_results_set_by_set(connector: Any, database: dict[str, Any]) -> N
 
 async def test_results_statement_by_statement(connector: Any, database: dict[str, Any]) -> None:
     """`execute(..., multi=True)` of versions before 9.2 gives the cursor itself, with each of its results, by trips."""
-
     usual: Any = importlib.import_module("mysql.connector.cursor").MySQLCursorBuffered
 
     class Older(usual):  # type: ignore[misc]  # which is not known to the type checker
