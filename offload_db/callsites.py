@@ -47,7 +47,7 @@ FRAMEWORKS = frozenset(
         "uvloop",
     }
 )
-_ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 # Recursive code must not make long reports.
 _LONGEST = 32
 
@@ -71,7 +71,7 @@ def call_path() -> CallPath:
         first = frame
         if module not in LIBRARIES:
             lines.append(_line(frame))
-            if frame.f_code.co_flags & _ASYNCHRONOUS:
+            if frame.f_code.co_flags & ASYNCHRONOUS:
                 break
     return CallPath(tuple(lines) or (_line(first),), _endpoint(itertools.chain((last,), frames)))
 
