@@ -215,7 +215,11 @@ class OffloadCursor(Uncopied):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else the user's own is on its way, and closing must not stand over it
+                raise
 
     def __iter__(self) -> OffloadCursor:
         return self

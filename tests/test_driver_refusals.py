@@ -7,10 +7,12 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.constants import CLIENT
 
 from offload_db import ConnectionLost, OffloadPool, aio, blocking, offload
 from tests.conftest import MySQL
@@ -161,6 +163,40 @@ async def test_the_users_error_leaves_a_with_block(place: str, driver: Any, tabl
     with pytest.raises(ZeroDivisionError):
         await awaited()
     assert dict(tables.statistics().discards) == {"lost": 2}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_the_users_error_and_a_later_result(place: str, database: dict[str, Any]) -> None:
+    """What the rest of a result would raise is raised by closing, but not over an error that is on its way."""
+    statements = "SELECT 1; SIGNAL SQLSTATE '45000'"
+    with pool_of(1, database, client_flag=CLIENT.MULTI_STATEMENTS) as pool:
+
+        def use(error: Exception | None) -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        async def awaited(error: Exception | None) -> None:
+            async with pool.acquire() as connection, connection.cursor() as cursor:
+                await cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        async def entered(error: Exception | None) -> None:
+            async with pool.acquire() as connection, await connection.cursor() as cursor:
+                await cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        for run in (partial(run_at, place, partial(use, None)), partial(awaited, None), partial(entered, None)):
+            with pytest.raises(pymysql.err.OperationalError, match="1644"):
+                await run()
+        own = ZeroDivisionError()
+        for run in (partial(run_at, place, partial(use, own)), partial(awaited, own), partial(entered, own)):
+            with pytest.raises(ZeroDivisionError):
+                await run()
+        assert pool.statistics().in_use == 0
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY], ids=["few", "many"])

@@ -74,8 +74,13 @@ class Pending(Coroutine[Any, Any, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
         made, self._made = self._made, None
-        if made is not None:
+        if made is None:
+            return
+        try:
             await made._give_up()
+        except Exception:
+            if error is None:  # else the user's own is on its way
+                raise
 
     def _begun(self) -> Coroutine[Any, Any, R]:
         if self._coroutine is None:
