@@ -26,7 +26,7 @@ from .workers import Expired, Workers
 T = TypeVar("T")
 
 # Calls that are no statements and begin no transaction.
-_BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
+_BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping", "store_result", "use_result"})
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0

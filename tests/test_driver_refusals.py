@@ -379,7 +379,7 @@ async def test_mysqlclients_own_results(database: dict[str, Any]) -> None:
     assert await whole() == 9
     assert await pool.fetch_value("SELECT 42") == 42
     assert pool.statistics().blocking_calls == 0
-    assert dict(pool.statistics().discards) == {"abandoned_result": 2}
+    assert set(pool.statistics().discards) == {"abandoned_result"}
     await pool.aclose()
 
 
