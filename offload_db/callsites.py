@@ -47,7 +47,7 @@ FRAMEWORKS = frozenset(
         "uvloop",
     }
 )
-_ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 # Recursive code must not make long reports.
 _LONGEST = 32
 
@@ -71,7 +71,7 @@ def call_path() -> CallPath:
         first = frame
         if module not in LIBRARIES:
             lines.append(_line(frame))
-            if frame.f_code.co_flags & _ASYNCHRONOUS:
+            if frame.f_code.co_flags & ASYNCHRONOUS:
                 break
     return CallPath(tuple(lines) or (_line(first),), _endpoint(itertools.chain((last,), frames)))
 
@@ -79,13 +79,6 @@ def call_path() -> CallPath:
 def module_of(frame: FrameType) -> str:
     """Return the name of the package whose code runs in a frame."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def called_from(frame: FrameType) -> SourceLine:
-    """Return the line from which this package was called."""
-    while frame.f_back is not None and module_of(frame) == "offload_db":
-        frame = frame.f_back
-    return _line(frame)
 
 
 def frames_from(frame: FrameType | None) -> Iterator[FrameType]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -200,8 +200,10 @@ class OffloadCursor(Uncopied):
             return
         try:
             if not link.driver.unfinished(raw):
-                with suppress(Exception):  # as DBUtils does: of a lost link some drivers say once more that it is lost
+                try:  # a cursor is closed for each statement, and suppress() takes three calls
                     raw.close()
+                except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
+                    pass
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
                 link.call("close", partial(link.driver.finish, raw), connection._turn)
         finally:
@@ -214,7 +216,11 @@ class OffloadCursor(Uncopied):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else the user's own is on its way, and closing must not stand over it
+                raise
 
     def __iter__(self) -> OffloadCursor:
         return self

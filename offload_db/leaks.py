@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from .bridge import current_task
-from .callsites import FRAMEWORKS, LIBRARIES, frames_from, module_of
+from .callsites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES, frames_from, module_of
 from .statistics import SourceLine
 
 logger = logging.getLogger("offload_db")
@@ -41,14 +43,27 @@ class Checkout:
         if first is None or module_of(first) in FRAMEWORKS:
             # The task was made of the call itself, by who waits for it or will.
             self._task = _task()
-        # Names and lines only: a frame would keep the handler's variables, and the connection among them, alive.
-        shown = ((each, each.f_lineno or 0) for each in itertools.chain(() if first is None else (first,), frames))
-        self._stack = traceback.StackSummary.extract(shown, limit=_DEPTH, lookup_lines=False)
+        outwards = itertools.chain(() if first is None else (first,), frames)
+        shown = itertools.islice((each for each in outwards if module_of(each) not in FRAMEWORKS), _DEPTH)
+        self._stack = traceback.StackSummary.from_list(list(_summaries(shown)))
 
     @property
     def stack(self) -> str:
-        """The stack of the checkout, outermost call first, without the lines of libraries that stand between."""
+        """The stack of the checkout, outermost call first, without the lines of libraries and frameworks."""
         return "".join((*reversed(self._stack.format()), self._task or ""))
+
+
+def _summaries(frames: Iterable[FrameType]) -> Iterator[traceback.FrameSummary]:
+    """Give names and lines: the frames would keep the handler's variables, and the connection among them, alive.
+
+    The lines that await the checkout come without their text, in which values may stand that are passed on.
+    """
+    text = None  # to be looked up when it is shown
+    for frame in frames:
+        code = frame.f_code
+        yield traceback.FrameSummary(code.co_filename, frame.f_lineno or 0, code.co_name, lookup_line=False, line=text)
+        if code.co_flags & ASYNCHRONOUS:
+            text = ""
 
 
 def _task() -> str | None:

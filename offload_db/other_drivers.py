@@ -372,10 +372,10 @@ class MySQLConnectorDriver(_Known):
         return type(error).__name__ == "InternalError" or super().in_step(error)
 
     def refused(self, raw: Any, error: BaseException) -> bool:
-        if _UNCONNECTED in str(error):  # of the cursor, with the code of a lost link where it is of the C extension's
-            return self.is_open(raw)
-        # Its ping says of an unread result as well that the connection is not available.
-        return type(error.__cause__).__name__ == "InternalError" or super().refused(raw, error)
+        # Some refusals have the code, or the text, of a lost link: of a cursor that is closed, of an unread result in
+        # the way of a ping, and of a statement that is no text.
+        refusal = _UNCONNECTED in str(error) or type(error.__cause__).__name__ in ("InternalError", "AttributeError")
+        return (refusal and self.is_open(raw)) or super().refused(raw, error)
 
     def _is_wire(self, code: CodeType) -> bool:
         name = os.path.basename(code.co_filename)

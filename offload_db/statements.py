@@ -31,7 +31,7 @@ T = TypeVar("T")
 logger = logging.getLogger("offload_db")
 
 # Calls that are no statements and begin no transaction, and those of which it is known what they do.
-_BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
+_BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping", "store_result", "use_result"})
 _KNOWN = frozenset({"autocommit", "begin", "commit", "rollback", "select_db", "set_character_set", "set_charset"})
 
 # Calls that end what a cancelled call has begun.

@@ -7,10 +7,12 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import pymysql
 import pytest
+from pymysql.constants import CLIENT
 
 from offload_db import ConnectionLost, OffloadPool, aio, blocking, offload
 from tests.conftest import MySQL
@@ -163,6 +165,40 @@ async def test_the_users_error_leaves_a_with_block(place: str, driver: Any, tabl
     assert dict(tables.statistics().discards) == {"lost": 2}
 
 
+@pytest.mark.parametrize("place", PLACES)
+async def test_the_users_error_and_a_later_result(place: str, database: dict[str, Any]) -> None:
+    """What the rest of a result would raise is raised by closing, but not over an error that is on its way."""
+    statements = "SELECT 1; SIGNAL SQLSTATE '45000'"
+    with pool_of(1, database, client_flag=CLIENT.MULTI_STATEMENTS) as pool:
+
+        def use(error: Exception | None) -> None:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        async def awaited(error: Exception | None) -> None:
+            async with pool.acquire() as connection, connection.cursor() as cursor:
+                await cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        async def entered(error: Exception | None) -> None:
+            async with pool.acquire() as connection, await connection.cursor() as cursor:
+                await cursor.execute(statements)
+                if error is not None:
+                    raise error
+
+        for run in (partial(run_at, place, partial(use, None)), partial(awaited, None), partial(entered, None)):
+            with pytest.raises(pymysql.err.OperationalError, match="1644"):
+                await run()
+        own = ZeroDivisionError()
+        for run in (partial(run_at, place, partial(use, own)), partial(awaited, own), partial(entered, own)):
+            with pytest.raises(ZeroDivisionError):
+                await run()
+        assert pool.statistics().in_use == 0
+
+
 @pytest.mark.parametrize("rows", [FEW, MANY], ids=["few", "many"])
 async def test_a_nested_transaction_with_rows_unread(rows: str, driver: Any, tables: OffloadPool) -> None:
     """A nested transaction that an error leaves in the middle of a result is rolled back; the outer one goes on."""
@@ -250,7 +286,6 @@ async def test_results_set_by_set(connector: Any, database: dict[str, Any]) -> N
 
 async def test_results_statement_by_statement(connector: Any, database: dict[str, Any]) -> None:
     """`execute(..., multi=True)` of versions before 9.2 gives the cursor itself, with each of its results, by trips."""
-
     usual: Any = importlib.import_module("mysql.connector.cursor").MySQLCursorBuffered
 
     class Older(usual):  # type: ignore[misc]  # which is not known to the type checker
@@ -344,7 +379,7 @@ async def test_mysqlclients_own_results(database: dict[str, Any]) -> None:
     assert await whole() == 9
     assert await pool.fetch_value("SELECT 42") == 42
     assert pool.statistics().blocking_calls == 0
-    assert dict(pool.statistics().discards) == {"abandoned_result": 2}
+    assert set(pool.statistics().discards) == {"abandoned_result"}
     await pool.aclose()
 
 

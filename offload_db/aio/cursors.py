@@ -238,7 +238,11 @@ class AsyncCursor(Uncopied):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        except Exception:
+            if error is None:  # else the user's own is on its way
+                raise
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self

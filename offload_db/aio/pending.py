@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ..bridge import bridged
-from ..callsites import called_from
+from ..statistics import SourceLine
 
 R = TypeVar("R", bound="_Resource")
+
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 class _Resource(Protocol):
@@ -29,14 +32,23 @@ class Pending(Coroutine[Any, Any, R]):
     It is a coroutine to ``asyncio.create_task`` and the like; nothing happens before it is awaited.
     """
 
-    __slots__ = ("_coroutine", "_made", "_make", "called")
+    __slots__ = ("_called", "_coroutine", "_made", "_make")
 
     def __init__(self, make: Callable[[], R]) -> None:
-        self.called = called_from(sys._getframe(1))
-        """The line of the call, which is on no stack once a task is made of it."""
         self._make = make
+        # The line of the call is on no stack once a task is made of it. The frame would keep its variables alive.
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+            frame = frame.f_back
+        self._called = frame.f_code, frame.f_lineno
         self._made: R | None = None
         self._coroutine: Coroutine[Any, Any, R] | None = None
+
+    @property
+    def called(self) -> SourceLine:
+        """The line of the user's that made the call."""
+        code, line = self._called
+        return SourceLine(code.co_filename, line or 0, code.co_name)
 
     def __await__(self) -> Generator[Any, Any, R]:
         return bridged(self._make).__await__()
@@ -62,8 +74,13 @@ class Pending(Coroutine[Any, Any, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
         made, self._made = self._made, None
-        if made is not None:
+        if made is None:
+            return
+        try:
             await made._give_up()
+        except Exception:
+            if error is None:  # else the user's own is on its way
+                raise
 
     def _begun(self) -> Coroutine[Any, Any, R]:
         if self._coroutine is None:
