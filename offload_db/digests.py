@@ -14,8 +14,8 @@ from functools import lru_cache
 LONGEST = 4000
 
 # A literal that ends in the same place whether a backslash escapes the next character or not, and whether it is a
-# character of its own or the second byte of one, as in GBK and Shift-JIS; some character sets have one for ¥ or ₩.
-# A quoted name of more characters than a server accepts is none.
+# character of its own or the second byte of one, as in GBK and Shift-JIS; some character sets have one for the signs of
+# yen and won. A quoted name of more characters than a server accepts is none.
 _TOKENS = re.compile(
     r"""
     (?P<name> `(?:[^`]|``){1,64}`(?!`) | %\(\w+\)s | %s | @{0,2}[^\W\d][\w$]* )
@@ -26,8 +26,8 @@ _TOKENS = re.compile(
       | --(?=[\x00-\x20\x7f]|\Z)[^\n\0]*
     )
   | (?P<literal>
-        '(?:[\x00-\x26\x28-\x5b\x5d-\x7f]|[^\x00-\x7f¥₩＼](?!\\)|\\[\x00-\x26\x28-\x7f]|'')*'(?!')
-      | "(?:[\x00-\x21\x23-\x5b\x5d-\x7f]|[^\x00-\x7f¥₩＼](?!\\)|\\[\x00-\x21\x23-\x7f]|"")*"(?!")
+        '(?:[\x00-\x26\x28-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x26\x28-\x7f]|'')*'(?!')
+      | "(?:[\x00-\x21\x23-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x21\x23-\x7f]|"")*"(?!")
     )
   | (?P<number> (?:\d\w*\.?\w*|\.\d\w*)(?:(?<=[eE])[+-]\d+)? )
   | (?P<space> \s+ )

@@ -1,8 +1,7 @@
-"""What a caller leaves on a session that nobody sees in a status flag, and what of it the next caller meets: nothing."""
+"""What a caller leaves on a session that no status flag shows, and what of it the next caller meets: nothing."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from .conftest import MySQL
 from .support import PLACES, in_thread, outcome, pool_of, run_at, until, value
 
 # Each is executed in a database "home" beside a database "away", both with a table t.
-ONE_SHOT = [
+ONE_SHOT: list[str | bytes] = [
     "SET TRANSACTION READ ONLY",
     "set /* for a report */ transaction read only",
     "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
@@ -31,7 +30,7 @@ ONE_SHOT = [
     "EXECUTE IMMEDIATE CONCAT('SET TRANS', 'ACTION READ ONLY')",
     "CALL reads_only()",
 ]
-DATABASES = [
+DATABASES: list[str | bytes] = [
     "USE away",
     "/* t7 */ USE away",
     "/**/ /***/ /* /* */USE away",
@@ -47,7 +46,7 @@ DATABASES = [
     "EXECUTE IMMEDIATE CONCAT('U', 'SE away')",
     "CALL wanders()",
 ]
-LOCKS = [
+LOCKS: list[str | bytes] = [
     "LOCK TABLES t WRITE",
     "/* t7 */ LOCK/**/TABLES t READ",
     "SELECT 1; LOCK TABLE t WRITE",
@@ -89,7 +88,8 @@ def pool(home: dict[str, Any]) -> Iterator[OffloadPool]:
 
 def there(text: Any, home: dict[str, Any]) -> Any:
     """Let a statement name the other database."""
-    return text.replace(b"away", home["away"].encode()) if isinstance(text, bytes) else text.replace("away", home["away"])
+    away = home["away"]
+    return text.replace(b"away", away.encode()) if isinstance(text, bytes) else text.replace("away", away)
 
 
 def assert_untouched(pool: OffloadPool, mysql: MySQL, home: dict[str, Any], text: Any = "") -> None:
@@ -194,16 +194,16 @@ async def test_whoever_sends_it(place: str, pool: OffloadPool, mysql: MySQL, hom
     assert dict(pool.statistics().discards) == {}
 
 
-OPERATIONS: list[Callable[[OffloadPool, str], Awaitable[Any]]] = [
-    lambda pool, text: pool.execute(text),
-    lambda pool, text: pool.fetch_all(text),
-    lambda pool, text: leave_by_await(pool, text),
-]
-
-
 async def leave_by_await(pool: OffloadPool, text: str) -> None:
     async with pool.acquire() as connection, connection.cursor() as cursor:
         await cursor.execute(text)
+
+
+OPERATIONS: list[Callable[[OffloadPool, str], Awaitable[Any]]] = [
+    lambda pool, text: pool.execute(text),
+    lambda pool, text: pool.fetch_all(text),
+    leave_by_await,
+]
 
 
 @pytest.mark.anyio
