@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -298,6 +299,16 @@ def test_what_no_statement_of_ours_undoes(text: str, pool: OffloadPool, mysql: M
         cursor.execute("ALTER TABLE t ADD COLUMN m INT")
 
 
+def test_a_transaction_that_no_rollback_ends(pool: OffloadPool, mysql: MySQL, home: dict[str, Any]) -> None:
+    """A branch of a distributed transaction, which refuses a rollback, ends with its session."""
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("/* t7 */ XA START 'a'")
+        cursor.execute("UPDATE t SET n = 7")
+    until(lambda: not mysql.process_list(home["database"]))
+    assert_untouched(pool, mysql, home)
+    assert dict(pool.statistics().discards) == {"rollback_failed": 1}
+
+
 def test_the_database_that_setsession_selects(home: dict[str, Any]) -> None:
     """Where a session's first database is not the one it connected to, that is the one it goes back to."""
     name, away = home["database"], home["away"]
@@ -344,7 +355,10 @@ async def test_everyday_statements_cost_no_round_trip_more(pool: OffloadPool) ->
 @pytest.mark.parametrize("name", ["MySQLdb", "mysql.connector"])
 def test_other_drivers(name: str, mysql: MySQL, home: dict[str, Any]) -> None:
     """With mysqlclient and mysql-connector the next caller meets as little."""
-    driver: Any = pytest.importorskip(name, exc_type=ImportError)
+    try:
+        driver: Any = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
     settings = {key: home[key] for key in ("host", "port", "user", "password", "database")}
     settings |= {"ssl_mode": "DISABLED"} if name == "MySQLdb" else {"ssl_disabled": True}
     pool = OffloadPool.create(driver, min_size=0, max_size=1, autocommit=True, **settings)
