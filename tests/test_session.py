@@ -14,7 +14,7 @@ from pymysql.constants import CLIENT
 
 from offload_db import OffloadCursor, OffloadPool, offload
 
-from .conftest import MySQL
+from .conftest import MySQL, needs
 from .support import PLACES, in_thread, outcome, pool_of, run_at, until, value
 
 # Each is executed in a database "home" beside a database "away", both with a table t.
@@ -378,3 +378,22 @@ def test_other_drivers(name: str, mysql: MySQL, home: dict[str, Any]) -> None:
         assert_untouched(pool, mysql, home, text)
     assert dict(pool.statistics().discards) == {}
     pool.close()
+
+
+@needs("sqlalchemy")
+def test_sqlalchemy(mysql: MySQL, pool: OffloadPool, home: dict[str, Any]) -> None:
+    """An engine's next connection meets nothing of what a statement of the last one left."""
+    contrib = importlib.import_module("offload_db.contrib.sqlalchemy")
+    for options in ({}, {"isolation_level": "AUTOCOMMIT"}):
+        engine = contrib.create_engine(pool, **options)
+        for text in [*LEFT, "CALL wanders()"]:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(there(text, home))
+            with mysql.connect(database=home["database"]) as other, other.cursor() as cursor:
+                cursor.execute("SET lock_wait_timeout = 1")
+                cursor.execute("UPDATE t SET n = 3")
+            with engine.connect() as connection:
+                connection.exec_driver_sql("UPDATE t SET n = n")
+                assert connection.exec_driver_sql("SELECT n FROM t").scalar() == 3
+        engine.dispose()
+    assert pool.statistics().discards == {"closed": 2}
