@@ -146,13 +146,9 @@ class Condition:
     @property
     def clean(self) -> bool:
         """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
-        if (
-            self.moved
-            or self.locked
-            or self._unshown
-            or self._absorb
-            or self.driver.autocommit(self.raw) != self.autocommit
-        ):
+        if self.moved or self.locked or self._unshown or self._absorb:
+            return False
+        if self.driver.autocommit(self.raw) != self.autocommit:
             return False
         # Not every driver shows what the server says of transactions; with autocommit on, the statements tell as much.
         alone = self.autocommit is True and not self._begun

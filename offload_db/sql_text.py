@@ -29,8 +29,8 @@ BEGUN: Traces = frozenset({Trace.TRANSACTION})
 UNSEEN: Traces = BEGUN | {Trace.UNSHOWN, Trace.LOCKS, Trace.DATABASE}
 """What is done where no text shows it: by a procedure, a prepared statement, a method of the driver's."""
 
-# The first keyword of an everyday statement is looked for in that many characters, and of other texts no longer ones are
-# read at all: this is done on the event loop's thread, for every statement.
+# The first keyword of an everyday statement is looked for in that many characters, and of other texts no longer ones
+# are read at all: this is done on the event loop's thread, for every statement.
 LONGEST = 20_000
 
 # With autocommit on each of these is a transaction of its own, whatever functions and triggers it calls: the server

@@ -1,4 +1,4 @@
-"""What a caller leaves on a session that nobody sees in a status flag, and what of it the next caller meets: nothing."""
+"""What a caller leaves on a session that no status flag shows, and what of it the next caller meets: nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pymysql.constants import CLIENT
 
 from offload_db import OffloadCursor, OffloadPool, offload
 
-from .conftest import MySQL
+from .conftest import MySQL, needs
 from .support import PLACES, in_thread, outcome, pool_of, run_at, until, value
 
 # Each is executed in a database "home" beside a database "away", both with a table t.
-ONE_SHOT = [
+ONE_SHOT: list[str | bytes] = [
     "SET TRANSACTION READ ONLY",
     "set /* for a report */ transaction read only",
     "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
@@ -31,7 +31,7 @@ ONE_SHOT = [
     "EXECUTE IMMEDIATE CONCAT('SET TRANS', 'ACTION READ ONLY')",
     "CALL reads_only()",
 ]
-DATABASES = [
+DATABASES: list[str | bytes] = [
     "USE away",
     "/* t7 */ USE away",
     "/**/ /***/ /* /* */USE away",
@@ -47,7 +47,7 @@ DATABASES = [
     "EXECUTE IMMEDIATE CONCAT('U', 'SE away')",
     "CALL wanders()",
 ]
-LOCKS = [
+LOCKS: list[str | bytes] = [
     "LOCK TABLES t WRITE",
     "/* t7 */ LOCK/**/TABLES t READ",
     "SELECT 1; LOCK TABLE t WRITE",
@@ -89,7 +89,8 @@ def pool(home: dict[str, Any]) -> Iterator[OffloadPool]:
 
 def there(text: Any, home: dict[str, Any]) -> Any:
     """Let a statement name the other database."""
-    return text.replace(b"away", home["away"].encode()) if isinstance(text, bytes) else text.replace("away", home["away"])
+    away = home["away"]
+    return text.replace(b"away", away.encode()) if isinstance(text, bytes) else text.replace("away", away)
 
 
 def assert_untouched(pool: OffloadPool, mysql: MySQL, home: dict[str, Any], text: Any = "") -> None:
@@ -194,16 +195,16 @@ async def test_whoever_sends_it(place: str, pool: OffloadPool, mysql: MySQL, hom
     assert dict(pool.statistics().discards) == {}
 
 
-OPERATIONS: list[Callable[[OffloadPool, str], Awaitable[Any]]] = [
-    lambda pool, text: pool.execute(text),
-    lambda pool, text: pool.fetch_all(text),
-    lambda pool, text: leave_by_await(pool, text),
-]
-
-
 async def leave_by_await(pool: OffloadPool, text: str) -> None:
     async with pool.acquire() as connection, connection.cursor() as cursor:
         await cursor.execute(text)
+
+
+OPERATIONS: list[Callable[[OffloadPool, str], Awaitable[Any]]] = [
+    lambda pool, text: pool.execute(text),
+    lambda pool, text: pool.fetch_all(text),
+    leave_by_await,
+]
 
 
 @pytest.mark.anyio
@@ -298,6 +299,16 @@ def test_what_no_statement_of_ours_undoes(text: str, pool: OffloadPool, mysql: M
         cursor.execute("ALTER TABLE t ADD COLUMN m INT")
 
 
+def test_a_transaction_that_no_rollback_ends(pool: OffloadPool, mysql: MySQL, home: dict[str, Any]) -> None:
+    """A branch of a distributed transaction, which refuses a rollback, ends with its session."""
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("/* t7 */ XA START 'a'")
+        cursor.execute("UPDATE t SET n = 7")
+    until(lambda: not mysql.process_list(home["database"]))
+    assert_untouched(pool, mysql, home)
+    assert dict(pool.statistics().discards) == {"rollback_failed": 1}
+
+
 def test_the_database_that_setsession_selects(home: dict[str, Any]) -> None:
     """Where a session's first database is not the one it connected to, that is the one it goes back to."""
     name, away = home["database"], home["away"]
@@ -344,7 +355,10 @@ async def test_everyday_statements_cost_no_round_trip_more(pool: OffloadPool) ->
 @pytest.mark.parametrize("name", ["MySQLdb", "mysql.connector"])
 def test_other_drivers(name: str, mysql: MySQL, home: dict[str, Any]) -> None:
     """With mysqlclient and mysql-connector the next caller meets as little."""
-    driver: Any = pytest.importorskip(name, exc_type=ImportError)
+    try:
+        driver: Any = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
     settings = {key: home[key] for key in ("host", "port", "user", "password", "database")}
     settings |= {"ssl_mode": "DISABLED"} if name == "MySQLdb" else {"ssl_disabled": True}
     pool = OffloadPool.create(driver, min_size=0, max_size=1, autocommit=True, **settings)
@@ -364,3 +378,22 @@ def test_other_drivers(name: str, mysql: MySQL, home: dict[str, Any]) -> None:
         assert_untouched(pool, mysql, home, text)
     assert dict(pool.statistics().discards) == {}
     pool.close()
+
+
+@needs("sqlalchemy")
+def test_sqlalchemy(mysql: MySQL, pool: OffloadPool, home: dict[str, Any]) -> None:
+    """An engine's next connection meets nothing of what a statement of the last one left."""
+    contrib = importlib.import_module("offload_db.contrib.sqlalchemy")
+    for options in ({}, {"isolation_level": "AUTOCOMMIT"}):
+        engine = contrib.create_engine(pool, **options)
+        for text in [*LEFT, "CALL wanders()"]:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(there(text, home))
+            with mysql.connect(database=home["database"]) as other, other.cursor() as cursor:
+                cursor.execute("SET lock_wait_timeout = 1")
+                cursor.execute("UPDATE t SET n = 3")
+            with engine.connect() as connection:
+                connection.exec_driver_sql("UPDATE t SET n = n")
+                assert connection.exec_driver_sql("SELECT n FROM t").scalar() == 3
+        engine.dispose()
+    assert pool.statistics().discards == {"closed": 2}
