@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -36,6 +36,9 @@ T = TypeVar("T")
 _NESTED_PAUSE = 0.002
 # Whether the calling task, or one that it comes from, is bridged; known of loops alone that can be nested.
 _bridged_here: ContextVar[bool] = ContextVar("offload_db_bridged_here", default=False)
+
+# The tasks that run their first step in the middle of the code that starts them; Python 3.12 brought them.
+_EAGER_TASKS: Container[object] = getattr(asyncio.tasks, "_eager_tasks", ())
 
 
 class Place(enum.Enum):
@@ -94,14 +97,17 @@ def suspend(awaitable: Awaitable[T]) -> T:
 
 async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    return await _in_portal(function) if place() is Place.LOOP else function()
+    return await _in_portal(with_handled(function)) if place() is Place.LOOP else function()
 
 
 def abridged(
     function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Coroutine[Any, Any, T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
-    return _in_portal(partial(_run, function, args, kwargs))
+    if sys.exc_info()[1] is None or current_task() not in _EAGER_TASKS:
+        return _in_portal(with_handled(partial(_run, function, args, kwargs)))
+    # What the code handles that starts an eager task is seen by the task's first step alone.
+    return _in_portal(partial(_go_on, with_handled(partial(_begin, function, args, kwargs))))
 
 
 async def _in_portal(function: Callable[[], T]) -> T:
@@ -113,16 +119,20 @@ async def _in_portal(function: Callable[[], T]) -> T:
         if _nests(asyncio._get_running_loop()):
             await _until_not_nested()
     outcome: Outcome[T] = Outcome()
-    call: Callable[[], object] = partial(outcome.capture, with_handled(function))
+    call: Callable[[], object] = partial(outcome.capture, function)
     loop = asyncio._get_running_loop()
     if loop is not None:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     portal = greenback.with_portal_run_sync(call)
-    if _nests(loop):
-        _bridged_here.set(True)
-        portal = _resumed_here(portal)
-    await portal
+    if not _nests(loop):
+        await portal
+        return outcome.unwrap()
+    _bridged_here.set(True)
+    try:
+        await _resumed_here(portal)
+    finally:
+        _bridged_here.set(False)
     return outcome.unwrap()
 
 
@@ -146,7 +156,7 @@ async def _until_not_nested() -> None:
 
 
 @types.coroutine
-def _resumed_here(portal: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+def _resumed_here(portal: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
     """Await a portal, and let it wait while another bridged call runs the event loop.
 
     A portal comes back to the greenlet that it was built in, so it can only be resumed from there.
@@ -180,18 +190,26 @@ def _on_strand(strand: Any) -> Iterator[object]:
 
 def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     """Run an asynchronous function to its end, in a portal."""
+    return _begin(function, args, kwargs)()
+
+
+def _go_on(begin: Callable[[], Callable[[], T]]) -> T:
+    return begin()()
+
+
+def _begin(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], T]:
+    """Run an asynchronous function up to where it waits; return what runs the rest."""
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
-        return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
+        return lambda: result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
     coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
-    del result  # what throws an error into a generator holds the error
+    result = None  # what throws an error into a generator holds the error
     try:
         waits = [coroutine.send(None)]
     except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
         value: T = stop.value
-    else:
-        value = suspend(rest_of(coroutine, waits))
-    return value
+        return lambda: value
+    return lambda: suspend(rest_of(coroutine, waits))
 
 
 async def awaiting(awaitable: Awaitable[T]) -> T:

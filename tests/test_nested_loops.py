@@ -75,7 +75,7 @@ def test_other_bridged_calls_wait() -> None:
         second = asyncio.ensure_future(outside())
         await asyncio.sleep(0)
         third = asyncio.ensure_future(nest(nested()))
-        return await asyncio.gather(first, second, third)
+        return list(await asyncio.gather(first, second, third))
 
     assert run(main()) == ["waits", "begins in between", "nested"]
     assert steps[0] == "nested"
