@@ -201,7 +201,7 @@ def _begin(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs:
     """Run an asynchronous function up to where it waits; return what runs the rest."""
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
-        return lambda: result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
+        return lambda: result  # a decorator between has run the coroutine itself
     coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
     result = None  # what throws an error into a generator holds the error
     try:

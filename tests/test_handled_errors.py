@@ -636,3 +636,23 @@ async def test_the_start_of_an_application_in_an_except_clause() -> None:
         except LookupError as handled:
             await OffloadMiddleware(app)({"type": kind, "path": "/"}, nothing, nothing)
             assert seen.pop() is handled
+
+
+async def test_sqlalchemys_errors(database: dict[str, Any]) -> None:
+    """SQLAlchemy, which wraps the driver's error in one of its own, leaves the chain as it is elsewhere."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from offload_db.contrib.sqlalchemy import create_engine
+
+    def execute() -> None:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("NO STATEMENT"))
+
+    with pool_of(1, database) as pool:
+        engine = create_engine(pool)
+        for decorate in (offload, offload(mode="thread")):
+            try:
+                raise LookupError
+            except LookupError as handled:
+                with pytest.raises(sqlalchemy.exc.ProgrammingError) as caught:
+                    await decorate(bridged_call(execute))()
+                assert chain(caught.value)[1:] == [caught.value.orig, handled]

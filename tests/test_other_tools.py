@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,9 @@ import pytest
 import offload_db
 from offload_db import OffloadPool, offload
 from tests.support import PATIENCE, pool_of, settled
+
+ROOT = Path(__file__).resolve().parents[1]
+
 
 # A bare except clause around a driver call
 
@@ -125,6 +129,14 @@ def test_alarms(mode: str, told: str, database: dict[str, Any], tmp_path: Path) 
 
 # coverage
 
+
+def told_of_coverage() -> str:
+    """Return the setting that the README gives."""
+    found = re.search(r"^concurrency = (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 MEASURED = """
     import asyncio
     import offload_db
@@ -152,7 +164,7 @@ MEASURED = """
 
 
 @pytest.mark.skipif(importlib.util.find_spec("coverage") is None, reason="coverage is not installed")
-@pytest.mark.parametrize(("concurrency", "whole"), [("greenlet, thread", True), ("thread", False)])
+@pytest.mark.parametrize(("concurrency", "whole"), [(told_of_coverage(), True), ("thread", False)])
 def test_coverage(concurrency: str, whole: bool, database: dict[str, Any], tmp_path: Path) -> None:
     """With the settings that the README gives, coverage sees every line; with its own it loses some."""
     (tmp_path / "settings").write_text(f"[run]\nconcurrency = {concurrency}\n", encoding="utf-8")
