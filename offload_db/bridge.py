@@ -150,7 +150,7 @@ async def _until_not_nested() -> None:
         if _bridged_here.get():
             raise BridgeError(
                 "a bridged call runs the event loop inside of itself, as nest_asyncio allows, and nothing is bridged "
-                "there: await what it gives to run_until_complete(), or use mode='thread' for it"
+                "there: await what it gives to run_until_complete()"
             )
         await asyncio.sleep(_NESTED_PAUSE)
 
