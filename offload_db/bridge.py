@@ -26,12 +26,14 @@ import greenback
 import greenlet
 
 from .errors import BridgeError
-from .handled_errors import with_handled
+from .handled_errors import handling, with_handled
 from .outcomes import Outcome
 from .strands import strand_for
 
 T = TypeVar("T")
 
+# The attribute by which an event loop is known that nest_asyncio has patched to be run inside of itself.
+_NESTS = "_nest_patched"
 # Seconds after which a bridged call looks again whether the loop that another one has nested is over.
 _NESTED_PAUSE = 0.002
 # Whether the calling task, or one that it comes from, is bridged; known of loops alone that can be nested.
@@ -104,10 +106,12 @@ def abridged(
     function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Coroutine[Any, Any, T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
-    if sys.exc_info()[1] is None or current_task() not in _EAGER_TASKS:
-        return _in_portal(with_handled(partial(_run, function, args, kwargs)))
-    # What the code handles that starts an eager task is seen by the task's first step alone.
-    return _in_portal(partial(_go_on, with_handled(partial(_begin, function, args, kwargs))))
+    if sys.exc_info()[1] is None:
+        return _in_portal(partial(_run, function, args, kwargs))
+    if current_task() in _EAGER_TASKS:
+        # What the code handles that starts an eager task is seen by the task's first step alone.
+        return _in_portal(partial(_run, function, args, kwargs, handling()))
+    return _in_portal(with_handled(partial(_run, function, args, kwargs)))
 
 
 async def _in_portal(function: Callable[[], T]) -> T:
@@ -116,7 +120,7 @@ async def _in_portal(function: Callable[[], T]) -> T:
         # This is the first step of an eager task, in the portal of another one. A portal of its own would be built on
         # one that may be gone when this task goes on.
         await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
-        if _nests(asyncio._get_running_loop()):
+        if getattr(asyncio._get_running_loop(), _NESTS, False):
             await _until_not_nested()
     outcome: Outcome[T] = Outcome()
     call: Callable[[], object] = partial(outcome.capture, function)
@@ -125,7 +129,7 @@ async def _in_portal(function: Callable[[], T]) -> T:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     portal = greenback.with_portal_run_sync(call)
-    if not _nests(loop):
+    if not getattr(loop, _NESTS, False):
         await portal
         return outcome.unwrap()
     _bridged_here.set(True)
@@ -134,11 +138,6 @@ async def _in_portal(function: Callable[[], T]) -> T:
     finally:
         _bridged_here.set(False)
     return outcome.unwrap()
-
-
-def _nests(loop: object) -> bool:
-    """Tell whether nest_asyncio has patched an event loop to be run inside of itself."""
-    return getattr(loop, "_nest_patched", False)
 
 
 async def _until_not_nested() -> None:
@@ -188,28 +187,28 @@ def _on_strand(strand: Any) -> Iterator[object]:
     yield strand.switch(greenlet.getcurrent())
 
 
-def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    """Run an asynchronous function to its end, in a portal."""
-    return _begin(function, args, kwargs)()
+def _run(
+    function: Callable[..., Awaitable[T]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first: Callable[[Callable[[], Any]], Any] | None = None,
+) -> T:
+    """Run an asynchronous function to its end, in a portal.
 
-
-def _go_on(begin: Callable[[], Callable[[], T]]) -> T:
-    return begin()()
-
-
-def _begin(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], T]:
-    """Run an asynchronous function up to where it waits; return what runs the rest."""
+    :param first: what makes the first step, if that has to be made in a way of its own
+    """
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
-        return lambda: result  # a decorator between has run the coroutine itself
+        return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
     coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
-    result = None  # what throws an error into a generator holds the error
+    del result  # what throws an error into a generator holds the error
     try:
-        waits = [coroutine.send(None)]
+        waits = [coroutine.send(None) if first is None else first(partial(coroutine.send, None))]
     except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
         value: T = stop.value
-        return lambda: value
-    return lambda: suspend(rest_of(coroutine, waits))
+    else:
+        value = suspend(rest_of(coroutine, waits))
+    return value
 
 
 async def awaiting(awaitable: Awaitable[T]) -> T:
