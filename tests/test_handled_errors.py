@@ -649,7 +649,8 @@ async def test_sqlalchemys_errors(database: dict[str, Any]) -> None:
 
     with pool_of(1, database) as pool:
         engine = create_engine(pool)
-        for decorate in (offload, offload(mode="thread")):
+        decorators: tuple[Decorator, ...] = (offload, offload(mode="thread"))
+        for decorate in decorators:
             try:
                 raise LookupError
             except LookupError as handled:
