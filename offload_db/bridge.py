@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -26,16 +26,21 @@ import greenback
 import greenlet
 
 from .errors import BridgeError
-from .handled_errors import with_handled
+from .handled_errors import handling, with_handled
 from .outcomes import Outcome
 from .strands import strand_for
 
 T = TypeVar("T")
 
+# The attribute by which an event loop is known that nest_asyncio has patched to be run inside of itself.
+_NESTS = "_nest_patched"
 # Seconds after which a bridged call looks again whether the loop that another one has nested is over.
 _NESTED_PAUSE = 0.002
 # Whether the calling task, or one that it comes from, is bridged; known of loops alone that can be nested.
 _bridged_here: ContextVar[bool] = ContextVar("offload_db_bridged_here", default=False)
+
+# The tasks that run their first step in the middle of the code that starts them; Python 3.12 brought them.
+_EAGER_TASKS: Container[object] = getattr(asyncio.tasks, "_eager_tasks", ())
 
 
 class Place(enum.Enum):
@@ -94,14 +99,19 @@ def suspend(awaitable: Awaitable[T]) -> T:
 
 async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    return await _in_portal(function) if place() is Place.LOOP else function()
+    return await _in_portal(with_handled(function)) if place() is Place.LOOP else function()
 
 
 def abridged(
     function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Coroutine[Any, Any, T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
-    return _in_portal(partial(_run, function, args, kwargs))
+    if sys.exc_info()[1] is None:
+        return _in_portal(partial(_run, function, args, kwargs))
+    if current_task() in _EAGER_TASKS:
+        # What the code handles that starts an eager task is seen by the task's first step alone.
+        return _in_portal(partial(_run, function, args, kwargs, handling()))
+    return _in_portal(with_handled(partial(_run, function, args, kwargs)))
 
 
 async def _in_portal(function: Callable[[], T]) -> T:
@@ -110,25 +120,24 @@ async def _in_portal(function: Callable[[], T]) -> T:
         # This is the first step of an eager task, in the portal of another one. A portal of its own would be built on
         # one that may be gone when this task goes on.
         await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
-        if _nests(asyncio._get_running_loop()):
+        if getattr(asyncio._get_running_loop(), _NESTS, False):
             await _until_not_nested()
     outcome: Outcome[T] = Outcome()
-    call: Callable[[], object] = partial(outcome.capture, with_handled(function))
+    call: Callable[[], object] = partial(outcome.capture, function)
     loop = asyncio._get_running_loop()
     if loop is not None:
         call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     portal = greenback.with_portal_run_sync(call)
-    if _nests(loop):
-        _bridged_here.set(True)
-        portal = _resumed_here(portal)
-    await portal
+    if not getattr(loop, _NESTS, False):
+        await portal
+        return outcome.unwrap()
+    _bridged_here.set(True)
+    try:
+        await _resumed_here(portal)
+    finally:
+        _bridged_here.set(False)
     return outcome.unwrap()
-
-
-def _nests(loop: object) -> bool:
-    """Tell whether nest_asyncio has patched an event loop to be run inside of itself."""
-    return getattr(loop, "_nest_patched", False)
 
 
 async def _until_not_nested() -> None:
@@ -140,13 +149,13 @@ async def _until_not_nested() -> None:
         if _bridged_here.get():
             raise BridgeError(
                 "a bridged call runs the event loop inside of itself, as nest_asyncio allows, and nothing is bridged "
-                "there: await what it gives to run_until_complete(), or use mode='thread' for it"
+                "there: await what it gives to run_until_complete()"
             )
         await asyncio.sleep(_NESTED_PAUSE)
 
 
 @types.coroutine
-def _resumed_here(portal: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+def _resumed_here(portal: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
     """Await a portal, and let it wait while another bridged call runs the event loop.
 
     A portal comes back to the greenlet that it was built in, so it can only be resumed from there.
@@ -178,15 +187,23 @@ def _on_strand(strand: Any) -> Iterator[object]:
     yield strand.switch(greenlet.getcurrent())
 
 
-def _run(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    """Run an asynchronous function to its end, in a portal."""
+def _run(
+    function: Callable[..., Awaitable[T]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first: Callable[[Callable[[], Any]], Any] | None = None,
+) -> T:
+    """Run an asynchronous function to its end, in a portal.
+
+    :param first: what makes the first step, if that has to be made in a way of its own
+    """
     result: Any = function(*args, **kwargs)
     if not inspect.isawaitable(result):
         return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
     coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
     del result  # what throws an error into a generator holds the error
     try:
-        waits = [coroutine.send(None)]
+        waits = [coroutine.send(None) if first is None else first(partial(coroutine.send, None))]
     except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
         value: T = stop.value
     else:

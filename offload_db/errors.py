@@ -106,7 +106,10 @@ class ConnectionClosed(_CodedError, InterfaceError, InvalidConnectionError):  # 
 
 
 class BridgeError(OffloadError, RuntimeError):
-    """Raised when a ``mode="thread"`` handler suspended, or a bridge was asked for where no task runs."""
+    """Raised when a ``mode="thread"`` handler suspended, or a bridge was asked for where there can be none.
+
+    That is where no task runs, and in an event loop that a bridged call runs inside of itself.
+    """
 
 
 class BlockingCallError(OffloadError, RuntimeError):

@@ -27,6 +27,13 @@ def with_handled(function: Callable[[], T]) -> Callable[[], T]:
     return function if error is None else partial(_call_handling, [error], function)
 
 
+def handling() -> Callable[[Callable[[], T]], T]:
+    """Return what calls a function, once, as if it were called from here, where an error is being handled."""
+    error = sys.exc_info()[1]
+    assert error is not None
+    return partial(_call_handling, [error])
+
+
 def _call_handling(errors: list[BaseException], function: Callable[[], T]) -> T:
     """Call *function* in an except clause for the one error in *errors*, which is taken out."""
     trail = errors[0].__traceback__

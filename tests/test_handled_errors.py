@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import gc
 import logging
@@ -79,7 +80,8 @@ async def outcome_of(call: Callable[[], Any]) -> Any:
             return told(error)
         finally:
             assert handled.__context__ is None
-            if (error := sys.exc_info()[1]) is None or error is handled:
+            raised = sys.exc_info()[1]
+            if raised is None or raised is handled:
                 assert traceback.extract_tb(handled.__traceback__)[-len(before) :] == before
 
 
@@ -414,6 +416,37 @@ async def test_other_calls_do_not_see_it() -> None:
             assert await wait() is error
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_an_eager_task_sees_it_in_its_first_step_alone(anyio_backend_name: str) -> None:
+    """What is handled where an eager task is started is over for the task when it goes on, as without the decorator."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has this")
+
+    class Handled(Exception):
+        pass
+
+    async def function() -> list[str]:
+        seen = [told(*sys.exc_info())]
+        await anyio.lowlevel.checkpoint()
+        seen.append(told(*sys.exc_info()))
+        with pytest.raises(KeyError) as caught:
+            raise KeyError
+        seen.append(repr(caught.value.__context__))
+        return seen
+
+    async def start(decorate: Decorator) -> Any:
+        try:
+            raise Handled
+        except Handled as error:
+            kept = weakref.ref(error)
+            task = asyncio.Task(decorate(function)(), loop=asyncio.get_running_loop(), eager_start=True)  # type: ignore[call-arg,unused-ignore]  # as above
+        seen = await task
+        assert kept() is None
+        return seen
+
+    assert await start(offload) == await start(undecorated)
+
+
 def test_one_error_handled_by_many() -> None:
     """Calls at the same time, in many threads, that all see one handled error leave its traceback as it was."""
 
@@ -549,7 +582,7 @@ async def test_a_decorated_exception_handler_of_fastapi() -> None:
     from offload_db.contrib.fastapi import OffloadRoute
 
     @offload
-    async def tell(request: fastapi.Request, error: Exception) -> Any:
+    async def tell(request: Any, error: Exception) -> Any:
         return fastapi.responses.PlainTextResponse(repr(sys.exc_info()[1]))
 
     @offload
@@ -594,10 +627,33 @@ async def test_the_start_of_an_application_in_an_except_clause() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(sys.exc_info()[1])
 
+    async def nothing(*args: Any) -> Any: ...
+
     seen: list[BaseException | None] = []
     for kind in ("lifespan", "http", "websocket"):
         try:
             raise LookupError
         except LookupError as handled:
-            await OffloadMiddleware(app)({"type": kind, "path": "/"}, anyio.sleep_forever, anyio.lowlevel.checkpoint)
+            await OffloadMiddleware(app)({"type": kind, "path": "/"}, nothing, nothing)
             assert seen.pop() is handled
+
+
+async def test_sqlalchemys_errors(database: dict[str, Any]) -> None:
+    """SQLAlchemy, which wraps the driver's error in one of its own, leaves the chain as it is elsewhere."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    from offload_db.contrib.sqlalchemy import create_engine
+
+    def execute() -> None:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("NO STATEMENT"))
+
+    with pool_of(1, database) as pool:
+        engine = create_engine(pool)
+        decorators: tuple[Decorator, ...] = (offload, offload(mode="thread"))
+        for decorate in decorators:
+            try:
+                raise LookupError
+            except LookupError as handled:
+                with pytest.raises(sqlalchemy.exc.ProgrammingError) as caught:
+                    await decorate(bridged_call(execute))()
+                assert chain(caught.value)[1:] == [caught.value.orig, handled]

@@ -21,6 +21,10 @@ import offload_db
 from offload_db import OffloadPool, settings
 from tests.support import QUICK
 
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("sqlalchemy")
+
 pytestmark = pytest.mark.anyio
 
 SECRET = "hunter2-secret"  # that is what it stands for

@@ -18,7 +18,7 @@ from ..model import External, Scope
 
 CODE = "ODB301"
 NAME = "lock-across-call"
-SUMMARY = "a `threading` lock is held across a database call"
+SUMMARY = "a `threading` lock is held across a database call, be it one that `logging` holds"
 
 CACHED_PROPERTY_LOCKS = sys.version_info < (3, 12)
 
