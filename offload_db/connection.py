@@ -20,6 +20,7 @@ from .connector import patience_of
 from .cursor import OffloadCursor
 from .errors import CheckoutTimeout, ConnectionClosed
 from .pool import OffloadPool
+from .scopes import Given, Scope
 from .statements import Link
 from .trips import Trip, is_cancelled
 from .turns import Turn, closed_error
@@ -47,7 +48,7 @@ class _Lease(Protocol):
         """Take the link back from a finaliser, without I/O."""
 
 
-class OffloadConnection:
+class OffloadConnection(Given):
     """A connection whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
@@ -196,6 +197,9 @@ class OffloadConnection:
         if link is not None:
             object.__setattr__(self, "_link", None)
             self._lease.drop()
+
+    def _entrust(self, scope: Scope) -> None:
+        self._turn.entrust(scope)
 
     def _alive(self) -> Link:
         link = self._link

@@ -22,7 +22,7 @@ from anyio.lowlevel import RunVar
 from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, suspend
 from .cancellation import Cancellation
 from .errors import BridgeError, ConfigurationError
-from .scopes import continued, scoped
+from .scopes import continued, entrust, scoped
 from .settings import check_seconds
 from .thread_mode import adopt, drive
 from .trips import Trip, carry, holder_limiter, hop
@@ -166,6 +166,7 @@ async def _run_bridged(
 ) -> Any:
     """Await the function in a task that may suspend below any number of plain calls."""
     with scope():
+        entrust(*args, *kwargs.values())
         if place() is not Place.LOOP:
             return await function(*args, **kwargs)
         if current_task() is None:
@@ -181,6 +182,7 @@ async def _run_in_thread(
 ) -> Any:
     """Run the whole coroutine in one worker thread."""
     with scope():
+        entrust(*args, *kwargs.values())
         if place() is Place.THREAD:
             result = function(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
@@ -200,6 +202,7 @@ async def _run_plain(
 ) -> Any:
     """Run a ``def`` in one worker thread; what it returns may turn out to be awaitable, and is bridged then."""
     with scope():
+        entrust(*args, *kwargs.values())
         call = functools.partial(function, *args, **kwargs)
         if place() is Place.THREAD:
             result = call()

@@ -92,6 +92,15 @@ class Owned(Protocol):
         """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
 
 
+class Given:
+    """What a bridged call can be given as an argument: a connection, or its cursor."""
+
+    __slots__ = ()
+
+    def _entrust(self, scope: Scope) -> None:
+        """Note that the call has it."""
+
+
 class Wanted(Protocol):
     """What a bridged call can wait for, because it belongs to another one."""
 
@@ -186,6 +195,13 @@ def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
     setting = current_setting()
     return None if setting is None else setting.deadline
+
+
+def entrust(*arguments: object) -> None:
+    """Note what the bridged call that begins was given: a framework may have opened a connection for it."""
+    for argument in arguments:
+        if isinstance(argument, Given) and (scope := current_scope()) is not None:
+            argument._entrust(scope)
 
 
 def name_call(name: Callable[[], str]) -> None:

@@ -11,7 +11,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -309,6 +309,42 @@ async def test_pandas(pool: OffloadPool, outside: Outside) -> None:
         assert list((await handler())["n"]) == [7]
 
 
+@pytest.mark.parametrize("opener", ["def", "async def"])
+@pytest.mark.parametrize("what", ["connection", "cursor"])
+async def test_dependencies(opener: str, what: str, pool: OffloadPool, outside: Outside) -> None:
+    """A decorated handler hands on what a dependency has opened for it as well, decorated or in a thread."""
+    httpx = pytest.importorskip("httpx")
+    fastapi = pytest.importorskip("fastapi")
+
+    def borrow() -> Iterator[Any]:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 0")
+            yield connection if what == "connection" else cursor
+
+    @offload
+    async def decorated() -> AsyncIterator[Any]:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 0")
+            yield connection if what == "connection" else cursor
+
+    app, borrowed = fastapi.FastAPI(), fastapi.Depends(borrow if opener == "def" else decorated)
+
+    @app.get("/")
+    @offload
+    async def handler(db: Any = borrowed) -> Any:
+        cursor = db.cursor() if what == "connection" else db
+        cursor.execute("SELECT 1")
+        rows = list(cursor.fetchall())
+        await by_executor(partial(cursor.execute, "SELECT 2"), outside)
+        return [row[0] for row in [*rows, *cursor.fetchall()]]
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        with anyio.fail_after(LIMIT):
+            for _ in range(2):
+                assert (await client.get("/")).json() == [1, 2]
+    assert pool.statistics().in_use == 0
+
+
 @needs("fastapi")
 @needs("httpx")
 @pytest.mark.parametrize("cover", ["middleware", "route"])
@@ -484,6 +520,22 @@ async def test_letting_go_of_it_does_not_lend_it(database: dict[str, Any], outsi
             group.start_soon(first)
             await second()
             used.set()
+
+
+async def test_given_to_one_after_the_other(database: dict[str, Any], outside: Outside) -> None:
+    """A connection that is given as an argument to one call after the other is none of them's alone."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+
+        @offload
+        async def handler(connection: Any) -> Any:
+            value(connection, "SELECT 1")
+            return await by_executor(partial(value, connection, "SELECT 2"), outside)
+
+        with closing(in_thread(pool.connection).result(LIMIT)) as connection:
+            assert await handler(connection) == 2
+            for _ in range(2):
+                with pytest.raises(CheckoutTimeout):
+                    await handler(connection)
 
 
 # --- every wait for a turn is bounded
