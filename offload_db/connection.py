@@ -6,9 +6,8 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from .errors import CheckoutTimeout, ConnectionClosed
 from .pool import OffloadPool
 from .scopes import Given, Scope
 from .statements import Link
-from .trips import Trip, is_cancelled
+from .trips import Trip, is_cancelled, send_off
 from .turns import Turn, closed_error
 
 # Calls that end a transaction for certain.
@@ -97,7 +96,11 @@ class OffloadConnection(Given):
     def close(self) -> None:
         """Give the connection back to its pool, rolling back what is open; closing twice is fine.
 
-        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
+        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same. A
+        statement that another task or thread of the same call has under way on it is waited for, as long as for a
+        connection of the pool, and killed then.
+
+        :raises CheckoutTimeout: if the connection belongs to another call that goes on for longer
         """
         if self._link is None:
             return
@@ -222,16 +225,16 @@ class OffloadConnection(Given):
     def _last_turn(self, turn: Turn) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
 
+        A call that is not over by then is killed: whoever closes the connection is done with it.
+
         :raises CheckoutTimeout: if the connection belongs to another call that does not end in time
         """
         link = self._alive()
         cancelled: BaseException | None = None
-        kill: Trip[None] | None = None
+        kills: list[Trip[None]] = []
         if turn.lent and place() is Place.BRIDGED and is_cancelled():
-            # A thread that the handler had been waiting for: nobody takes any more what it is fetching.
-            kill = Trip(link.interrupt)
-            with suppress(RuntimeError):  # no further thread can be had
-                threading.Thread(target=kill.run, name="offload_db interrupt", daemon=True).start()
+            # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
+            kills.append(send_off(link.interrupt))
         try:
             while True:
                 try:
@@ -239,9 +242,12 @@ class OffloadConnection(Given):
                 except CheckoutTimeout as error:
                     raise link.driver.disguised(error) from None
                 except TimeoutError as error:
-                    # What waits for nothing but the call that is being made waits for its end.
                     if not turn.admits():
                         raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+                    if place() is Place.BRIDGED:
+                        kills.append(send_off(link.interrupt))
+                    else:
+                        link.interrupt()
                 except BaseException as error:
                     # asyncio's own task.cancel() passes through a shield.
                     if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
@@ -250,7 +256,7 @@ class OffloadConnection(Given):
                 else:
                     return cancelled
         finally:
-            if kill is not None:
+            for kill in kills:
                 suspend(kill.abandon())
 
     def _undo(self, savepoint: str | None) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import pymysql
 import pytest
 
 from offload_db import (
@@ -602,7 +603,7 @@ async def test_the_calls_own_time_is_over_first(shared: Any) -> None:
 
 
 async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outside) -> None:
-    """To close it is refused in the same way, and it stays open; its owner may close it though a statement runs."""
+    """To close it is refused in the same way, and it stays open."""
     used, end = anyio.Event(), anyio.Event()
 
     @offload
@@ -610,10 +611,8 @@ async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outsid
         value(shared, "SELECT 1")
         used.set()
         await end.wait()
-        async with anyio.create_task_group() as group:
-            group.start_soon(offload(partial(value, shared, f"SELECT SLEEP({3 * SHORT})")))
-            await settled(lambda: shared._link.busy)
-            shared.close()
+        assert value(shared, "SELECT 2") == 2
+        shared.close()
 
     async with anyio.create_task_group() as group:
         group.start_soon(owner)
@@ -622,6 +621,40 @@ async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outsid
             await by_executor(shared.close, outside)
         end.set()
     assert not shared.open
+
+
+@pytest.mark.parametrize("closer", ["bridge", "thread"])
+@pytest.mark.parametrize("other", ["child", "outsider"])
+async def test_closing_while_a_statement_runs(
+    closer: Any, other: str, outside: Outside, mysql: MySQL, database: dict[str, Any]
+) -> None:
+    """Closing waits for a statement of the call's own no longer than for a turn: then it is killed."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+        failed: list[Any] = []
+
+        @offload
+        async def handler() -> None:
+            connection = pool.connection()
+
+            async def run() -> None:
+                ask = partial(value, connection, "SELECT SLEEP(30)")
+                child: Any = offload(_asynchronous(ask))
+                try:
+                    await (child() if other == "child" else by_executor(ask, outside))
+                except pymysql.MySQLError as error:
+                    failed.append(error)
+
+            close: Any = offload(mode=closer)(_asynchronous(connection.close))
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+                await settled(lambda: running(mysql, database, "SLEEP(30)"))
+                await close()
+
+        with anyio.fail_after(LIMIT):
+            await handler()
+        assert [error.args[0] for error in failed] == [1317]
+        assert (pool.statistics().kills, pool.statistics().discards) == (1, {})
+        await checked(pool, mysql, database["database"])
 
 
 async def test_a_statement_that_takes_long(database: dict[str, Any], outside: Outside) -> None:
