@@ -158,7 +158,8 @@ class Turn:
             last = f", which has used it last at {self._line}" if self._line else ""
             return f"it has belonged to {owner} for {time.monotonic() - self._since:.1f} s{last}; {SHARING}"
         names = (thread.name for thread in threading.enumerate() if thread.ident == self._thread)
-        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {owner}"
+        call = "a call that has ended" if owner is None else owner
+        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {call}"
         return f"{who} makes a call on it that is not over; take a connection for each that is to work at the same time"
 
     @property

@@ -310,12 +310,14 @@ async def test_pandas(pool: OffloadPool, outside: Outside) -> None:
         assert list((await handler())["n"]) == [7]
 
 
+@needs("fastapi")
+@needs("httpx")
 @pytest.mark.parametrize("opener", ["def", "async def"])
 @pytest.mark.parametrize("what", ["connection", "cursor"])
 async def test_dependencies(opener: str, what: str, pool: OffloadPool, outside: Outside) -> None:
     """A decorated handler hands on what a dependency has opened for it as well, decorated or in a thread."""
-    httpx = pytest.importorskip("httpx")
-    fastapi = pytest.importorskip("fastapi")
+    import httpx
+    from fastapi import Depends, FastAPI
 
     def borrow() -> Iterator[Any]:
         with pool.connection() as connection, connection.cursor() as cursor:
@@ -328,7 +330,7 @@ async def test_dependencies(opener: str, what: str, pool: OffloadPool, outside: 
             cursor.execute("SELECT 0")
             yield connection if what == "connection" else cursor
 
-    app, borrowed = fastapi.FastAPI(), fastapi.Depends(borrow if opener == "def" else decorated)
+    app, borrowed = FastAPI(), Depends(borrow if opener == "def" else decorated)
 
     @app.get("/")
     @offload
@@ -537,6 +539,22 @@ async def test_given_to_one_after_the_other(database: dict[str, Any], outside: O
             for _ in range(2):
                 with pytest.raises(CheckoutTimeout):
                     await handler(connection)
+
+
+async def test_given_to_a_helper(shared: Any, outside: Outside) -> None:
+    """A shared connection does not become a call's own when the call gives it to a decorated helper."""
+
+    @offload
+    async def helper(connection: Any) -> Any:
+        value(connection, "SELECT 1")
+        with pytest.raises(CheckoutTimeout):
+            await by_executor(partial(value, connection, "SELECT 2"), outside)
+
+    @offload
+    async def handler() -> None:
+        await helper(shared)
+
+    await handler()
 
 
 # --- every wait for a turn is bounded
