@@ -6,9 +6,8 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,8 +20,9 @@ from .cursor import OffloadCursor
 from .errors import CheckoutTimeout, ConnectionClosed
 from .lazy_results import LazyResult
 from .pool import OffloadPool
+from .scopes import Given, Scope
 from .statements import Link
-from .trips import Trip, is_cancelled
+from .trips import Trip, is_cancelled, send_off
 from .turns import Turn, closed_error
 from .uncopied import Uncopied
 
@@ -54,7 +54,7 @@ class _Lease(Protocol):
         """Take the link back from a finaliser, without I/O."""
 
 
-class OffloadConnection(Uncopied):
+class OffloadConnection(Given, Uncopied):
     """A connection whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
@@ -103,10 +103,13 @@ class OffloadConnection(Uncopied):
     def close(self) -> None:
         """Give the connection back to its pool, rolling back what is open; closing twice is fine.
 
-        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same.
-        Where results are left unread of what may still write, such as a procedure, it comes to its end first.
+        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same. A
+        statement that another task or thread of the same call has under way on it is waited for, as long as for a
+        connection of the pool, and killed then. Where results are left unread of what may still write, such as a
+        procedure, it comes to its end first.
 
-        :raises StatementTimeout: if that runs past a timeout of the user's; it was killed
+        :raises CheckoutTimeout: if the connection belongs to another call that goes on for longer
+        :raises StatementTimeout: if what is left unread runs past a timeout of the user's; it was killed
         """
         if self._link is None:
             return
@@ -212,6 +215,9 @@ class OffloadConnection(Uncopied):
             object.__setattr__(self, "_link", None)
             self._lease.drop()
 
+    def _entrust(self, scope: Scope) -> None:
+        self._turn.entrust(scope)
+
     def _alive(self) -> Link:
         link = self._link
         if link is None:
@@ -235,16 +241,16 @@ class OffloadConnection(Uncopied):
     def _last_turn(self, turn: Turn) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
 
+        A call that is not over by then is killed: whoever closes the connection is done with it.
+
         :raises CheckoutTimeout: if the connection belongs to another call that does not end in time
         """
         link = self._alive()
         cancelled: BaseException | None = None
-        kill: Trip[None] | None = None
+        kills: list[Trip[None]] = []
         if turn.lent and place() is Place.BRIDGED and is_cancelled():
-            # A thread that the handler had been waiting for: nobody takes any more what it is fetching.
-            kill = Trip(link.interrupt)
-            with suppress(RuntimeError):  # no further thread can be had
-                threading.Thread(target=kill.run, name="offload_db interrupt", daemon=True).start()
+            # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
+            kills.append(send_off(link.interrupt))
         try:
             while True:
                 try:
@@ -252,9 +258,12 @@ class OffloadConnection(Uncopied):
                 except CheckoutTimeout as error:
                     raise link.driver.disguised(error) from None
                 except TimeoutError as error:
-                    # What waits for nothing but the call that is being made waits for its end.
                     if not turn.admits():
                         raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+                    if place() is Place.BRIDGED:
+                        kills.append(send_off(link.interrupt))
+                    else:
+                        link.interrupt()
                 except BaseException as error:
                     # asyncio's own task.cancel() passes through a shield.
                     if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
@@ -263,7 +272,7 @@ class OffloadConnection(Uncopied):
                 else:
                     return cancelled
         finally:
-            if kill is not None:
+            for kill in kills:
                 suspend(kill.abandon())
 
     def _undo(self, savepoint: str | None) -> None:

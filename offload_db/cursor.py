@@ -20,7 +20,7 @@ import pymysql
 from .bridge import Place, place
 from .drivers import Driver
 from .lazy_results import LazyResult
-from .scopes import current_cancellation
+from .scopes import Given, Scope, current_cancellation
 from .statements import Link
 from .turns import closed_error
 from .uncopied import Uncopied
@@ -36,7 +36,7 @@ _TEXTS = ("query", "operation", "procname")
 _PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
 
 
-class OffloadCursor(Uncopied):
+class OffloadCursor(Given, Uncopied):
     """A cursor whose calls suspend a bridged task and run inline elsewhere.
 
     It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
@@ -317,6 +317,10 @@ class OffloadCursor(Uncopied):
             return False
         self._alive()
         return True
+
+    def _entrust(self, scope: Scope) -> None:
+        if self._connection is not None:
+            self._connection._entrust(scope)
 
     def _let_go(self) -> None:
         """Drop the connection, so that it can come back to its pool."""

@@ -23,7 +23,7 @@ from .bridge import UNSHARED, Place, abridged, awaiting, current_task, place, su
 from .cancellation import Cancellation
 from .errors import BridgeError, ConfigurationError
 from .handled_errors import with_handled
-from .scopes import continued, scoped
+from .scopes import Scope, continued, scoped
 from .settings import check_seconds, check_word, kind_of, shown
 from .thread_mode import adopt, drive
 from .trips import Trip, carry, holder_limiter, hop
@@ -34,7 +34,7 @@ Y = TypeVar("Y")
 S = TypeVar("S")
 
 Mode = Literal["bridge", "thread"]
-EnterScope = Callable[..., AbstractContextManager[None]]
+EnterScope = Callable[..., AbstractContextManager[Scope | None]]
 Runner = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # As many as anyio's own default. They are limiters of their own, so that a handler that waits for a connection in one
@@ -165,7 +165,9 @@ async def _run_bridged(
     scope: EnterScope, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Await the function in a task that may suspend below any number of plain calls."""
-    with scope():
+    with scope() as begun:
+        if begun is not None:
+            begun.receive(args, kwargs)
         if place() is not Place.LOOP:
             return await function(*args, **kwargs)
         if current_task() is None:
@@ -180,7 +182,9 @@ async def _run_in_thread(
     scope: EnterScope, plain: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run the whole coroutine in one worker thread."""
-    with scope():
+    with scope() as begun:
+        if begun is not None:
+            begun.receive(args, kwargs)
         if place() is Place.THREAD:
             result = function(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
@@ -199,7 +203,9 @@ async def _run_plain(
     scope: EnterScope, bridged: Runner, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run a ``def`` in one worker thread; what it returns may turn out to be awaitable, and is bridged then."""
-    with scope():
+    with scope() as begun:
+        if begun is not None:
+            begun.receive(args, kwargs)
         call = functools.partial(function, *args, **kwargs)
         if place() is Place.THREAD:
             result = call()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .bridge import flow
 from .cancellation import Cancellation
@@ -68,6 +68,12 @@ class Scope:
     def __str__(self) -> str:
         return "a bridged call" if self._name is None else self._name()
 
+    def receive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what the call was given when it began: a framework may have opened a connection for it."""
+        for argument in (*args, *kwargs.values()):
+            if isinstance(argument, Given):
+                argument._entrust(self)
+
     def end(self) -> None:
         """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
@@ -90,6 +96,15 @@ class Owned(Protocol):
 
     def disown(self, scope: Scope) -> None:
         """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
+
+
+class Given:
+    """What a bridged call can be given as an argument: a connection, or its cursor."""
+
+    __slots__ = ()
+
+    def _entrust(self, scope: Scope) -> None:
+        """Note that the call has it."""
 
 
 class Wanted(Protocol):
@@ -230,18 +245,20 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
         self._own: Scope | None = None
         self._token: Token[Setting | None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Scope | None:
+        """Return the call if it begins here."""
         held = current_setting()
         deadline = None if self._timeout is None else Deadline(self._timeout)
         if held is None:
             self._own = Scope(self._name)
             self._token = _setting.set(Setting(self._own, self._lane, deadline))
-            return
+            return self._own
         lane = self._lane if held.lane is None else held.lane
         if deadline is None or (held.deadline is not None and held.deadline.expires <= deadline.expires):
             deadline = held.deadline
         if lane is not held.lane or deadline is not held.deadline:
             self._token = _setting.set(held._replace(lane=lane, deadline=deadline))
+        return None
 
     def __exit__(self, *exc_info: object) -> None:
         if self._own is not None:

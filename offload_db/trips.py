@@ -249,12 +249,18 @@ class Trip(Generic[T]):
         if interrupt is None:
             await signal.wait_out()
             return
-        errand = Trip(interrupt)
-        # Not through anyio: a task that is cancelled over and over would not get that far.
-        with suppress(RuntimeError):  # no further thread can be had: the function has to come to its own end
-            threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+        errand = send_off(interrupt)
         await signal.wait_out()
         await errand.abandon()
+
+
+def send_off(interrupt: Callable[[], None]) -> Trip[None]:
+    """Run what brings something back in a thread of its own; where none can be had, that has to come by itself."""
+    errand = Trip(interrupt)
+    # Not through anyio: a task that is cancelled over and over would not get that far.
+    with suppress(RuntimeError):
+        threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+    return errand
 
 
 async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:

@@ -35,7 +35,8 @@ class Turn:
     until that call ends or closes it; the tasks it started share the ownership. Who waits does not block the loop.
 
     What belongs to no bridged call, such as a thread of an executor's, may use a connection that is one call's alone:
-    it was opened since that call began, and no other has used it. So it can only have come from there.
+    it was opened since that call began, or for it and given to it, and no other call has used it. So whoever has it has
+    it from there.
 
     :param owner: the bridged call that the connection belongs to from the start
     """
@@ -45,6 +46,7 @@ class Turn:
         "_busy",
         "_closed",
         "_ended",
+        "_given",
         "_line",
         "_listed",
         "_lock",
@@ -67,7 +69,7 @@ class Turn:
         self._closed = False
         self._owner: Scope | None = None
         self._born = self._since = time.monotonic()
-        self._new = True
+        self._new, self._given = True, False
         self._only: Scope | None = None  # the call whose connection it is alone
         self._thread = 0  # that has the turn, if it belongs to no call
         self._line = ""  # where the owner has used it last while others waited
@@ -156,7 +158,8 @@ class Turn:
             last = f", which has used it last at {self._line}" if self._line else ""
             return f"it has belonged to {owner} for {time.monotonic() - self._since:.1f} s{last}; {SHARING}"
         names = (thread.name for thread in threading.enumerate() if thread.ident == self._thread)
-        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {owner}"
+        call = "a call that has ended" if owner is None else owner
+        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {call}"
         return f"{who} makes a call on it that is not over; take a connection for each that is to work at the same time"
 
     @property
@@ -235,6 +238,15 @@ class Turn:
         self._listed = scope
         if scope is not None:
             scope.owned.add(self)
+
+    def entrust(self, scope: Scope) -> None:
+        """Note that the connection was given to a call, by nobody or by the call that has opened it."""
+        with self._lock:
+            opener = self._only
+            if self._new or (opener is not None and opener.ended and not self._given):
+                self._new, self._given = False, True
+                self._only = scope
+        self._settle()
 
     def disown(self, scope: Scope) -> None:
         """Belong to nobody, because the scope has ended or lets go."""

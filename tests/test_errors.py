@@ -92,6 +92,7 @@ def test_codes() -> None:
         "CheckoutTimeout": 1040,
         "LaneFull": 1040,
         "StatementTimeout": 1969,
+        "CallCancelled": 1317,
         "ConnectionLost": 2013,
         "PoolClosed": 2006,
         "ConnectionClosed": 0,

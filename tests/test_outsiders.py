@@ -11,13 +11,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any
 
 import anyio
+import pymysql
 import pytest
 
 from offload_db import (
@@ -311,6 +312,44 @@ async def test_pandas(pool: OffloadPool, outside: Outside) -> None:
 
 @needs("fastapi")
 @needs("httpx")
+@pytest.mark.parametrize("opener", ["def", "async def"])
+@pytest.mark.parametrize("what", ["connection", "cursor"])
+async def test_dependencies(opener: str, what: str, pool: OffloadPool, outside: Outside) -> None:
+    """A decorated handler hands on what a dependency has opened for it as well, decorated or in a thread."""
+    import httpx
+    from fastapi import Depends, FastAPI
+
+    def borrow() -> Iterator[Any]:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 0")
+            yield connection if what == "connection" else cursor
+
+    @offload
+    async def decorated() -> AsyncIterator[Any]:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 0")
+            yield connection if what == "connection" else cursor
+
+    app, borrowed = FastAPI(), Depends(borrow if opener == "def" else decorated)
+
+    @app.get("/")
+    @offload
+    async def handler(db: Any = borrowed) -> Any:
+        cursor = db.cursor() if what == "connection" else db
+        cursor.execute("SELECT 1")
+        rows = list(cursor.fetchall())
+        await by_executor(partial(cursor.execute, "SELECT 2"), outside)
+        return [row[0] for row in [*rows, *cursor.fetchall()]]
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        with anyio.fail_after(LIMIT):
+            for _ in range(2):
+                assert (await client.get("/")).json() == [1, 2]
+    assert pool.statistics().in_use == 0
+
+
+@needs("fastapi")
+@needs("httpx")
 @pytest.mark.parametrize("cover", ["middleware", "route"])
 @pytest.mark.parametrize("kind", ["async def", "def", "def dependency"])
 async def test_frameworks(cover: str, kind: str, pool: OffloadPool, outside: Outside, anyio_backend_name: str) -> None:
@@ -486,6 +525,38 @@ async def test_letting_go_of_it_does_not_lend_it(database: dict[str, Any], outsi
             used.set()
 
 
+async def test_given_to_one_after_the_other(database: dict[str, Any], outside: Outside) -> None:
+    """A connection that is given as an argument to one call after the other is none of them's alone."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+
+        @offload
+        async def handler(connection: Any) -> Any:
+            value(connection, "SELECT 1")
+            return await by_executor(partial(value, connection, "SELECT 2"), outside)
+
+        with closing(in_thread(pool.connection).result(LIMIT)) as connection:
+            assert await handler(connection) == 2
+            for _ in range(2):
+                with pytest.raises(CheckoutTimeout):
+                    await handler(connection)
+
+
+async def test_given_to_a_helper(shared: Any, outside: Outside) -> None:
+    """A shared connection does not become a call's own when the call gives it to a decorated helper."""
+
+    @offload
+    async def helper(connection: Any) -> Any:
+        value(connection, "SELECT 1")
+        with pytest.raises(CheckoutTimeout):
+            await by_executor(partial(value, connection, "SELECT 2"), outside)
+
+    @offload
+    async def handler() -> None:
+        await helper(shared)
+
+    await handler()
+
+
 # --- every wait for a turn is bounded
 
 
@@ -550,7 +621,7 @@ async def test_the_calls_own_time_is_over_first(shared: Any) -> None:
 
 
 async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outside) -> None:
-    """To close it is refused in the same way, and it stays open; its owner may close it though a statement runs."""
+    """To close it is refused in the same way, and it stays open."""
     used, end = anyio.Event(), anyio.Event()
 
     @offload
@@ -558,10 +629,8 @@ async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outsid
         value(shared, "SELECT 1")
         used.set()
         await end.wait()
-        async with anyio.create_task_group() as group:
-            group.start_soon(offload(partial(value, shared, f"SELECT SLEEP({3 * SHORT})")))
-            await settled(lambda: shared._link.busy)
-            shared.close()
+        assert value(shared, "SELECT 2") == 2
+        shared.close()
 
     async with anyio.create_task_group() as group:
         group.start_soon(owner)
@@ -570,6 +639,40 @@ async def test_closing_what_belongs_to_another_call(shared: Any, outside: Outsid
             await by_executor(shared.close, outside)
         end.set()
     assert not shared.open
+
+
+@pytest.mark.parametrize("closer", ["bridge", "thread"])
+@pytest.mark.parametrize("other", ["child", "outsider"])
+async def test_closing_while_a_statement_runs(
+    closer: Any, other: str, outside: Outside, mysql: MySQL, database: dict[str, Any]
+) -> None:
+    """Closing waits for a statement of the call's own no longer than for a turn: then it is killed."""
+    with pool_of(1, database, checkout_timeout=SHORT) as pool:
+        failed: list[Any] = []
+
+        @offload
+        async def handler() -> None:
+            connection = pool.connection()
+
+            async def run() -> None:
+                ask = partial(value, connection, "SELECT SLEEP(30)")
+                child: Any = offload(_asynchronous(ask))
+                try:
+                    await (child() if other == "child" else by_executor(ask, outside))
+                except pymysql.MySQLError as error:
+                    failed.append(error)
+
+            close: Any = offload(mode=closer)(_asynchronous(connection.close))
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+                await settled(lambda: running(mysql, database, "SLEEP(30)"))
+                await close()
+
+        with anyio.fail_after(LIMIT):
+            await handler()
+        assert [error.args[0] for error in failed] == [1317]
+        assert (pool.statistics().kills, pool.statistics().discards) == (1, {})
+        await checked(pool, mysql, database["database"])
 
 
 async def test_a_statement_that_takes_long(database: dict[str, Any], outside: Outside) -> None:

@@ -43,7 +43,18 @@ SHOWN_BY = {
         "test_lanes.py::test_a_cancelled_waiter_loses_no_slot",
     ],
     'its task is cancelled in `mode="thread"`': [
-        "test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back"
+        "test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back",
+        "test_cancelled_threads.py::test_the_statement_is_killed",
+        "test_cancelled_threads.py::test_what_has_no_statement_is_waited_for",
+        "test_cancelled_threads.py::test_waiting_for_a_connection",
+    ],
+    "it hands its connection or cursor to a thread or task outside of it": [
+        "test_outsiders.py::test_a_cursor_that_is_handed_on",
+        "test_outsiders.py::test_one_call_at_a_time",
+    ],
+    "another call keeps a shared connection": [
+        "test_outsiders.py::test_waiting_for_another_call",
+        "test_outsiders.py::test_the_log_says_who_keeps_it",
     ],
     "all of its database calls together take longer than `@offload(timeout=…)` allows": [
         "faults/test_timeouts.py::test_one_deadline_over_many_statements",
