@@ -467,7 +467,7 @@ async def test_others_have_their_turn_while_buffered_rows_are_fetched(how: str, 
                 if how == "iterating":
                     async for (number,) in cursor:
                         if number % 200 == 0:
-                            seen.append(turns)  # noqa: PERF401  # the turns count at this very moment
+                            seen.append(turns)
                 elif how == "fetchone":
                     while (row := await cursor.fetchone()) is not None:
                         if row[0] % 200 == 0:
