@@ -474,6 +474,7 @@ READING = (
     b"SELECT NOW()",
     "SHOW TABLES",
     "SELECT a FROM t USE INDEX (x) FOR UPDATE",
+    "WITH c AS (SELECT REPLACE(a, 'x', 'y') FROM t) SELECT INSERT(a, 1, 2, 'z') FROM c FOR UPDATE",
 )
 DOUBTFUL = (
     None,
