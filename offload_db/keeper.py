@@ -300,8 +300,20 @@ class Keeper:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
-        if link.writes_on:
-            reason = self._read_out(link, slot)
+        try:
+            if link.writes_on:
+                link.read_out()
+                reason = self._fate(link)
+        except BaseException:
+            reason = self._fate(link)
+            if not (link.writes_on and self._check_in_later(link, slot)):
+                if link.writes_on:  # nothing was read, as the loop's own thread may not wait and nobody else can
+                    reason = link.fault = "unread_result"
+                self._put_back(link, slot, reason)
+            raise
+        self._put_back(link, slot, reason)
+
+    def _put_back(self, link: Link, slot: Slot, reason: str | None) -> None:
         try:
             if reason is None and not link.clean:
                 try:
@@ -320,21 +332,6 @@ class Keeper:
                     self._discard(link, reason)
             finally:
                 self._lanes.release(slot)
-
-    def _read_out(self, link: Link, slot: Slot) -> str | None:
-        """Let the last statement on a link that comes back come to its end; returns what :meth:`_fate` says then."""
-        try:
-            link.read_out()
-        except BaseException as error:
-            # On the loop's own thread, where it would have to wait, it is refused: then another thread waits.
-            if not (isinstance(error, (BlockingCallError, Warning)) and self._check_in_later(link, slot)):
-                link.fault = link.fault or "unread_result"
-                try:
-                    self._discard(link, link.fault)
-                finally:
-                    self._lanes.release(slot)
-            raise
-        return self._fate(link)
 
     def _check_in_later(self, link: Link, slot: Slot) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import gc
 import logging
 import threading
@@ -16,7 +18,7 @@ import pytest
 from pymysql.cursors import Cursor, SSCursor
 
 import offload_db
-from offload_db import BlockingCallError, OffloadPool, StatementTimeout, offload, statements
+from offload_db import BlockingCallError, OffloadPool, StatementTimeout, aio, offload, statements
 from offload_db.only_reads import only_reads
 
 from .conftest import MySQL, needs
@@ -257,10 +259,58 @@ async def test_cancelled_while_it_is_read_to_its_end(pool: OffloadPool, mysql: M
     assert (pool.statistics().kills, pool.statistics().in_use) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["leave", "release", "dropped"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_cancelled_before_it_is_read_to_its_end(pool: OffloadPool, settings: dict[str, Any]) -> None:
+    """Where asyncio's own ``task.cancel()`` keeps the task from reading, another thread does."""
+
+    @offload
+    async def handler() -> None:
+        connection = pool.connection()
+        connection.cursor().execute("CALL talkative()")
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        connection.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(handler())
+    await settled(lambda: pool.statistics().in_use == 0)
+    assert written(settings) == WRITTEN["talkative"]
+    assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
+
+
+@pytest.mark.parametrize("how", ["dropped", "refused"])
+async def test_without_another_thread(how: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be had for it the connection is closed without a kill, and counted."""
+
+    def none_left(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with pool_of(1, settings, on_loop_call="raise") as pool:
+        connection: Any = await run_at("plain", pool.connection)
+        await run_at("plain", lambda: connection.cursor().execute("CALL quiet()"))
+        monkeypatch.setattr(_thread, "start_new_thread", none_left)
+        if how == "refused":
+            with pytest.raises(BlockingCallError):
+                connection.close()
+        connection = None
+        gc.collect()
+        monkeypatch.undo()
+        statistics = pool.statistics()
+        assert (statistics.in_use, statistics.kills, dict(statistics.discards)) == (0, 0, {"unread_result": 1})
+        await settled(lambda: written(settings) == WRITTEN["quiet"])  # it had nothing more to send
+
+
+@pytest.mark.parametrize("how", ["leave", "release", "dropped", "ensure_closed", "unpooled"])
 async def test_the_awaitable_surface(how: str, pool: OffloadPool, settings: dict[str, Any]) -> None:
-    """An awaitable connection that is given back, in whichever way, is read to the end as well."""
-    if how == "leave":
+    """An awaitable connection that is given back or closed, in whichever way, is read to the end as well."""
+    if how == "unpooled":
+        known = {"host", "port", "user", "password"}
+        database = {name: settings[name] for name in known}
+        connection = await aio.connect(**database, db=settings["database"], autocommit=True)
+        await (await connection.cursor()).execute("CALL talkative()")
+        await connection.ensure_closed()
+    elif how == "leave":
         async with pool.acquire() as connection:
             await (await connection.cursor()).execute("CALL talkative()")
     else:
@@ -268,12 +318,15 @@ async def test_the_awaitable_surface(how: str, pool: OffloadPool, settings: dict
         await (await connection.cursor()).execute("CALL talkative()")
         if how == "release":
             await pool.release(connection)
+        elif how == "ensure_closed":
+            await connection.ensure_closed()
         else:
             del connection
             gc.collect()
             await settled(lambda: pool.statistics().in_use == 0)
     assert written(settings) == WRITTEN["talkative"]
-    assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
+    assert pool.statistics().kills == 0
+    assert dict(pool.statistics().discards) == ({"closed": 1} if how == "ensure_closed" else {})
 
 
 async def test_a_failed_transaction_does_not_wait_for_it(pool: OffloadPool, settings: dict[str, Any]) -> None:
