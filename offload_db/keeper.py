@@ -300,20 +300,29 @@ class Keeper:
         if link not in self._links:
             return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
-        try:
-            if link.writes_on:
+        if link.writes_on:
+            try:
                 link.read_out()
-                reason = self._fate(link)
-        except BaseException:
-            reason = self._fate(link)
-            if not (link.writes_on and self._check_in_later(link, slot)):
-                if link.writes_on:  # nothing was read, as the loop's own thread may not wait and nobody else can
-                    reason = link.fault = "unread_result"
-                self._put_back(link, slot, reason)
-            raise
+            except BaseException:
+                # On the loop's own thread, and where the task is cancelled already, it may not even have begun.
+                if not (self._writes_on(link) and self._check_in_later(link, slot)):
+                    self._put_back(link, slot, self._fate_when_read(link))
+                raise
+            reason = self._fate_when_read(link)
         self._put_back(link, slot, reason)
 
+    @staticmethod
+    def _writes_on(link: Link) -> bool:
+        link.verdict()
+        return link.writes_on
+
+    def _fate_when_read(self, link: Link) -> str | None:
+        if self._writes_on(link):  # there is more than was read
+            link.fault = "unread_result"
+        return self._fate(link)
+
     def _put_back(self, link: Link, slot: Slot, reason: str | None) -> None:
+        """Roll back what is open, and let the link rest, or throw it out for the *reason*."""
         try:
             if reason is None and not link.clean:
                 try:
