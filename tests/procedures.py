@@ -13,21 +13,21 @@ from .support import QUICK
 PROCEDURES = {
     # What comes after the first result takes a while and has nothing to send.
     "quiet": (
-        "SELECT 'started'; DO SLEEP(0.1); INSERT INTO t SELECT seq FROM mysql.seq_1_to_20000; INSERT INTO t VALUES (-1)"
+        "SELECT 'started'; DO SLEEP(0.1); INSERT INTO t SELECT seq FROM mysql.seq_1_to_2000; INSERT INTO t VALUES (-1)"
     ),
     # A closed link would end this one with its second result.
     "talkative": (
-        "SELECT 'started'; DO SLEEP(0.1); INSERT INTO t SELECT seq FROM mysql.seq_1_to_20000; SELECT seq FROM "
+        "SELECT 'started'; DO SLEEP(0.02); INSERT INTO t SELECT seq FROM mysql.seq_1_to_2000; SELECT seq FROM "
         "mysql.seq_1_to_5000; SELECT 'next'; SELECT 'last'; INSERT INTO t VALUES (-1)"
     ),
-    "wide": "SELECT seq FROM mysql.seq_1_to_5000; DO SLEEP(0.1); INSERT INTO t VALUES (-1)",
+    "wide": "SELECT seq FROM mysql.seq_1_to_5000; DO SLEEP(0.02); INSERT INTO t VALUES (-1)",
     "short": "SELECT 1",
     "failing": "SELECT 1; INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1)",
     "half": "START TRANSACTION; INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1)",
     "endless": "SELECT 1; DO SLEEP(600); INSERT INTO t VALUES (-1)",
     "large": "SELECT 1; SELECT REPEAT('x', 1000) FROM mysql.seq_1_to_10000; INSERT INTO t VALUES (-1)",
 }
-WRITTEN = {"quiet": (20001, 1), "talkative": (20001, 1), "wide": (1, 1)}
+WRITTEN = {"quiet": (2001, 1), "talkative": (2001, 1), "wide": (1, 1)}
 
 
 def with_procedures(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
