@@ -173,8 +173,10 @@ class Condition:
                 self.writes_on = self.may_write
                 if not self.writes_on:
                     self.fault = self.fault or "abandoned_result"
-            elif self.altered:
-                self.fault = self.fault or "altered"
+            else:
+                self._text = None  # it may be long, and the link may rest for long
+                if self.altered:
+                    self.fault = self.fault or "altered"
         return self.fault
 
     def restore(self) -> None:

@@ -160,8 +160,8 @@ class PyMySQLDriver(Driver):
         return whole_rows(fast.arrived(result.connection))[0]
 
     def hold(self, cursor: Any) -> bool:
-        # An unbuffered cursor's finaliser would read the rest. A garbage collector may call it first, so reference it from what
-        # the collector finds in use: the connection's result.
+        # An unbuffered cursor's finaliser would read the rest. A garbage collector may call it first, so reference it
+        # from what the collector finds in use: the connection's result.
         result = cursor._result
         if result is None:
             return True

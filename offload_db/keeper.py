@@ -306,7 +306,28 @@ class Keeper:
             return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
         if link.writes_on:
-            reason = self._read_out(link, slot)
+            try:
+                link.read_out()
+            except BaseException:
+                # On the loop's own thread, and where the task is cancelled already, it may not even have begun.
+                if not (self._writes_on(link) and self._check_in_later(link, slot)):
+                    self._put_back(link, slot, self._fate_when_read(link))
+                raise
+            reason = self._fate_when_read(link)
+        self._put_back(link, slot, reason)
+
+    @staticmethod
+    def _writes_on(link: Link) -> bool:
+        link.verdict()
+        return link.writes_on
+
+    def _fate_when_read(self, link: Link) -> str | None:
+        if self._writes_on(link):  # there is more than was read
+            link.fault = "unread_result"
+        return self._fate(link)
+
+    def _put_back(self, link: Link, slot: Slot, reason: str | None) -> None:
+        """Roll back what is open, and let the link rest, or throw it out for the *reason*."""
         try:
             if reason is None and not link.clean:
                 try:
@@ -325,21 +346,6 @@ class Keeper:
                     self._discard(link, reason)
             finally:
                 self._lanes.release(slot)
-
-    def _read_out(self, link: Link, slot: Slot) -> str | None:
-        """Let the last statement on a link that comes back come to its end; returns what :meth:`_fate` says then."""
-        try:
-            link.read_out()
-        except BaseException as error:
-            # On the loop's own thread, where it would have to wait, it is refused: then another thread waits.
-            if not (isinstance(error, (BlockingCallError, Warning)) and self._check_in_later(link, slot)):
-                link.fault = link.fault or "unread_result"
-                try:
-                    self._discard(link, link.fault)
-                finally:
-                    self._lanes.release(slot)
-            raise
-        return self._fate(link)
 
     def _check_in_later(self, link: Link, slot: Slot) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""

@@ -412,7 +412,7 @@ class Link(Condition):
                 if driver.read_out(raw, READ_OUT_BYTES):
                     return
                 logger.warning(
-                    "a statement that may still write is killed before a rollback: more than %d MB of its answer are left",
+                    "a statement that may still write is killed before a rollback: it has more than %d MB left to send",
                     READ_OUT_BYTES // 2**20,
                 )
             call = StoppableCall(raw, driver, self.identity, killable=True)

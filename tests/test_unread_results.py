@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import gc
 import logging
 import threading
@@ -13,45 +15,22 @@ from typing import Any
 import anyio
 import pymysql
 import pytest
-from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor, SSCursor
 
 import offload_db
-from offload_db import BlockingCallError, OffloadPool, StatementTimeout, offload, statements
-from offload_db.contrib.sqlalchemy import create_engine
+from offload_db import BlockingCallError, OffloadPool, StatementTimeout, aio, offload, statements
 from offload_db.only_reads import only_reads
 
 from .conftest import MySQL, needs
+from .procedures import WRITTEN, with_procedures, written
 from .support import PLACES, QUICK, in_thread, outcome, pool_of, run_at, running, settled, until, value, watched_wire
 
 pytestmark = pytest.mark.anyio
 
-PROCEDURES = {
-    # What comes after the first result takes a while and has nothing to send.
-    "quiet": "SELECT 'started'; DO SLEEP(0.1); INSERT INTO t SELECT seq FROM mysql.seq_1_to_20000; INSERT INTO t VALUES (-1)",
-    # A closed link would end this one with its second result.
-    "talkative": (
-        "SELECT 'started'; DO SLEEP(0.1); INSERT INTO t SELECT seq FROM mysql.seq_1_to_20000; SELECT seq FROM "
-        "mysql.seq_1_to_5000; SELECT 'next'; SELECT 'last'; INSERT INTO t VALUES (-1)"
-    ),
-    "wide": "SELECT seq FROM mysql.seq_1_to_5000; DO SLEEP(0.1); INSERT INTO t VALUES (-1)",
-    "short": "SELECT 1",
-    "failing": "SELECT 1; INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1)",
-    "half": "START TRANSACTION; INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1)",
-    "endless": "SELECT 1; DO SLEEP(600); INSERT INTO t VALUES (-1)",
-    "large": "SELECT 1; SELECT REPEAT('x', 1000) FROM mysql.seq_1_to_10000; INSERT INTO t VALUES (-1)",
-}
-WRITTEN = {"quiet": (20001, 1), "talkative": (20001, 1), "wide": (1, 1)}
-
 
 @pytest.fixture
 def settings(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
-    with mysql.connect(**database) as plain, plain.cursor() as cursor:
-        cursor.execute("CREATE TABLE t (a INT)")
-        cursor.execute("CREATE FUNCTION noted(n INT) RETURNS INT BEGIN INSERT INTO t VALUES (n); RETURN n; END")
-        for name, body in PROCEDURES.items():
-            cursor.execute(f"CREATE PROCEDURE {name}() BEGIN {body}; END")
-    return {**database, "client_flag": CLIENT.MULTI_STATEMENTS}
+    return with_procedures(mysql, database)
 
 
 @pytest.fixture
@@ -60,19 +39,20 @@ def pool(settings: dict[str, Any]) -> Iterator[OffloadPool]:
         yield pool
 
 
-def written(mysql: MySQL, settings: dict[str, Any]) -> tuple[int, int]:
-    """Return how many rows there are, and whether the last one is among them."""
-    with mysql.connect(database=settings["database"]) as plain, plain.cursor() as cursor:
-        cursor.execute("SELECT COUNT(*), COALESCE(SUM(a = -1), 0) FROM t")
-        rows, last = cursor.fetchone() or (0, 0)
-    return int(rows), int(last)
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("kind", [Cursor, SSCursor])
-@pytest.mark.parametrize("procedure", WRITTEN)
+@pytest.mark.parametrize(
+    ("procedure", "kind", "place"),
+    [
+        ("quiet", Cursor, "bridge"),
+        ("talkative", Cursor, "bridge"),
+        ("talkative", SSCursor, "bridge"),
+        ("wide", SSCursor, "bridge"),
+        ("talkative", Cursor, "thread"),
+        ("talkative", SSCursor, "plain"),
+        ("quiet", Cursor, "plain"),
+    ],
+)
 async def test_a_procedure_comes_to_its_end(
-    procedure: str, kind: Any, place: str, pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]
+    procedure: str, kind: Any, place: str, pool: OffloadPool, settings: dict[str, Any]
 ) -> None:
     """A procedure of which only the beginning of its first result was fetched has done everything after close()."""
 
@@ -84,17 +64,25 @@ async def test_a_procedure_comes_to_its_end(
         connection.close()
 
     await run_at(place, use)
-    assert written(mysql, settings) == WRITTEN[procedure]
+    assert written(settings) == WRITTEN[procedure]
     statistics = pool.statistics()
     assert (statistics.kills, dict(statistics.discards), statistics.idle) == (0, {}, 1)
     assert await pool.fetch_value("SELECT 'mine'") == "mine"
 
 
-@pytest.mark.parametrize("kind", [Cursor, SSCursor])
-@pytest.mark.parametrize("way", ["cursor closed", "cursor dropped", "with", "rollback", "callproc", "query"])
-async def test_whichever_way_it_is_left(
-    way: str, kind: Any, pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("cursor closed", SSCursor),
+        ("cursor dropped", SSCursor),
+        ("cursor dropped", Cursor),
+        ("rollback", SSCursor),
+        ("rollback", Cursor),
+        ("callproc", Cursor),
+        ("query", SSCursor),
+    ],
+)
+async def test_whichever_way_it_is_left(way: str, kind: Any, pool: OffloadPool, settings: dict[str, Any]) -> None:
     """It comes to its end whatever was done with its cursor, and after an explicit rollback, which undoes nothing."""
 
     @offload
@@ -116,7 +104,7 @@ async def test_whichever_way_it_is_left(
                 connection.rollback()
 
     await handler()
-    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert written(settings) == WRITTEN["talkative"]
     assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
@@ -128,9 +116,8 @@ WRITING = {
 }
 
 
-@pytest.mark.parametrize("autocommit", [True, False])
-@pytest.mark.parametrize("what", WRITING)
-async def test_what_else_may_write(what: str, autocommit: bool, mysql: MySQL, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("what", "autocommit"), [*((what, True) for what in WRITING), ("returning", False)])
+async def test_what_else_may_write(what: str, autocommit: bool, settings: dict[str, Any]) -> None:
     """So does everything else that may still write while its rows come; with autocommit off it is rolled back then."""
     text, result = WRITING[what]
     with pool_of(1, settings, autocommit=autocommit) as pool:
@@ -143,7 +130,7 @@ async def test_what_else_may_write(what: str, autocommit: bool, mysql: MySQL, se
                 assert cursor.fetchone() is not None
 
         await handler()
-        assert written(mysql, settings) == (result if autocommit else (0, 0))
+        assert written(settings) == (result if autocommit else (0, 0))
         assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
@@ -162,7 +149,7 @@ async def test_rows_that_only_read_are_cut_off(pool: OffloadPool) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_calls_cost_nothing(place: str, pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_calls_cost_nothing(place: str, pool: OffloadPool, settings: dict[str, Any]) -> None:
     """Fifty calls whose cursor is never closed need one connection, and no other to kill with."""
 
     def use() -> set[int]:
@@ -181,7 +168,7 @@ async def test_calls_cost_nothing(place: str, pool: OffloadPool, mysql: MySQL, s
     assert (statistics.kills, dict(statistics.discards), statistics.checkins) == (0, {}, 50)
 
 
-async def test_a_dropped_connection(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_a_dropped_connection(pool: OffloadPool, settings: dict[str, Any]) -> None:
     """A connection that is dropped is read to the end on a thread of its own, without I/O in the finaliser."""
 
     @offload
@@ -199,12 +186,12 @@ async def test_a_dropped_connection(pool: OffloadPool, mysql: MySQL, settings: d
 
     await handler()
     await settled(lambda: pool.statistics().in_use == 0)
-    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert written(settings) == WRITTEN["talkative"]
     statistics = pool.statistics()
     assert (statistics.kills, dict(statistics.discards), statistics.idle) == (0, {}, 1)
 
 
-async def test_dropping_a_cursor_does_no_io(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_dropping_a_cursor_does_no_io(pool: OffloadPool, settings: dict[str, Any]) -> None:
     """An unbuffered cursor whose rows are all fetched is dropped without reading the results that follow."""
 
     @offload
@@ -221,12 +208,12 @@ async def test_dropping_a_cursor_does_no_io(pool: OffloadPool, mysql: MySQL, set
     with watched_wire() as wire:
         await handler()
         assert not wire.on(threading.get_ident())
-    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert written(settings) == WRITTEN["talkative"]
     assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
 @pytest.mark.parametrize("policy", ["allow", "raise"])
-async def test_on_the_loops_own_thread(policy: Any, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_on_the_loops_own_thread(policy: Any, settings: dict[str, Any]) -> None:
     """Closing where it blocks the loop reads on there, or raises before, and then another thread reads on."""
     with pool_of(1, settings, on_loop_call=policy) as pool:
         connection = await run_at("plain", pool.connection)
@@ -244,12 +231,12 @@ async def test_on_the_loops_own_thread(policy: Any, mysql: MySQL, settings: dict
             connection.close()
             assert pool.statistics().blocking_calls == 1
         await settled(lambda: pool.statistics().in_use == 0)
-        assert written(mysql, settings) == WRITTEN["quiet"]
+        assert written(settings) == WRITTEN["quiet"]
         assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
         assert cursor.fetchall() == (("started",),)
 
 
-async def test_in_a_cancelled_scope(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_in_a_cancelled_scope(pool: OffloadPool, settings: dict[str, Any]) -> None:
     """``finally: cursor.close(); conn.close()`` in a cancelled scope does not kill it either."""
 
     @offload
@@ -266,15 +253,12 @@ async def test_in_a_cancelled_scope(pool: OffloadPool, mysql: MySQL, settings: d
                 connection.close()
 
     await handler()
-    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert written(settings) == WRITTEN["talkative"]
     assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
-async def test_cancelled_while_it_is_read_to_its_end(
-    pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]
-) -> None:
+async def test_cancelled_while_it_is_read_to_its_end(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
     """A task that is cancelled while its connection is being read to the end waits for that, and is cancelled then."""
-
     executed: list[bool] = []
 
     @offload
@@ -289,14 +273,62 @@ async def test_cancelled_while_it_is_read_to_its_end(
         group.start_soon(handler)
         await settled(lambda: executed and running(mysql, settings, "SLEEP"))
         group.cancel_scope.cancel()
-    assert written(mysql, settings) == WRITTEN["quiet"]
+    assert written(settings) == WRITTEN["quiet"]
     assert (pool.statistics().kills, pool.statistics().in_use) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["leave", "release", "dropped"])
-async def test_the_awaitable_surface(how: str, pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
-    """An awaitable connection that is given back, in whichever way, is read to the end as well."""
-    if how == "leave":
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_cancelled_before_it_is_read_to_its_end(pool: OffloadPool, settings: dict[str, Any]) -> None:
+    """Where asyncio's own ``task.cancel()`` keeps the task from reading, another thread does."""
+
+    @offload
+    async def handler() -> None:
+        connection = pool.connection()
+        connection.cursor().execute("CALL talkative()")
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        connection.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(handler())
+    await settled(lambda: pool.statistics().in_use == 0)
+    assert written(settings) == WRITTEN["talkative"]
+    assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
+
+
+@pytest.mark.parametrize("how", ["dropped", "refused"])
+async def test_without_another_thread(how: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be had for it the connection is closed without a kill, and counted."""
+
+    def none_left(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with pool_of(1, settings, on_loop_call="raise") as pool:
+        connection: Any = await run_at("plain", pool.connection)
+        await run_at("plain", lambda: connection.cursor().execute("CALL quiet()"))
+        monkeypatch.setattr(_thread, "start_new_thread", none_left)
+        if how == "refused":
+            with pytest.raises(BlockingCallError):
+                connection.close()
+        connection = None
+        gc.collect()
+        monkeypatch.undo()
+        statistics = pool.statistics()
+        assert (statistics.in_use, statistics.kills, dict(statistics.discards)) == (0, 0, {"unread_result": 1})
+        await settled(lambda: written(settings) == WRITTEN["quiet"])  # it had nothing more to send
+
+
+@pytest.mark.parametrize("how", ["leave", "release", "dropped", "ensure_closed", "unpooled"])
+async def test_the_awaitable_surface(how: str, pool: OffloadPool, settings: dict[str, Any]) -> None:
+    """An awaitable connection that is given back or closed, in whichever way, is read to the end as well."""
+    if how == "unpooled":
+        known = {"host", "port", "user", "password"}
+        database = {name: settings[name] for name in known}
+        connection = await aio.connect(**database, db=settings["database"], autocommit=True)
+        await (await connection.cursor()).execute("CALL talkative()")
+        await connection.ensure_closed()
+    elif how == "leave":
         async with pool.acquire() as connection:
             await (await connection.cursor()).execute("CALL talkative()")
     else:
@@ -304,34 +336,35 @@ async def test_the_awaitable_surface(how: str, pool: OffloadPool, mysql: MySQL, 
         await (await connection.cursor()).execute("CALL talkative()")
         if how == "release":
             await pool.release(connection)
+        elif how == "ensure_closed":
+            await connection.ensure_closed()
         else:
             del connection
             gc.collect()
             await settled(lambda: pool.statistics().in_use == 0)
-    assert written(mysql, settings) == WRITTEN["talkative"]
-    assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
+    assert written(settings) == WRITTEN["talkative"]
+    assert pool.statistics().kills == 0
+    assert dict(pool.statistics().discards) == ({"closed": 1} if how == "ensure_closed" else {})
 
 
-async def test_a_failed_transaction_does_not_wait_for_it(
-    pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]
-) -> None:
+async def test_a_failed_transaction_does_not_wait_for_it(pool: OffloadPool, settings: dict[str, Any]) -> None:
     """A transaction block that ends with an error kills what it has called, which is rolled back with the rest."""
 
     async def use() -> None:
-        async with pool.transaction() as connection, connection.cursor(SSCursor) as cursor:
-            await cursor.execute("INSERT INTO t VALUES (1)")
+        async with pool.transaction() as connection:
             cursor = await connection.cursor()
+            await cursor.execute("INSERT INTO t VALUES (1)")
             await cursor.execute("CALL endless()")
             raise LookupError
 
     with anyio.fail_after(15), pytest.raises(LookupError):
         await use()
-    assert written(mysql, settings) == (0, 0)
+    assert written(settings) == (0, 0)
     assert await pool.fetch_value("SELECT 'mine'") == "mine"
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_an_unpooled_connection(place: str, mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_an_unpooled_connection(place: str, settings: dict[str, Any]) -> None:
     """Closing a connection that belongs to no pool lets it come to its end, too."""
 
     def use() -> None:
@@ -341,27 +374,26 @@ async def test_an_unpooled_connection(place: str, mysql: MySQL, settings: dict[s
         assert not connection.open
 
     await run_at(place, use)
-    assert written(mysql, settings) == WRITTEN["talkative"]
+    assert written(settings) == WRITTEN["talkative"]
 
 
 @needs("sqlalchemy")
-async def test_sqlalchemy(pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
-    """A raw connection of SQLAlchemy's that is closed after a call has come to its end as well."""
-    engine = create_engine(pool)
+@pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}], ids=["transaction", "autocommit"])
+async def test_sqlalchemy(options: dict[str, Any], pool: OffloadPool, settings: dict[str, Any]) -> None:
+    """A raw connection of SQLAlchemy's comes to its end as well; without a commit it is rolled back then."""
+    from offload_db.contrib.sqlalchemy import create_engine
+
+    engine = create_engine(pool, **options)
 
     @offload
     async def handler() -> None:
         connection = engine.raw_connection()
-        cursor = connection.cursor()
-        cursor.execute("CALL talkative()")
-        connection.commit()
-        cursor = connection.cursor()
-        cursor.execute("CALL quiet()")
+        connection.cursor().execute("CALL talkative()")
         connection.close()
 
     await handler()
     await run_at("plain", engine.dispose)
-    assert written(mysql, settings)[0] >= WRITTEN["talkative"][0]
+    assert written(settings) == (WRITTEN["talkative"] if options else (0, 0))
     assert pool.statistics().kills == 0
 
 
@@ -369,31 +401,35 @@ async def test_the_end_of_the_pool_waits_for_it(mysql: MySQL, settings: dict[str
     """``aclose()`` and ``close()`` let it come to its end, and close the connection then."""
     with pool_of(2, settings) as pool:
         connections = [await run_at("plain", pool.connection) for _ in range(2)]
-        await run_at("plain", lambda: connections[0].cursor().execute("CALL talkative()"))
+        await run_at("plain", lambda: connections[0].cursor().execute("CALL quiet()"))
         closing = in_thread(connections[0].close)
         await settled(lambda: running(mysql, settings, "SLEEP"))
-        await run_at("plain", lambda: connections[1].cursor().execute("CALL quiet()"))
+        await run_at("plain", lambda: connections[1].cursor().execute("CALL talkative()"))
         pool.close()
         await run_at("plain", connections[1].close)
         await pool.aclose()
         await outcome(closing)
-        assert written(mysql, settings) == (40002, 2)
+        assert written(settings) == (4002, 2)
         assert (pool.statistics().kills, pool.statistics().open) == (0, 0)
 
 
-async def test_a_reason_to_throw_the_connection_out(mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_a_reason_to_throw_the_connection_out(settings: dict[str, Any]) -> None:
     """A connection that is to be replaced anyway is read to its end before."""
     with pool_of(1, settings, maxusage=1) as pool:
         connection = await run_at("plain", pool.connection)
         await run_at("plain", lambda: connection.cursor().execute("CALL talkative()"))
         await run_at("plain", connection.close)
-        assert written(mysql, settings) == WRITTEN["talkative"]
+        assert written(settings) == WRITTEN["talkative"]
         assert dict(pool.statistics().discards) == {"maxusage": 1}
 
 
 @pytest.mark.parametrize("bound", ["seconds", "bytes"])
 async def test_it_is_bounded(
-    bound: str, mysql: MySQL, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bound: str,
+    mysql: MySQL,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is read for so long, and so much of it, and then the link is closed; no kill is sent, and the log says so."""
     monkeypatch.setattr(statements, "READ_OUT_SECONDS", 0.2 if bound == "seconds" else 20.0)
@@ -417,38 +453,41 @@ async def test_it_is_bounded(
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("whose", ["pool", "call"])
-async def test_a_limit_of_the_users_kills(
-    whose: str, place: str, mysql: MySQL, settings: dict[str, Any]
-) -> None:
-    """Where the user has set a limit it holds for the rest as well: it is killed, and ``close()`` says so."""
-    with pool_of(1, settings, statement_timeout=0.3 if whose == "pool" else None) as pool:
+async def test_a_limit_of_the_pool_kills(place: str, mysql: MySQL, settings: dict[str, Any]) -> None:
+    """The pool's `statement_timeout` holds for the rest as well: it is killed, and ``close()`` says so."""
+    with pool_of(1, settings, statement_timeout=0.3) as pool:
 
         def use() -> None:
             connection = pool.connection()
             connection.cursor().execute("CALL endless()")
             connection.close()
 
-        if whose == "pool":
-            with pytest.raises(StatementTimeout, match="was killed"):
-                await run_at(place, use)
-        else:
-            if place == "plain":
-                pytest.skip("a plain thread has no call's limit")
-
-            @offload(mode=place, timeout=0.5)  # type: ignore[call-overload]  # of two literals
-            async def handler() -> None:
-                use()
-
-            with pytest.raises(StatementTimeout, match="was killed"):
-                await handler()
+        with pytest.raises(StatementTimeout, match="was killed"):
+            await run_at(place, use)
         until(lambda: not running(mysql, settings, "SLEEP"))
         assert (pool.statistics().kills, pool.statistics().in_use) == (1, 0)
         assert await pool.fetch_value("SELECT 'mine'") == "mine"
 
 
+@pytest.mark.parametrize("mode", ["bridge", "thread"])
+async def test_a_limit_of_the_call_kills(mode: Any, pool: OffloadPool, mysql: MySQL, settings: dict[str, Any]) -> None:
+    """So does the `timeout` of the decorated function."""
+
+    async def use() -> None:
+        connection = pool.connection()
+        connection.cursor().execute("CALL endless()")
+        connection.close()
+
+    handler: Any = offload(mode=mode, timeout=0.5)(use)
+    with pytest.raises(StatementTimeout, match="was killed"):
+        await handler()
+    until(lambda: not running(mysql, settings, "SLEEP"))
+    assert (pool.statistics().kills, pool.statistics().in_use) == (1, 0)
+    assert await pool.fetch_value("SELECT 'mine'") == "mine"
+
+
 async def test_an_error_in_the_rest_is_told(
-    pool: OffloadPool, mysql: MySQL, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+    pool: OffloadPool, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What fails after the connection was given back is logged, and the connection can be used again."""
 
@@ -460,7 +499,7 @@ async def test_an_error_in_the_rest_is_told(
     with caplog.at_level(logging.WARNING, "offload_db"):
         await handler()
     assert "1146" in caplog.text
-    assert written(mysql, settings)[0] == 1
+    assert written(settings)[0] == 1
     assert (pool.statistics().kills, dict(pool.statistics().discards)) == (0, {})
 
 
@@ -478,7 +517,7 @@ async def test_a_call_that_fails_in_a_transaction_of_its_own(pool: OffloadPool, 
     assert dict(pool.statistics().discards) == {}
 
 
-async def test_a_shared_connection_reads_on(mysql: MySQL, settings: dict[str, Any]) -> None:
+async def test_a_shared_connection_reads_on(settings: dict[str, Any]) -> None:
     """The next statement of the same connection waits for the rest, as PyMySQL's do."""
     with pool_of(1, settings) as pool:
 
@@ -488,7 +527,7 @@ async def test_a_shared_connection_reads_on(mysql: MySQL, settings: dict[str, An
                 connection.cursor().execute("CALL quiet()")
                 return value(connection, "SELECT COUNT(*) FROM t")
 
-        assert await handler() == 20001
+        assert await handler() == 2001
         assert threading.active_count() < 50
 
 
@@ -503,6 +542,7 @@ READING = (
     b"SELECT NOW()",
     "SHOW TABLES",
     "SELECT a FROM t USE INDEX (x) FOR UPDATE",
+    "WITH c AS (SELECT REPLACE(a, 'x', 'y') FROM t) SELECT INSERT(a, 1, 2, 'z') FROM c FOR UPDATE",
 )
 DOUBTFUL = (
     None,

@@ -252,7 +252,10 @@ class AsyncConnection(Uncopied):
         link = self._connection._link
         if link is None:
             return
+        link.verdict()
         try:
+            if link.writes_on:
+                link.read_out()
             link.call("close", partial(link.driver.close, link.raw), self._connection._turn, killable=False)
         finally:
             self.close()

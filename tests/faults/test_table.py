@@ -95,6 +95,17 @@ SHOWN_BY = {
         "faults/test_fork.py::test_forked_while_a_connection_is_out",
         "faults/test_fork.py::test_a_connection_of_no_pool",
     ],
+    "it closes the connection with results left unread": [
+        "test_unread_results.py::test_a_procedure_comes_to_its_end",
+        "test_unread_results.py::test_what_else_may_write",
+        "test_unread_results.py::test_in_a_cancelled_scope",
+        "test_unread_results.py::test_a_dropped_connection",
+        "test_unread_results.py::test_it_is_bounded",
+        "test_unread_results.py::test_a_limit_of_the_pool_kills",
+        "test_unread_results.py::test_a_limit_of_the_call_kills",
+        "test_unread_results.py::test_rows_that_only_read_are_cut_off",
+        "test_unread_results_others.py::test_a_procedure_comes_to_its_end",
+    ],
     "it leaves a transaction open and closes the connection": [
         "test_pool.py::test_an_open_transaction_ends_at_checkin",
         "faults/test_transactions.py::test_row_locks_never_survive_a_checkin",
