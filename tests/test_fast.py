@@ -18,7 +18,7 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_results, offload
+from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_columns, fast_results, offload
 from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL
@@ -145,14 +145,14 @@ def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
 
 
 def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many different results there are, the definitions of a few are kept."""
-    monkeypatch.setattr(fast_results, "KEPT", 5)
-    monkeypatch.setattr(fast_results, "_known", {})
+    """However many different results there are, the definitions of a few are kept, and all are read right."""
+    kept = fast_columns.KnownColumns(20000)
+    monkeypatch.setattr(fast_results, "known", kept)
     for number in range(40):
         assert_same(twins, f"SELECT {number} AS c{number}")
         assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
-        assert len(fast_results._known) <= 5
-        assert all(len(alike) <= fast_results.ALIKE for alike in fast_results._known.values())
+        assert 0 < kept.size <= 20000
+        assert all(len(alike) <= fast_columns.ALIKE for alike in kept._kept.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:

@@ -86,11 +86,11 @@ def play(case: Case, kind: Any) -> list[Any]:
                     if left and not (connection._result is not None and connection._result.has_next):
                         break  # out of step: what comes next is not to be compared
         finally:
-            _abandon(connection, cursors)
+            abandon(connection, cursors)
     return [repr(item) for item in seen]
 
 
-def _abandon(connection: Any, cursors: list[Any]) -> None:
+def abandon(connection: Any, cursors: list[Any]) -> None:
     """Let nothing read on when it is collected."""
     for cursor in cursors:
         cursor.connection = None

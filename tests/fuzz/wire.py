@@ -76,6 +76,7 @@ class Wire(socket.socket):
         self.received = 0
         self.said = len(self._left)
         self.commands: list[bytes] = []
+        self.limits: list[float | None] = []
         self._say()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None) -> None:
@@ -85,6 +86,11 @@ class Wire(socket.socket):
         """Close both sides."""
         self._there.close()
         self.close()
+
+    def settimeout(self, value: float | None) -> None:
+        """Set the time limit, and keep it in mind."""
+        self.limits.append(value)
+        super().settimeout(value)
 
     def _say(self) -> None:
         """Have one piece under way, if there is one."""
