@@ -9,9 +9,12 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from pymysql.constants import CR
+
 from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
 from .errors import ConnectionClosed, ConnectionLost, OffloadError
+from .fast import OUT_OF_STEP
 
 
 class Condition:
@@ -66,7 +69,17 @@ class Condition:
     def prepare(self) -> None:
         """Get ready for a call, on its worker."""
         self._doubtful = True
+        self._check_step()
         self.absorb()
+
+    def _check_step(self) -> None:
+        """Give the link up if the next statement would take bytes for its answer that are another's."""
+        if self.driver.out_of_step(self.raw):
+            self.fault = "lost"
+            self.driver.abandon(self.raw)
+            lost = ConnectionLost(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
+            lost.may_have_run = False
+            raise self.driver.disguised(lost)
 
     def killed(self) -> None:
         """Note that a kill was sent, which may come when the statement is over and meet the next one."""
@@ -82,6 +95,8 @@ class Condition:
     def judge(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link; returns the one to raise in its place, None to let it pass."""
         driver = self.driver
+        if isinstance(error, ConnectionLost):  # by what is known here: nothing was sent
+            return None
         if driver.unfit(error):
             self.fault = "unfit_server"
         if driver.in_step(error):
@@ -146,6 +161,7 @@ class Condition:
         :raises Exception: if it could not be done
         """
         raw = self.raw
+        self._check_step()
         self.absorb()
         raw.rollback()
         if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:

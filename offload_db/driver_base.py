@@ -113,6 +113,10 @@ class Driver:
         """Tell whether :meth:`alive_at_rest` can see anything; where it can't, a known driver is asked to ping."""
         return True
 
+    def out_of_step(self, raw: Any) -> bool:
+        """Tell whether bytes have arrived that no statement asked for, before one is sent; does not wait."""
+        return False
+
     def unread(self, raw: Any) -> bool:
         """Tell whether the server's answer has not been read to its end."""
         return False

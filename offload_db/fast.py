@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import socket
 import ssl
 from typing import Any
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR
+from pymysql.constants import COMMAND, CR
 
 from .fast_results import FastResult
-from .sharing import current_hub, make_patient, send_all
+from .sharing import PatientIO, current_hub, make_patient, send_all
 
 logger = logging.getLogger("offload_db")
 
@@ -28,6 +29,10 @@ KNOWN = ((1, 1), (1, 2))
 # to PyMySQL. Column definitions that are to be kept have to fit as well, and the server sends 16 KB at a time.
 BUFFER = 32768
 
+# What is said of a connection that holds bytes which the next statement would take for its answer.
+OUT_OF_STEP = "the server has sent more than it was asked for, so the connection was closed and nothing was sent"
+
+_GOODBYE = b"\1\0\0\0" + bytes((COMMAND.COM_QUIT,))
 _UNKNOWN = object()
 
 # The published types show nothing of PyMySQL's inside.
@@ -61,6 +66,10 @@ class FastConnection(_Connection):  # type: ignore[misc]
                 self._current_timeout = seconds
 
     def _write_bytes(self, data: bytes) -> None:
+        # A packet with the number 0 begins a command: what was asked before has been read to its end.
+        if data[3] == 0 and data != _GOODBYE and is_out_of_step(self):
+            self._force_close()
+            raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
         hub = current_hub()
         if hub is None:
             super()._write_bytes(data)
@@ -170,3 +179,38 @@ def arrived(connection: Any) -> bytes:
         return b""
     finally:
         sock.settimeout(before)
+
+
+def held(connection: Any) -> tuple[bytes, int]:
+    """Return what of the server's bytes was taken from the system and not read; asks the system nothing.
+
+    :return: what is in the reader's buffer, and how many bytes are in the TLS layer
+    """
+    reader, sock = connection._rfile, connection._sock
+    buffered = b""
+    if type(reader) is io.BufferedReader and type(reader.raw) in _OUR_KINDS:
+        # A look into its buffer would fill it first, if it is empty.
+        raw: Any = reader.raw
+        kind, raw.__class__ = raw.__class__, _Dry
+        try:
+            buffered = reader.peek()
+        finally:
+            raw.__class__ = kind
+    return buffered, sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+
+
+def is_out_of_step(connection: Any) -> bool:
+    """Tell whether a connection that is about to send a command holds bytes that would be taken for the answer."""
+    buffered, encrypted = held(connection)
+    # What begins with the number 0 answers no command: the server says goodbye, and PyMySQL says so.
+    return encrypted > 0 or (len(buffered) > 0 and buffered[3:4] != b"\0")
+
+
+class _Dry(socket.SocketIO):
+    """What a buffered reader reads from while its buffer is looked into."""
+
+    def readinto(self, buffer: Any) -> None:
+        """Read nothing, as if nothing had arrived."""
+
+
+_OUR_KINDS = (socket.SocketIO, PatientIO)

@@ -16,7 +16,7 @@ WHOLE = 0xFFFFFF
 PATIENCE = 0.05
 """Seconds for which a connection waits for what never comes; only in a shared thread they pass."""
 
-_CAPABILITIES = 0x81BFF7FF
+_CAPABILITIES = 0x81BFF7FF  # of MySQL 8, without TLS
 OK = b"\0\0\0\2\0\0\0"
 
 
@@ -43,13 +43,15 @@ def lenenc(value: bytes) -> bytes:
     return b"\xfe" + struct.pack("<Q", size) + value
 
 
-def _greeting() -> bytes:
+def greeting(more: int = 0) -> bytes:
+    """Return what a server says first, with *more* capabilities."""
+    able = _CAPABILITIES | more
     return (
         b"\x0a8.0.0-wire\0"
         + struct.pack("<I", 7)
         + b"saltsalt\0"
-        + struct.pack("<H", _CAPABILITIES & 0xFFFF)
-        + struct.pack("<BHHB", 45, 2, _CAPABILITIES >> 16, 21)
+        + struct.pack("<H", able & 0xFFFF)
+        + struct.pack("<BHHB", 45, 2, able >> 16, 21)
         + bytes(10)
         + b"moresaltmore\0"
         + b"mysql_native_password\0"
@@ -70,7 +72,7 @@ class Wire(socket.socket):
         self._answers: Iterator[bytes] = iter([packets(OK, 2), packets(OK, 1), *answers])
         self._pieces = cycle(pieces)
         self._ends = ends
-        self._left = memoryview(packets(_greeting(), 0))
+        self._left = memoryview(packets(greeting(), 0))
         self._inside = 0
         self._over = False
         self.received = 0
