@@ -17,6 +17,10 @@ from .errors import ConnectionClosed, ConnectionLost, OffloadError
 from .fast import OUT_OF_STEP
 
 
+# Calls that read what an earlier one has asked for.
+_READ_ONLY = frozenset({"close", "fetch", "nextset"})
+
+
 class Condition:
     """The condition that a physical connection is in.
 
@@ -66,20 +70,23 @@ class Condition:
         elif left == "database" and getattr(self.raw, "db", None):  # or there is none to go back to
             self.moved = True
 
-    def prepare(self) -> None:
-        """Get ready for a call, on its worker."""
+    def prepare(self, name: str) -> None:
+        """Get ready for a call, on its worker.
+
+        :raises ConnectionLost: if it would take bytes for its answer that are another's
+        """
         self._doubtful = True
-        self._check_step()
+        if name not in _READ_ONLY and self.driver.out_of_step(self.raw):
+            raise self._step_lost()
         self.absorb()
 
-    def _check_step(self) -> None:
-        """Give the link up if the next statement would take bytes for its answer that are another's."""
-        if self.driver.out_of_step(self.raw):
-            self.fault = "lost"
-            self.driver.abandon(self.raw)
-            lost = ConnectionLost(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
-            lost.may_have_run = False
-            raise self.driver.disguised(lost)
+    def _step_lost(self) -> OffloadError:
+        """Give the link up: the next statement would take bytes for its answer that are another's."""
+        self.fault = "lost"
+        self.driver.abandon(self.raw)
+        lost = ConnectionLost(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
+        lost.may_have_run = False
+        return self.driver.disguised(lost)
 
     def killed(self) -> None:
         """Note that a kill was sent, which may come when the statement is over and meet the next one."""
@@ -161,7 +168,8 @@ class Condition:
         :raises Exception: if it could not be done
         """
         raw = self.raw
-        self._check_step()
+        if self.driver.out_of_step(raw):
+            raise self._step_lost()
         self.absorb()
         raw.rollback()
         if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:

@@ -131,13 +131,14 @@ class PyMySQLDriver(Driver):
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        return sock is not None and fast.held(raw) == (b"", 0) and not readable(sock, 0)
+        return sock is not None and not fast.held(raw) and not readable(sock, 0)
 
     def out_of_step(self, raw: Any) -> bool:
         # The faster connection looks by itself, before each command.
         if type(raw) is fast.FastConnection or raw._sock is None or self.unread(raw):
             return False
-        return fast.is_out_of_step(raw)
+        told = fast.held(raw)
+        return bool(told) and not fast.is_farewell(told)
 
     def unread(self, raw: Any) -> bool:
         result = raw._result

@@ -67,7 +67,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
 
     def _write_bytes(self, data: bytes) -> None:
         # A packet with the number 0 begins a command: what was asked before has been read to its end.
-        if data[3] == 0 and data != _GOODBYE and is_out_of_step(self):
+        if data[3] == 0 and data != _GOODBYE and (told := held(self)) and not is_farewell(told):
             self._force_close()
             raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
         hub = current_hub()
@@ -181,10 +181,10 @@ def arrived(connection: Any) -> bytes:
         sock.settimeout(before)
 
 
-def held(connection: Any) -> tuple[bytes, int]:
-    """Return what of the server's bytes was taken from the system and not read; asks the system nothing.
+def held(connection: Any) -> bytes:
+    """Return what was taken from the system and not read, without asking the system for more.
 
-    :return: what is in the reader's buffer, and how many bytes are in the TLS layer
+    :return: what is in the reader's buffer; a "?" if there is something in the TLS layer alone
     """
     reader, sock = connection._rfile, connection._sock
     buffered = b""
@@ -196,14 +196,14 @@ def held(connection: Any) -> tuple[bytes, int]:
             buffered = reader.peek()
         finally:
             raw.__class__ = kind
-    return buffered, sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+    if not buffered and isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return b"?"
+    return buffered
 
 
-def is_out_of_step(connection: Any) -> bool:
-    """Tell whether a connection that is about to send a command holds bytes that would be taken for the answer."""
-    buffered, encrypted = held(connection)
-    # What begins with the number 0 answers no command: the server says goodbye, and PyMySQL says so.
-    return encrypted > 0 or (len(buffered) > 0 and buffered[3:4] != b"\0")
+def is_farewell(told: bytes) -> bool:
+    """Tell whether what was read is no answer to a command: the server says goodbye, and PyMySQL will say so."""
+    return told[3:4] == b"\0"  # the number of the packet
 
 
 class _Dry(socket.SocketIO):

@@ -18,7 +18,16 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_columns, fast_results, offload
+from offload_db import (
+    ConfigurationError,
+    OffloadConnection,
+    OffloadPool,
+    connect,
+    fast,
+    fast_columns,
+    fast_results,
+    offload,
+)
 from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL

@@ -81,7 +81,9 @@ class Wire(socket.socket):
         self.limits: list[float | None] = []
         self._say()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
         self.end()
 
     def end(self) -> None:
