@@ -16,7 +16,6 @@ from .drivers import Driver, Identity
 from .errors import ConnectionClosed, ConnectionLost, OffloadError
 from .fast import OUT_OF_STEP
 
-
 # Calls that read what an earlier one has asked for.
 _READ_ONLY = frozenset({"close", "fetch", "nextset"})
 

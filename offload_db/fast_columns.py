@@ -54,7 +54,7 @@ class Columns:
     def fit(self, decoders: Mapping[int, Any]) -> bool:
         """Tell whether the connection's converters are those that these columns were made with."""
         get = decoders.get
-        for kind, convert in self._source:
+        for kind, convert in self._source:  # noqa: SIM110  # a generator takes twice as long
             if get(kind) is not convert:  # the user's may be equal to anything
                 return False
         return True
@@ -73,14 +73,11 @@ class KnownColumns:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[Key, tuple[Columns, ...]] = {}
+        self.kept: dict[Key, tuple[Columns, ...]] = {}
+        """Columns that may be meant, by what is seen of them first; to be read only."""
         self._lock = threading.Lock()
         self.size = 0
         """How many bytes they take."""
-
-    def alike(self, key: Key) -> tuple[Columns, ...]:
-        """Return the columns that may be meant."""
-        return self._kept.get(key, ())
 
     def keep(self, key: Key, columns: Columns) -> None:
         """Keep columns, and give up those that were kept first where there are too many."""
@@ -91,21 +88,21 @@ class KnownColumns:
             return
         try:
             before = self._drop(key)
-            now = self._kept[key] = (columns, *before)[:ALIKE]
+            now = self.kept[key] = (columns, *before)[:ALIKE]
             self.size += _size(key, now)
             while self.size > self._most:
-                self._drop(next(iter(self._kept)))
+                self._drop(next(iter(self.kept)))
         finally:
             self._lock.release()
 
     def _drop(self, key: Key) -> tuple[Columns, ...]:
-        dropped = self._kept.pop(key, ())
+        dropped = self.kept.pop(key, ())
         self.size -= _size(key, dropped)
         return dropped
 
     def clear(self) -> None:
         """Keep none."""
-        self._kept, self._lock, self.size = {}, threading.Lock(), 0
+        self.kept, self._lock, self.size = {}, threading.Lock(), 0
 
 
 def _size(key: Key, alike: tuple[Columns, ...]) -> int:
@@ -118,8 +115,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=known.clear)  # another thread may have been keeping something
 
 
-# The form in which servers send times, with zeros for all digits. Python reads much more, and makes something else of it
-# than PyMySQL: dates alone, zones, weeks, and from 3.14 on the 24th hour.
+# The form in which servers send times, with zeros for all digits. Python reads much more, and makes something else of
+# it than PyMySQL: dates alone, zones, weeks, and from 3.14 on the 24th hour.
 _DATE = b"0000-00-00"
 _TIMES = frozenset((_DATE + b" 00:00:00", *(_DATE + b" 00:00:00." + b"0" * digits for digits in range(1, 7))))
 _ZEROS = bytes.maketrans(b"0123456789T", b"0000000000 ")
@@ -177,6 +174,6 @@ def _decoder(encoding: str | None, convert: Any) -> Decode:
 def _exact_decoder(encoding: str | None, convert: Any) -> Decode:
     """Make one function of the two steps in which PyMySQL decodes a value; it raises what they raise."""
     if encoding is None:
-        return bytes if convert is None else convert  # type: ignore[no-any-return]  # the user's may be anything
+        return bytes if convert is None else convert
     decode: Decode = bytes.decode if encoding == "utf8" else functools.partial(str, encoding=encoding)
     return decode if convert is None else lambda value: convert(decode(value))

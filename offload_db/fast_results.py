@@ -75,7 +75,7 @@ class FastResult(_Result):  # type: ignore[misc]
         # Results of one number of columns, with one first column, are few; which one it is tells a comparison.
         first = _HEADER + int.from_bytes(buffered[:3], "little")
         key = (buffered[:first], number, sequence, connection.encoding, connection.use_unicode)
-        for columns in known.alike(key):
+        for columns in known.kept.get(key, ()):
             if buffered.startswith(columns.raw) and columns.fit(connection.decoders):
                 _skip(connection, len(columns.raw), number)
                 if _is_end(buffered, len(columns.raw), connection._next_seq_id):
@@ -116,7 +116,8 @@ class FastResult(_Result):  # type: ignore[misc]
         connection = self.connection
         if not self.ahead and connection._rfile is not None:
             connection._limit(connection._read_timeout)
-            self._yield_turn()
+            if self._in_a_row >= TURN_ROWS:
+                self._give_turn()
             # Those that are there, and never more: the next ones may be long in coming, or never come. What the user's
             # own converters do is done when the row is wanted.
             most = 1 if self._columns.own else TURN_ROWS - self._in_a_row
@@ -133,17 +134,15 @@ class FastResult(_Result):  # type: ignore[misc]
             before = len(rows)
             end = _whole_rows(self.connection, self._columns, rows, TURN_ROWS - self._in_a_row)
             self._in_a_row += len(rows) - before
-            if not self._yield_turn():
+            if self._in_a_row < TURN_ROWS:
                 return end
+            self._give_turn()
 
-    def _yield_turn(self) -> bool:
-        """Let other threads have the interpreter, if it is time."""
-        if self._in_a_row < TURN_ROWS:
-            return False
+    def _give_turn(self) -> None:
+        """Let other threads have the interpreter."""
         self._in_a_row = 0
         if threading.active_count() > 1:
             time.sleep(TURN_SECONDS)
-        return True
 
 
 def _peek(connection: Any) -> bytes:
@@ -232,8 +231,8 @@ def _whole_rows(connection: Any, columns: Columns, rows: Rows, most: int) -> byt
                 if values is None:
                     return None
                 start, sequence = end, (sequence + 1) % 256  # PyMySQL has taken the packet before it converts
-                row = [None if value is None else decode(value) for decode, value in zip(decoders, values)]
-                rows.append(tuple(row))
+                pairs = zip(decoders, values, strict=True)
+                rows.append(tuple([None if value is None else decode(value) for decode, value in pairs]))
                 continue
             row: list[Any] = []
             try:

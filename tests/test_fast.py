@@ -161,7 +161,7 @@ def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.Mon
         assert_same(twins, f"SELECT {number} AS c{number}")
         assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
         assert 0 < kept.size <= 20000
-        assert all(len(alike) <= fast_columns.ALIKE for alike in kept._kept.values())
+        assert all(len(alike) <= fast_columns.ALIKE for alike in kept.kept.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:

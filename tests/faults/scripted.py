@@ -128,7 +128,7 @@ def _exactly(client: socket.socket, number: int) -> bytes:
 def _context(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime(2020, 1, 1)
+    now = dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -98,11 +98,15 @@ async def test_an_awaited_answer_too_many(proxy: Proxy, through: dict[str, Any],
     """The awaitable surface and a transaction of it: the second statement is not sent, and nothing is committed."""
     with pool_of(1, through) as pool:
         await pool.execute("CREATE TABLE t (n INT) ENGINE=InnoDB")
-        with pytest.raises(ConnectionLost) as caught:
+
+        async def both() -> None:
             async with pool.transaction() as connection, connection.cursor() as cursor:
                 proxy.double(b"INSERT INTO t VALUES (1)")
                 await cursor.execute("INSERT INTO t VALUES (1)")
                 await cursor.execute("INSERT INTO t VALUES (2)")
+
+        with pytest.raises(ConnectionLost) as caught:
+            await both()
         assert not caught.value.may_have_run
         assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 0
         proxy.double(b"SELECT 7")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -16,7 +17,7 @@ from pymysql.cursors import SSCursor
 from offload_db import ConnectionLost, OffloadPool, connect, keeper, kills, offload
 from offload_db.fast_results import TURN_ROWS
 from tests.conftest import MySQL
-from tests.support import in_thread, outcome, pool_of, until, value
+from tests.support import in_thread, pool_of, run_at, until, value
 
 from .checks import assert_ended, check, checked, serve
 from .proxy import Proxy
@@ -121,7 +122,11 @@ async def test_a_link_that_breaks_between_rows(
     async def stream() -> None:
         proxy.silence_after(said)
         async for row in pool.stream(sql, chunk_size=1):
-            rows.append(row)
+            rows.append(row)  # noqa: PERF401  # those that are there are counted meanwhile
+
+    def cut_behind(number: int, *, reset: bool) -> None:
+        until(lambda: len(rows) >= number)
+        proxy.cut(reset=reset)
 
     before = _size_of_columns(mysql, sql)
     for whole, reset in ((TURN_ROWS, False), (3 * TURN_ROWS + 1, True)):
@@ -130,14 +135,9 @@ async def test_a_link_that_breaks_between_rows(
         with pool_of(1, through, fast=fast) as pool:
             async with pool.acquire() as connection:
                 await connection.ping()
-            cut = in_thread(lambda: (until(lambda: len(rows) >= whole), proxy.cut(reset=reset)))  # noqa: B023
+            cut = in_thread(partial(cut_behind, whole, reset=reset))
             with pytest.raises(ConnectionLost) as caught:
-                if way == "stream":
-                    await stream()
-                elif way == "plain":
-                    await outcome(in_thread(take))
-                else:
-                    await offload(mode=way)(_coroutine(take))()  # type: ignore[call-overload]  # both modes
+                await (stream() if way == "stream" else run_at(way, take))
             cut.result(20)
             proxy.flow()
             assert caught.value.args[0] == 2013
@@ -156,13 +156,6 @@ def _size_of_columns(mysql: MySQL, sql: str) -> int:
         size += 4 + len(body)
     raw._force_close()
     return size
-
-
-def _coroutine(function: Callable[[], None]) -> Callable[[], Any]:
-    async def call() -> None:
-        function()
-
-    return call
 
 
 @pytest.mark.parametrize("leave", ["close", "drop", "cancel", "nothing"])

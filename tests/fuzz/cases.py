@@ -144,7 +144,22 @@ _TIMES = (
     *("10:11", "2024-01-31 10:1Z:12", "2024-01-31 10:11:+1", "2024-01-31 10:11-05", "0001-01-01", "1_0-1-1", ""),
 )
 _NUMBERS = ("0", "-1", "1_000", " 7 ", "+3", "1e3", "nan", "-inf", "1.50", "0x10", "18446744073709551615", "9" * 30, "")
-_WORDS = ("", "a", "später", "１２", "٣", "\x1c12", "12\x1f", "2024\uff0d01", "NULL", "true", '{"a": [1]}', "x" * 40)
+_WORDS = (
+    *(
+        "",
+        "a",
+        "später",
+        "\uff11\uff12",
+        "٣",
+        "\x1c12",
+        "12\x1f",
+        "2024\uff0d01",
+        "NULL",
+        "true",
+        '{"a": [1]}',
+        "x" * 40,
+    ),
+)
 
 
 class Dice(random.Random):
@@ -246,7 +261,7 @@ class Dice(random.Random):
         return self.choice(
             (
                 lambda: [replace(packet, skew=self.choice((-1, 1, 255, -self.randrange(9))))],
-                lambda: [],
+                list,
                 lambda: [packet, packet],
                 lambda: [Packet(self.odd_packet())],
                 lambda: [Packet(self.odd_packet()), packet],
@@ -306,6 +321,8 @@ def case_of(seed: int) -> Case:
 
 def smaller(case: Case) -> Iterator[Case]:
     """Make cases of one that are a little simpler."""
+    name: str
+    plain: Any
     for name, plain in (
         *(("shared", False), ("pieces", (65536,)), ("conversion", "default"), ("cursor", "Cursor"), ("cut", None)),
         *(("charset", "utf8mb4"), ("use_unicode", True), ("ends", False), ("fetches", ())),

@@ -196,7 +196,8 @@ def run(first: int, seconds: float, at_most: int = 10, tell: Callable[[str], Any
     :raises AssertionError: if *at_most* cases were read differently, or fewer when the time is over
     """
     until = time.monotonic() + seconds
-    seed, failed = first, []
+    seed = first
+    failed: list[int] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         while len(failed) < at_most and (seed == first or time.monotonic() < until):

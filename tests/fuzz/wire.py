@@ -9,7 +9,6 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import cycle
-from types import TracebackType
 from typing import Any
 
 WHOLE = 0xFFFFFF
@@ -81,9 +80,7 @@ class Wire(socket.socket):
         self.limits: list[float | None] = []
         self._say()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.end()
 
     def end(self) -> None:
@@ -105,11 +102,11 @@ class Wire(socket.socket):
         self._inside = len(piece)
         self._there.sendall(piece)
 
-    def sendall(self, data: Any, flags: int = 0) -> None:  # type: ignore[override]  # nothing else is sent
+    def sendall(self, data: Any, flags: int = 0) -> None:
         """Take a command, and have the answer begin."""
         self.send(data, flags)
 
-    def send(self, data: Any, flags: int = 0) -> int:  # type: ignore[override]  # as above
+    def send(self, data: Any, flags: int = 0) -> int:
         """Take a command, and have the answer begin."""
         number = super().send(data, flags)
         self.commands.append(self._there.recv(1 << 20))
