@@ -108,7 +108,10 @@ class PyMySQLDriver(Driver):
         return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
 
     def reads_as_usual(self, raw: Any) -> bool:
-        return bool(raw.looks_ahead and raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
+        try:
+            return bool(raw.looks_ahead and raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
+        except Exception:  # a converter of the user's that cannot be compared
+            return False
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__

@@ -31,7 +31,8 @@ from offload_db import (
 from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL
-from .support import QUICK, pool_of, value
+from .fuzz.cases import Unhashable
+from .support import PLACES, QUICK, pool_of, run_at, value
 
 
 @pytest.fixture
@@ -138,6 +139,21 @@ def test_converters(twins: tuple[Any, Any]) -> None:
         for connection in twins:
             change(connection.decoders)
         assert_same(twins, statement)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", PLACES)
+async def test_converters_that_cannot_be_compared(place: str, database: dict[str, Any]) -> None:
+    """A converter that is no key and equal to nothing converts, wherever the statement is made."""
+
+    def use() -> Any:
+        with pool.connection() as connection:
+            return value(connection, "SELECT seq FROM mysql.seq_7_to_7")
+
+    conv = {**pymysql.converters.conversions, pymysql.constants.FIELD_TYPE.LONGLONG: Unhashable()}
+    with pool_of(1, database, conv=conv) as pool:
+        for _ in range(2):  # the second time its columns are known
+            assert await run_at(place, use) == ("unhashable", "7")
 
 
 def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
