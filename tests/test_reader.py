@@ -12,6 +12,7 @@ import threading
 import tracemalloc
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pymysql
@@ -96,7 +97,6 @@ ANSWERS = {
     "a wrong number in a row": (*result((3,), row(b"1"), end=row(b"2")), Packet(row(b"3"), 3), Packet(EOF)),
     "a goodbye in mid-result": (*result((3,), row(b"1"), end=row(b"2")), Packet(b"\xff\x87\x07#08S01bye", -6)),
     "bytes that are no text": result((253, 3), row("später".encode("latin-1"), b"1"), row(b"\xff\xfe", b"\xe4")),
-    "what a value of 16 MB is followed by": result((252, 3), row(b"x" * (0xFFFFFF - 10), b"1"), row(b"y", b"2")),
 }
 
 
@@ -106,6 +106,26 @@ def test_odd_answers(what: str, cursor: str) -> None:
     """Short rows, lengths that lie, packets where they do not belong: PyMySQL's rows, PyMySQL's errors."""
     for ends in (False, True):
         assert reader.difference(Case((ANSWERS[what],), cursor=cursor, ends=ends, fetches=(1,))) is None
+
+
+@pytest.mark.parametrize("cursor", ["Cursor", "SSCursor"])
+def test_cuts_and_pauses_at_every_byte(cursor: str) -> None:
+    """Wherever the server stops, pauses or hangs up, both readers give the same rows and then the same error."""
+    first = result((3, 253, 12), row(b"1", None, b"2024-01-31 10:11:12"), row(b"2", b"x" * 260, None))
+    more = (*first[:-1], Packet(b"\xfe\1\0\x0a\0"), *result((253,), row(b"a"), row(b""), end=b"\xff\x25\x05#70100stop"))
+    whole = Case((more,), cursor=cursor, fetches=(1,))
+    (said,) = whole.said()
+    for place in range(len(said) + 1):
+        assert reader.difference(replace(whole, cut=place, ends=place % 2 == 0)) is None, place
+        assert reader.difference(replace(whole, pieces=(place + 1, 1, 65536))) is None, place
+
+
+@pytest.mark.parametrize("cursor", ["Cursor", "SSCursor"])
+def test_a_value_of_16_megabytes(cursor: str) -> None:
+    """A row that fills a packet to its last byte, and what comes after it."""
+    answer = result((252, 3), row(b"x" * (0xFFFFFF - 6), b"1"), row(b"y", b"2"))
+    assert len(answer[4].body) == 0xFFFFFF
+    assert reader.difference(Case((answer,), cursor=cursor)) is None
 
 
 @pytest.mark.parametrize("what", ["a row without its last columns", "a value that is longer than its row"])
@@ -134,8 +154,13 @@ def _changed(conversion: dict[Any, Any] | None, kind: int) -> bool:
     return conversion is not None and conversion.get(kind) is not converters.conversions.get(kind)
 
 
-@pytest.mark.parametrize("cursor", ["Cursor", "SSCursor"])
-@pytest.mark.parametrize("conversion", CONVERSIONS)
+@pytest.mark.parametrize(
+    ("conversion", "cursor"),
+    [
+        *((name, "Cursor") for name in CONVERSIONS),
+        *((name, "SSCursor") for name in ("default", "datetime", "counting")),
+    ],
+)
 def test_every_text_by_every_converter(conversion: str, cursor: str) -> None:
     """Same value and same type, or the same error: of times in all forms that Python reads, and of no times at all."""
     usual, own = CONVERSIONS["default"](), CONVERSIONS[conversion]()
