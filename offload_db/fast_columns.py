@@ -19,7 +19,7 @@ from pymysql import converters
 # Bytes that kept definitions may take in all; those of a single result at most an eighth of it.
 KEPT_BYTES = 4 * 2**20
 # What a column's parsed definition takes besides its text, and how often it holds its text (measured with tracemalloc,
-# see test_what_is_kept_is_bounded_by_bytes).
+# see test_the_size_of_what_is_kept_is_known).
 COLUMN_BYTES, COPIES = 1200, 4
 # Results that are kept with the same first column; which one it is tells a comparison with each.
 ALIKE = 8
@@ -90,8 +90,10 @@ class KnownColumns:
             before = self._drop(key)
             now = self.kept[key] = (columns, *before)[:ALIKE]
             self.size += _size(key, now)
-            while self.size > self._most:
+            while self.kept and self.size > self._most:
                 self._drop(next(iter(self.kept)))
+            if not self.kept:
+                self.size = 0  # an interrupt may have come between the two
         finally:
             self._lock.release()
 
@@ -144,10 +146,33 @@ def _date(value: bytes) -> Any:
     return converters.convert_date(value.decode("ascii"))
 
 
+def _int(value: bytes) -> Any:
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    return int(value.decode("ascii"))
+
+
+def _float(value: bytes) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    return float(value.decode("ascii"))
+
+
 # What takes ASCII bytes as they are and gives what the converter gives for their text, or raises.
 _SHORT_CUTS: tuple[tuple[Any, Decode], ...] = (
     (int, int),
     (float, float),
+    (converters.convert_datetime, _datetime),
+    (converters.convert_date, _date),
+)
+# The same, but where they raise, they raise what the converter raises for the text.
+_EXACT_SHORT_CUTS: tuple[tuple[Any, Decode], ...] = (
+    (int, _int),
+    (float, _float),
     (converters.convert_datetime, _datetime),
     (converters.convert_date, _date),
 )
@@ -173,6 +198,10 @@ def _decoder(encoding: str | None, convert: Any) -> Decode:
 
 def _exact_decoder(encoding: str | None, convert: Any) -> Decode:
     """Make one function of the two steps in which PyMySQL decodes a value; it raises what they raise."""
+    if encoding == "ascii":
+        for converter, short_cut in _EXACT_SHORT_CUTS:
+            if convert is converter:
+                return short_cut
     if encoding is None:
         return bytes if convert is None else convert
     decode: Decode = bytes.decode if encoding == "utf8" else functools.partial(str, encoding=encoding)
