@@ -9,10 +9,16 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from pymysql.constants import CR
+
 from .drivers import Driver, Identity
 from .errors import ConnectionClosed, ConnectionLost, OffloadError
+from .fast import OUT_OF_STEP
 from .only_reads import only_reads
 from .sql_text import NOTHING, UNSEEN, Trace, Traces, traces
+
+# Calls that read what an earlier one has asked for.
+_READ_ONLY = frozenset({"close", "fetch", "nextset"})
 
 
 class Condition:
@@ -83,10 +89,23 @@ class Condition:
         if Trace.DATABASE in left and self.driver.home(self.raw):  # or there is none to go back to
             self.moved = True
 
-    def prepare(self) -> None:
-        """Get ready for a call, on its worker."""
+    def prepare(self, name: str) -> None:
+        """Get ready for a call, on its worker.
+
+        :raises ConnectionLost: if it would take bytes for its answer that are another's
+        """
         self._doubtful = True
+        if name not in _READ_ONLY and self.driver.out_of_step(self.raw):
+            raise self._step_lost()
         self.absorb()
+
+    def _step_lost(self) -> OffloadError:
+        """Give the link up: the next statement would take bytes for its answer that are another's."""
+        self.fault = "lost"
+        self.driver.abandon(self.raw)
+        lost = ConnectionLost(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
+        lost.may_have_run = False
+        return self.driver.disguised(lost)
 
     def killed(self) -> None:
         """Note that a kill was sent, which may come when the statement is over and meet the next one."""
@@ -102,6 +121,8 @@ class Condition:
     def judge(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link; returns the one to raise in its place, None to let it pass."""
         driver = self.driver
+        if isinstance(error, ConnectionLost):  # by what is known here: nothing was sent
+            return None
         if driver.unfit(error):
             self.fault = "unfit_server"
         if driver.in_step(error) or driver.refused(self.raw, error):
@@ -185,6 +206,8 @@ class Condition:
         :raises Exception: if it could not be done
         """
         raw = self.raw
+        if self.driver.out_of_step(raw):
+            raise self._step_lost()
         self.absorb()
         raw.rollback()
         if self.autocommit is not None and self.driver.autocommit(raw) != self.autocommit:

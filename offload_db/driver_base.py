@@ -123,6 +123,10 @@ class Driver:
         """Return what is to be read step by step of what the connection's method *name* returned, None if nothing."""
         return result if type(result) is GeneratorType else None
 
+    def out_of_step(self, raw: Any) -> bool:
+        """Tell whether bytes have arrived that no statement asked for, before one is sent; does not wait."""
+        return False
+
     def unread(self, raw: Any) -> bool:
         """Tell whether the server's answer has not been read to its end."""
         return False

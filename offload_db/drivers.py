@@ -111,7 +111,10 @@ class PyMySQLDriver(Driver):
         return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
 
     def reads_as_usual(self, raw: Any) -> bool:
-        return bool(raw.looks_ahead and raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
+        try:
+            return bool(raw.looks_ahead and raw.encoders == _ENCODERS and raw.decoders == _DECODERS)
+        except Exception:  # a converter of the user's that cannot be compared
+            return False
 
     def cursor_shares(self, kind: type) -> bool:
         return kind.__module__ == pymysql.cursors.__name__
@@ -134,7 +137,14 @@ class PyMySQLDriver(Driver):
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        return sock is not None and not readable(sock, 0)
+        return sock is not None and not fast.held(raw) and not readable(sock, 0)
+
+    def out_of_step(self, raw: Any) -> bool:
+        # The faster connection looks by itself, before each command.
+        if type(raw) is fast.FastConnection or raw._sock is None or self.unread(raw):
+            return False
+        told = fast.held(raw)
+        return bool(told) and not fast.is_farewell(told)
 
     def unread(self, raw: Any) -> bool:
         result = raw._result

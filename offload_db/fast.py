@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import socket
 import ssl
 from typing import Any
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CR
+from pymysql.constants import COMMAND, CR
 
 from .fast_results import FastResult
-from .sharing import current_hub, make_patient, send_all
+from .sharing import PatientIO, current_hub, make_patient, send_all
 
 logger = logging.getLogger("offload_db")
 
@@ -28,6 +29,10 @@ KNOWN = ((1, 1), (1, 2))
 # to PyMySQL. Column definitions that are to be kept have to fit as well, and the server sends 16 KB at a time.
 BUFFER = 32768
 
+# What is said of a connection that holds bytes which the next statement would take for its answer.
+OUT_OF_STEP = "the server has sent more than it was asked for, so the connection was closed and nothing was sent"
+
+_GOODBYE = b"\1\0\0\0" + bytes((COMMAND.COM_QUIT,))
 _UNKNOWN = object()
 
 # The published types show nothing of PyMySQL's inside.
@@ -61,6 +66,10 @@ class FastConnection(_Connection):  # type: ignore[misc]
                 self._current_timeout = seconds
 
     def _write_bytes(self, data: bytes) -> None:
+        # A packet with the number 0 begins a command: what was asked before has been read to its end.
+        if data[3] == 0 and data != _GOODBYE and (told := held(self)) and not is_farewell(told):
+            self._force_close()
+            raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
         hub = current_hub()
         if hub is None:
             super()._write_bytes(data)
@@ -170,3 +179,38 @@ def arrived(connection: Any) -> bytes:
         return b""
     finally:
         sock.settimeout(before)
+
+
+def held(connection: Any) -> bytes:
+    """Return what was taken from the system and not read, without asking the system for more.
+
+    :return: what is in the reader's buffer; a "?" if there is something in the TLS layer alone
+    """
+    reader, sock = connection._rfile, connection._sock
+    buffered = b""
+    if type(reader) is io.BufferedReader and type(reader.raw) in _OUR_KINDS:
+        # A look into its buffer would fill it first, if it is empty.
+        raw: Any = reader.raw
+        kind, raw.__class__ = raw.__class__, _Dry
+        try:
+            buffered = reader.peek()
+        finally:
+            raw.__class__ = kind
+    if not buffered and isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return b"?"
+    return buffered
+
+
+def is_farewell(told: bytes) -> bool:
+    """Tell whether what was read is no answer to a command: the server says goodbye, and PyMySQL will say so."""
+    return told[3:4] == b"\0"  # the number of the packet
+
+
+class _Dry(socket.SocketIO):
+    """What a buffered reader reads from while its buffer is looked into."""
+
+    def readinto(self, buffer: Any) -> None:
+        """Read nothing, as if nothing had arrived."""
+
+
+_OUR_KINDS = (socket.SocketIO, PatientIO)

@@ -1,30 +1,25 @@
 """The results of PyMySQL's connections, read faster.
 
-Owns how the bytes of a result become Python values: column definitions are kept by their raw bytes instead of parsed
-for each query, rows are decoded by the bufferful, and now and then other threads get the interpreter. Every packet out
-of the ordinary is left to PyMySQL.
+Owns how the bytes of a result become Python values: definitions of columns that are known are compared instead of
+parsed, rows are decoded by the bufferful, and now and then other threads get the interpreter. Every packet out of the
+ordinary is left to PyMySQL. What is known of columns is ``fast_columns.py``'s.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import functools
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import MutableSequence
 from typing import Any
 
 import pymysql
-from pymysql import converters
 from pymysql.connections import MySQLResult
 from pymysql.constants import CR, SERVER_STATUS
 
-# Results whose column definitions are kept, for the whole process, about 25 KB each with 23 columns; and how many of
-# them may have the same first column.
-KEPT = 256
-ALIKE = 8
+from .fast_columns import Columns, known
+
 # Rows after which other threads get their turn, and the seconds that they have to take it. Without, a waiting event
 # loop gets it only after the interpreter's switch interval, 5 ms, and only as one of all that wait: while four tasks
 # fetch 100,000 rows each, its p99 lag fell from 20 ms to 5 ms. A turn costs some 70 us, what 20 rows cost.
@@ -35,7 +30,7 @@ _HEADER = 4
 _END = 5  # bytes of the packet that ends column definitions or rows
 _EOF, _ERROR, _NULL, _TWO_BYTES, _WHOLE = 0xFE, 0xFF, 0xFB, 0xFC, 0xFFFFFF
 
-Decode = Callable[[bytes], Any]
+Rows = MutableSequence[tuple[Any, ...]]
 
 # The published types show nothing of PyMySQL's inside.
 _Result: Any = MySQLResult
@@ -47,7 +42,7 @@ class FastResult(_Result):  # type: ignore[misc]
     connection: Any
     affected_rows: Any
     rows: Any
-    _decoders: tuple[Decode, ...] = ()
+    _columns: Columns
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -59,6 +54,9 @@ class FastResult(_Result):  # type: ignore[misc]
         """Read the whole answer to a statement, as PyMySQL does."""
         connection = self.connection
         try:
+            if connection._rfile is None:  # it was closed; PyMySQL says so
+                super().read()
+                return
             connection._limit(connection._read_timeout)
             number, size = _column_count(_peek(connection), connection._next_seq_id)
             if not number:
@@ -73,12 +71,12 @@ class FastResult(_Result):  # type: ignore[misc]
 
     def _get_descriptions(self) -> None:
         connection, number = self.connection, self.field_count
-        buffered = _peek(connection)
+        buffered, sequence = _peek(connection), connection._next_seq_id
         # Results of one number of columns, with one first column, are few; which one it is tells a comparison.
         first = _HEADER + int.from_bytes(buffered[:3], "little")
-        key = (buffered[:first], number, connection.encoding, connection.use_unicode)
-        for columns in _known.get(key, ()):
-            if buffered.startswith(columns.raw) and columns.source == connection.decoders:
+        key = (buffered[:first], number, sequence, connection.encoding, connection.use_unicode)
+        for columns in known.kept.get(key, ()):
+            if buffered.startswith(columns.raw) and columns.fit(connection.decoders):
                 _skip(connection, len(columns.raw), number)
                 if _is_end(buffered, len(columns.raw), connection._next_seq_id):
                     _skip(connection, _HEADER + _END)
@@ -87,16 +85,13 @@ class FastResult(_Result):  # type: ignore[misc]
                     assert end.is_eof_packet(), "Protocol error, expecting EOF"
                 self.fields, self.description = list(columns.fields), columns.description
                 self.converters = list(columns.converters)
-                self._decoders = columns.decoders
+                self._columns = columns
                 return
-        raw = _packets(buffered, number, connection._next_seq_id)
+        raw = _packets(buffered, number, sequence)
         super()._get_descriptions()
-        columns = _Columns(raw, self, connection)
-        self._decoders = columns.decoders
+        self._columns = columns = Columns(raw, self, connection.decoders)
         if raw:
-            if len(_known) >= KEPT:
-                _known.clear()
-            _known[key] = (columns, *_known.get(key, ()))[:ALIKE]
+            known.keep(key, columns)
 
     def _read_rowdata_packet(self) -> None:
         connection = self.connection
@@ -118,14 +113,16 @@ class FastResult(_Result):  # type: ignore[misc]
     def _read_rowdata_packet_unbuffered(self) -> Any:
         if not self.unbuffered_active:
             return None
-        if not self.ahead:
-            rows: list[tuple[Any, ...]] = []
-            try:
-                self._read_whole_rows(rows)
-            except Exception:
-                if not rows:  # those before the one that cannot be read are given out first
-                    raise
-            self.ahead.extend(rows)
+        connection = self.connection
+        if not self.ahead and connection._rfile is not None:
+            connection._limit(connection._read_timeout)
+            if self._in_a_row >= TURN_ROWS:
+                self._give_turn()
+            # Those that are there, and never more: the next ones may be long in coming, or never come. What the user's
+            # own converters do is done when the row is wanted.
+            most = 1 if self._columns.own else TURN_ROWS - self._in_a_row
+            _whole_rows(connection, self._columns, self.ahead, most)
+            self._in_a_row += len(self.ahead)
         if not self.ahead:
             return super()._read_rowdata_packet_unbuffered()
         self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
@@ -135,70 +132,17 @@ class FastResult(_Result):  # type: ignore[misc]
         """Read the rows that are there; returns what the packet says that ends them, if it is there as well."""
         while True:
             before = len(rows)
-            end = _whole_rows(self.connection, self._decoders, rows, TURN_ROWS - self._in_a_row)
+            end = _whole_rows(self.connection, self._columns, rows, TURN_ROWS - self._in_a_row)
             self._in_a_row += len(rows) - before
             if self._in_a_row < TURN_ROWS:
                 return end
-            self._in_a_row = 0
-            if threading.active_count() > 1:
-                time.sleep(TURN_SECONDS)
+            self._give_turn()
 
-
-class _Columns:
-    """The columns of a result: what PyMySQL makes of their definitions, and how to decode their values."""
-
-    __slots__ = ("converters", "decoders", "description", "fields", "raw", "source")
-
-    def __init__(self, raw: bytes, result: Any, connection: Any) -> None:
-        self.raw = raw
-        self.fields = list(result.fields)
-        self.description = result.description
-        self.converters = list(result.converters)
-        self.source = dict(connection.decoders)
-        self.decoders = tuple(_decoder(encoding, convert) for encoding, convert in self.converters)
-
-
-_known: dict[tuple[bytes, int, str, bool], tuple[_Columns, ...]] = {}
-
-
-def _datetime(value: bytes) -> Any:
-    text = value.decode("ascii")
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return converters.convert_datetime(text)  # zero dates, and on Python 3.10 short fractions
-
-
-def _date(value: bytes) -> Any:
-    text = value.decode("ascii")
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        return converters.convert_date(text)
-
-
-# What takes the bytes as they are and gives what the converter gives for their text.
-_SHORT_CUTS: dict[Any, Decode] = {
-    int: int,
-    float: float,
-    converters.convert_datetime: _datetime,
-    converters.convert_date: _date,
-}
-
-
-def _decoder(encoding: str | None, convert: Any) -> Decode:
-    """Make one function of the two steps in which PyMySQL decodes a value."""
-    if encoding is None:
-        return convert or bytes
-    if encoding in ("utf8", "ascii", "utf-8") and convert in _SHORT_CUTS:
-        return _SHORT_CUTS[convert]
-    if encoding == "utf8":
-        decode: Decode = bytes.decode
-    else:
-        decode = functools.partial(str, encoding=encoding)
-    if convert is None:
-        return decode
-    return lambda value: convert(decode(value))
+    def _give_turn(self) -> None:
+        """Let other threads have the interpreter."""
+        self._in_a_row = 0
+        if threading.active_count() > 1:
+            time.sleep(TURN_SECONDS)
 
 
 def _peek(connection: Any) -> bytes:
@@ -253,8 +197,11 @@ def _packets(buffered: bytes, number: int, sequence: int) -> bytes:
     return buffered[:position] if position <= len(buffered) else b""
 
 
-def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[Any, ...]], most: int) -> bytes | None:
+def _whole_rows(connection: Any, columns: Columns, rows: Rows, most: int) -> bytes | None:
     """Decode the rows that are whole in the reader's buffer, and take them out of it.
+
+    A row that is not as usual is left to PyMySQL, and so is one with a value that cannot be decoded. Converters of the
+    user's are called once for each value, as PyMySQL does, and their errors pass.
 
     :param most: how many rows to decode
     :return: the body, after its first byte, of the packet that ends the rows, if it stands there next
@@ -262,6 +209,7 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
     buffered = _peek(connection)
     available = len(buffered)
     sequence = connection._next_seq_id
+    decoders, own = columns.decoders, columns.own
     start = 0
     try:
         for _ in range(most):
@@ -274,26 +222,37 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
             if (
                 end > available
                 or buffered[start + 3] != sequence
-                or kind == _ERROR
-                or (kind == _EOF and length < 9)
-                or length == _WHOLE
+                or (kind >= _EOF and (kind == _ERROR or length < 9))
+                or not 0 < length < _WHOLE
             ):
                 return buffered[position + 1 : end] if _is_end(buffered, start, sequence) else None
+            if own:
+                values = _values(buffered, position, end, len(decoders))
+                if values is None:
+                    return None
+                start, sequence = end, (sequence + 1) % 256  # PyMySQL has taken the packet before it converts
+                pairs = zip(decoders, values, strict=True)
+                rows.append(tuple([None if value is None else decode(value) for decode, value in pairs]))
+                continue
             row: list[Any] = []
-            for decode in decoders:
-                size = buffered[position]
-                position += 1
-                if size == _NULL:
-                    row.append(None)
-                    continue
-                if size > _NULL:
-                    width = (2, 3, 8)[size - _NULL - 1]
-                    size = int.from_bytes(buffered[position : position + width], "little")
-                    position += width
-                row.append(decode(buffered[position : position + size]))
-                position += size
+            try:
+                for decode in decoders:
+                    size = buffered[position]
+                    position += 1
+                    if size >= _NULL:
+                        if size == _NULL:
+                            row.append(None)
+                            continue
+                        size, position = _long(buffered, position, size)
+                    stop = position + size
+                    if stop > end:
+                        return None
+                    row.append(decode(buffered[position:stop]))
+                    position = stop
+            except Exception:  # a value that is not as usual, or the end of the buffer before the last column
+                return None
             if position != end:
-                return None  # a row with fewer columns than announced: PyMySQL knows what to make of it
+                return None  # more columns than announced, or fewer
             rows.append(tuple(row))
             start = end
             sequence = (sequence + 1) % 256
@@ -301,3 +260,32 @@ def _whole_rows(connection: Any, decoders: tuple[Decode, ...], rows: list[tuple[
     finally:
         connection._rfile.read(start)
         connection._next_seq_id = sequence
+
+
+def _long(buffered: bytes, position: int, kind: int) -> tuple[int, int]:
+    """Return the length of a value that takes more than a byte to say, and where the value begins.
+
+    :raises IndexError: if it is none
+    """
+    end = position + (2, 3, 8)[kind - _TWO_BYTES]
+    return int.from_bytes(buffered[position:end], "little"), end
+
+
+def _values(buffered: bytes, position: int, end: int, number: int) -> list[bytes | None] | None:
+    """Return the values of a row of so many columns, None if it is not as usual."""
+    values: list[bytes | None] = []
+    for _ in range(number):
+        if position >= end:
+            return None
+        size = buffered[position]
+        position += 1
+        if size == _NULL:
+            values.append(None)
+            continue
+        if size == _ERROR:
+            return None
+        if size > _NULL:
+            size, position = _long(buffered, position, size)
+        values.append(buffered[position : position + size])
+        position += size
+    return values if position == end else None

@@ -15,6 +15,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -36,6 +37,7 @@ from .driver_base import (
 )
 from .errors import OffloadError
 from .lazy_results import UsedResult
+from .leftovers import readable
 
 # Rows that are read at once where nobody wants them.
 CHUNK = 500
@@ -411,6 +413,26 @@ class MySQLConnectorDriver(_Known):
     def descriptor(self, raw: Any) -> int | None:
         sock = getattr(getattr(raw, "_socket", None), "sock", None)
         return None if sock is None else int(sock.fileno())
+
+    def alive_at_rest(self, raw: Any) -> bool:
+        return not self._encrypted(raw) and super().alive_at_rest(raw)
+
+    def out_of_step(self, raw: Any) -> bool:
+        # In pure Python it takes no more from the system than it needs, so that has to be asked. Of its C extension, as
+        # of mysqlclient, nothing can be seen.
+        sock = getattr(getattr(raw, "_socket", None), "sock", None)
+        if sock is None or raw.unread_result:
+            return False
+        if isinstance(sock, ssl.SSLSocket):
+            return sock.pending() > 0
+        if sock.fileno() < 0 or not readable(sock, 0):
+            return False
+        told = sock.recv(4, socket.MSG_PEEK)
+        return len(told) > 0 and told[3:] != b"\0"  # the end of the link, and a goodbye, the driver tells by itself
+
+    def _encrypted(self, raw: Any) -> int:
+        sock = getattr(getattr(raw, "_socket", None), "sock", None)
+        return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
 
     def session(self, raw: Any) -> int | None:
         session: int | None = raw.connection_id

@@ -72,7 +72,7 @@ class _Call(StoppableCall, Generic[T]):
                 raise closed_error()
             started = time.perf_counter()
             try:
-                link.prepare()
+                link.prepare(self._name)
                 return self._function()
             except BaseException as error:
                 lost = link.judge(error, self._name)

@@ -18,11 +18,21 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, fast, fast_results, offload
+from offload_db import (
+    ConfigurationError,
+    OffloadConnection,
+    OffloadPool,
+    connect,
+    fast,
+    fast_columns,
+    fast_results,
+    offload,
+)
 from offload_db.fast import BUFFER, FastConnection
 
 from .conftest import MySQL
-from .support import QUICK, pool_of, value
+from .fuzz.cases import Unhashable
+from .support import PLACES, QUICK, pool_of, run_at, value
 
 
 @pytest.fixture
@@ -131,6 +141,21 @@ def test_converters(twins: tuple[Any, Any]) -> None:
         assert_same(twins, statement)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("place", PLACES)
+async def test_converters_that_cannot_be_compared(place: str, database: dict[str, Any]) -> None:
+    """A converter that is no key and equal to nothing converts, wherever the statement is made."""
+
+    def use() -> Any:
+        with pool.connection() as connection:
+            return value(connection, "SELECT seq FROM mysql.seq_7_to_7")
+
+    conv = {**pymysql.converters.conversions, pymysql.constants.FIELD_TYPE.LONGLONG: Unhashable()}
+    with pool_of(1, database, conv=conv) as pool:
+        for _ in range(2):  # the second time its columns are known
+            assert await run_at(place, use) == ("unhashable", "7")
+
+
 def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
     """The same statement over a table that was altered is read by the new definitions."""
     _, quick = twins
@@ -145,14 +170,14 @@ def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
 
 
 def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many different results there are, the definitions of a few are kept."""
-    monkeypatch.setattr(fast_results, "KEPT", 5)
-    monkeypatch.setattr(fast_results, "_known", {})
+    """However many different results there are, the definitions of a few are kept, and all are read right."""
+    kept = fast_columns.KnownColumns(20000)
+    monkeypatch.setattr(fast_results, "known", kept)
     for number in range(40):
         assert_same(twins, f"SELECT {number} AS c{number}")
         assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
-        assert len(fast_results._known) <= 5
-        assert all(len(alike) <= fast_results.ALIKE for alike in fast_results._known.values())
+        assert 0 < kept.size <= 20000
+        assert all(len(alike) <= fast_columns.ALIKE for alike in kept.kept.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:

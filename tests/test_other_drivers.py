@@ -62,6 +62,32 @@ def pool(driver: Any, database: dict[str, Any]) -> Iterator[OffloadPool]:
 
 
 @pytest.mark.parametrize("place", PLACES)
+async def test_an_answer_too_many(place: str, mysql: MySQL, database: dict[str, Any]) -> None:
+    """Of mysql-connector in pure Python all that has come is to be seen: a stray answer is taken for nobody's."""
+    connector = pytest.importorskip("mysql.connector")
+
+    def use() -> list[Any]:
+        found: list[Any] = []
+        for word in (101, 102, 103):
+            with pool.connection() as connection:
+                if word == 101:
+                    proxy.double(b"SELECT 101")
+                found.append(value(connection, f"SELECT {word}"))
+        with pool.connection() as connection:
+            proxy.double(b"SELECT 104")
+            found.append(value(connection, "SELECT 104"))
+            with pytest.raises(ConnectionLost, match="nothing was sent") as caught:
+                value(connection, "SELECT 105")
+        assert isinstance(caught.value, connector.errors.OperationalError)
+        return [*found, caught.value.may_have_run]
+
+    with Proxy((mysql.host, mysql.port)) as proxy:
+        pool = make_pool(connector, {**database, **proxy.address}, max_size=1, use_pure=True)
+        assert await run_at(place, use) == [101, 102, 103, 104, False]
+        pool.close()
+
+
+@pytest.mark.parametrize("place", PLACES)
 async def test_statements(place: str, pool: OffloadPool, driver: Any) -> None:
     """Everyday statements give what the driver gives, with its own errors, from wherever they are made."""
 

@@ -26,6 +26,8 @@ class _Link:
         self.client = client
         self.server = server
         self.over = threading.Event()
+        self.doubling = threading.Event()
+        """Set when the server's next answer is to be forwarded twice."""
         self.lying = threading.Event()
         """Set when the server's answers are swallowed: the link ends with the next one."""
         self._lock = threading.Lock()
@@ -81,6 +83,7 @@ class Proxy:
         self._budgets: dict[Way, int] = {}
         self._silence: int | None = None
         self._traps: list[tuple[bytes, str]] = []
+        self._doubled: list[bytes] = []
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
@@ -159,6 +162,11 @@ class Proxy:
         """End the next connection that carries *statement*: before the server gets it, or just before its answer."""
         with self._lock:
             self._traps.append((statement, when))
+
+    def double(self, statement: bytes) -> None:
+        """Forward the answer to the next *statement* twice, in one piece; it has to be a short one."""
+        with self._lock:
+            self._doubled.append(statement)
 
     def _spawn(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="proxy", daemon=True)
@@ -250,7 +258,13 @@ class Proxy:
         with self._lock:
             if way == "to client" and link.lying.is_set():
                 return b"", True
+            if way == "to client" and link.doubling.is_set():
+                link.doubling.clear()
+                return data * 2, False
             if way == "to server":
+                for statement in [statement for statement in self._doubled if statement in data]:
+                    self._doubled.remove(statement)
+                    link.doubling.set()
                 for trap in self._traps:
                     if trap[0] in data:
                         self._traps.remove(trap)

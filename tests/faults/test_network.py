@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import anyio
 import pymysql
 import pytest
+from pymysql.constants import COMMAND
 from pymysql.cursors import SSCursor
 
 from offload_db import ConnectionLost, OffloadPool, connect, keeper, kills, offload
+from offload_db.fast_results import TURN_ROWS
 from tests.conftest import MySQL
-from tests.support import in_thread, pool_of, until, value
+from tests.support import in_thread, pool_of, run_at, until, value
 
 from .checks import assert_ended, check, checked, serve
 from .proxy import Proxy
@@ -97,6 +100,62 @@ def test_many_statements_in_one_call(proxy: Proxy, through: dict[str, Any], tabl
             cursor.executemany("REPLACE t SET id = %s, n = %s", rows())
         assert table("COUNT(*)") == 2
         assert caught.value.may_have_run
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("way", ["bridge", "thread", "plain", "stream"])
+@pytest.mark.anyio
+async def test_a_link_that_breaks_between_rows(
+    *, way: str, fast: bool, proxy: Proxy, through: dict[str, Any], mysql: MySQL
+) -> None:
+    """Every row of an unbuffered result that has arrived is given out before the error, which is ConnectionLost."""
+    sql = "SELECT seq FROM mysql.seq_100001_to_190000"  # 11 bytes a row
+    rows: list[Any] = []
+
+    def take() -> None:
+        with pool.connection() as connection, connection.cursor(SSCursor) as cursor:
+            proxy.silence_after(said)
+            cursor.execute(sql)
+            while (row := cursor.fetchone()) is not None:
+                rows.append(row)
+
+    async def stream() -> None:
+        proxy.silence_after(said)
+        async for row in pool.stream(sql, chunk_size=1):
+            rows.append(row)  # noqa: PERF401  # those that are there are counted meanwhile
+
+    def cut_behind(number: int, *, reset: bool) -> None:
+        until(lambda: len(rows) >= number)
+        proxy.cut(reset=reset)
+
+    before = _size_of_columns(mysql, sql)
+    for whole, reset in ((TURN_ROWS, False), (3 * TURN_ROWS + 1, True)):
+        rows.clear()
+        said = before + whole * 11
+        with pool_of(1, through, fast=fast) as pool:
+            async with pool.acquire() as connection:
+                await connection.ping()
+            cut = in_thread(partial(cut_behind, whole, reset=reset))
+            with pytest.raises(ConnectionLost) as caught:
+                await (stream() if way == "stream" else run_at(way, take))
+            cut.result(20)
+            proxy.flow()
+            assert caught.value.args[0] == 2013
+            assert rows == [(100001 + place,) for place in range(len(rows))]
+            assert len(rows) == whole
+            assert await pool.fetch_value("SELECT 1") == 1
+
+
+def _size_of_columns(mysql: MySQL, sql: str) -> int:
+    """Return how many bytes the server sends before the first row."""
+    raw: Any = mysql.connect()
+    raw._execute_command(COMMAND.COM_QUERY, sql)
+    size, body = 0, b""
+    while body[:1] != b"\xfe":
+        body = raw._read_packet().get_all_data()
+        size += 4 + len(body)
+    raw._force_close()
+    return size
 
 
 @pytest.mark.parametrize("leave", ["close", "drop", "cancel", "nothing"])

@@ -1,0 +1,1 @@
+"""Differential fuzzing: the same bytes for PyMySQL's reader and for the faster one."""
