@@ -289,7 +289,8 @@ class Keeper:
     def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> Link:
         driver = driver_of(raw)
         identity = identify(driver, raw, min(connector.patience, until - time.monotonic()))
-        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector)
+        admin = None if connector is self._connector else connector.connect_admin
+        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector, connect_admin=admin)
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
         self._links.add(link)

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from .condition import Condition
 from .drivers import Driver, Identity
 from .errors import CheckoutTimeout, OffloadError, StatementTimeout
-from .kills import Killer, StoppableCall
+from .kills import Connect, Killer, StoppableCall
 from .scopes import Deadline, current_deadline, current_scope
 from .turns import Turn, closed_error
 from .workers import Expired, Workers
@@ -40,7 +40,7 @@ class _Call(StoppableCall, Generic[T]):
     def __init__(
         self, link: Link, name: str, function: Callable[[], T], turn: Turn, *, statement: bool, killable: bool
     ) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable)
+        super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
         self._link = link
         self._turn = turn
         self._name = name
@@ -95,6 +95,7 @@ class Link(Condition):
         "_wire",
         "_workers",
         "born",
+        "connect_admin",
         "connector",
         "expires",
         "rested",
@@ -112,10 +113,13 @@ class Link(Condition):
         killer: Killer,
         *,
         connector: object = None,
+        connect_admin: Connect | None = None,
     ) -> None:
         super().__init__(raw, driver, identity)
         self.connector = connector
         """What opened the connection: those of another connector are of another kind."""
+        self.connect_admin = connect_admin
+        """What opens a connection to kill with, where that is not the killer's own."""
         self.born = self.rested = time.monotonic()
         self.expires = math.inf
         self.statements = 0
@@ -276,12 +280,15 @@ class Link(Condition):
         """Whether a call is being made."""
         return self._call is not None
 
+    def _stoppable(self, *, killable: bool) -> StoppableCall:
+        return StoppableCall(self.raw, self.driver, self.identity, killable=killable, connect=self.connect_admin)
+
     def end_result(self) -> None:
         """Kill the statement whose rows have not been read to their end; the link must be closed next.
 
         If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
         """
-        call = StoppableCall(self.raw, self.driver, self.identity, killable=True)
+        call = self._stoppable(killable=True)
         self._workers.run("kill", partial(self._killer.end, call), shield=True)
 
     def skip_unread(self) -> None:
@@ -295,7 +302,7 @@ class Link(Condition):
         try:
             if driver.skip_few(raw):
                 return
-            call = StoppableCall(raw, driver, self.identity, killable=True)
+            call = self._stoppable(killable=True)
             self._killer.end(call)
             if call.killed:
                 driver.skip_killed(raw)
@@ -330,7 +337,7 @@ class Link(Condition):
 
         :raises Exception: if it could not be done; the link must be thrown out then
         """
-        call = StoppableCall(self.raw, self.driver, self.identity, killable=False)
+        call = self._stoppable(killable=False)
         self._workers.run(
             "rollback",
             partial(self._restore, call),

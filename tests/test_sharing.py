@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import errno
 import functools
 import gc
@@ -29,13 +28,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pymysql
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
-from examples.support.mariadb import PrivateServer
 from offload_db import (
     ConnectionLost,
     OffloadPool,
@@ -54,6 +48,7 @@ from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.faults.proxy import Proxy
 from tests.support import pool_of, settled, together, until, value, watched_wire
+from tests.tls import tls_server_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -862,27 +857,8 @@ def test_who_is_over_is_told_while_others_are_busy() -> None:
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
     """Give a server that speaks TLS."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (directory / "cert").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    (directory / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    options = [f"--ssl-cert={directory / 'cert'}", f"--ssl-key={directory / 'key'}"]
-    with PrivateServer(options=options) as private:
-        yield MySQL(private.endpoint)
+    with tls_server_in(tmp_path_factory.mktemp("tls")) as server:
+        yield server
 
 
 def _open(stack: ExitStack, server: MySQL, *, tls: bool, **overrides: Any) -> Any:
