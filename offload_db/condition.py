@@ -11,7 +11,7 @@ from typing import Any
 
 from .digests import leaves_behind, stands_alone
 from .drivers import Driver, Identity
-from .errors import ConnectionClosed, ConnectionLost, OffloadError
+from .errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnavailable
 
 
 class Condition:
@@ -162,6 +162,8 @@ class Condition:
         try:
             with self.driver.limited(self.raw, seconds):
                 self.driver.ping(self.raw)
+        except ThreadUnavailable:  # nothing was asked
+            raise
         except Exception:
             return False
         return self.driver.alive_at_rest(self.raw)  # it may have been cut in the last moment

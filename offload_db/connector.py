@@ -21,7 +21,7 @@ from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
 from .drivers import PYMYSQL, Driver, Identity, driver_from
-from .errors import CheckoutTimeout, ConfigurationError
+from .errors import CheckoutTimeout, ConfigurationError, ThreadUnavailable
 from .fast import faster
 from .reachability import like, reached, timed_out
 from .scopes import Deadline
@@ -252,7 +252,7 @@ def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
             return driver.identity(raw)
     except BaseException as error:
         # A server that does not know what it is asked is one whose statements can't be killed, no more.
-        if isinstance(error, Exception) and driver.in_step(error):
+        if isinstance(error, Exception) and not isinstance(error, ThreadUnavailable) and driver.in_step(error):
             return None
         driver.abandon(raw)
         raise

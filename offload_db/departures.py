@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any
 
 import anyio
@@ -24,15 +24,17 @@ class Departures:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
     Trips of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
-    are under way: to wake a thread, and a loop by a thread, costs more than a small query.
+    are under way: to wake a thread, and a loop by a thread, costs more than a small query. Where no thread can be
+    shared out, for lack of descriptors or of memory, each goes by itself.
 
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_limiter", "_ready", "_shared")
+    __slots__ = ("_gathering", "_limiter", "_ready", "_shared")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
+        self._gathering = False
         self._ready: list[_Ride] = []
         self._shared: _SharedTrip | None = None
 
@@ -46,35 +48,54 @@ class Departures:
         if loop is None:
             await travel(trip, self._limiter)
             return
-        if not self._ready:
-            loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
         ride = _Ride(trip, loop.create_future())
         self._ready.append(ride)
-        await ride.back
+        if not self._gathering:
+            loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
+            self._gathering = True
+        if not await ride.back:
+            await travel(trip, self._limiter)
+            await trip.wait()  # it may have begun in the shared thread all the same
 
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A round later those in a cancelled scope are cancelled.
-        loop.call_soon(self._depart, self._ready, loop)
-        self._ready = []
+        # First of all: if anything fails here, the next trip gathers anew.
+        self._gathering = False
+        ready = self._ready
+        try:
+            # A round later those in a cancelled scope are cancelled.
+            loop.call_soon(self._depart, ready, loop)
+            self._ready = []
+        except BaseException:
+            _send_away(ready)
+            raise
 
     def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        # A task that was cancelled meanwhile makes no trip.
-        rides = [ride for ride in ready if not ride.back.done()]
-        while rides and (self._shared is None or not self._shared.add(rides)):
-            self._shared = _SharedTrip(loop)
-            self._shared.start(loop)
+        try:
+            # A task that was cancelled meanwhile makes no trip.
+            rides = [ride for ride in ready if not ride.back.done()]
+            while rides and (self._shared is None or not self._shared.add(rides)):
+                shared = _SharedTrip(loop)
+                shared.start(loop)
+                self._shared = shared  # not before: a thread that never comes must be given no trips
+        except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
+            _send_away(ready)
+        except BaseException:
+            _send_away(ready)
+            raise
 
 
-def _fail(error: BaseException, back: asyncio.Future[None]) -> None:
-    back.set_exception(error)
+def _send_away(rides: Iterable[_Ride]) -> None:
+    """Let each make its trip by itself; one that has begun already is not made twice."""
+    for ride in rides:
+        ride.end(shared=False)
 
 
 class _Ride:
-    """One trip that shares a thread, and the future that its task waits for."""
+    """One trip that shares a thread, and the future that its task waits for: False sends the task off by itself."""
 
     __slots__ = ("_trip", "back", "context", "shared")
 
-    def __init__(self, trip: Trip[Any], back: asyncio.Future[None]) -> None:
+    def __init__(self, trip: Trip[Any], back: asyncio.Future[bool]) -> None:
         self._trip: Trip[Any] | None = trip
         self.back = back
         self.context: Context | None = copy_context()
@@ -90,6 +111,11 @@ class _Ride:
         assert shared is not None
         shared.came_back(self)
 
+    def end(self, *, shared: bool) -> None:
+        """Wake the task, on the loop's thread; it may have been woken already."""
+        if not self.back.done():
+            self.back.set_result(shared)
+
 
 class _SharedTrip:
     """Several trips through one thread."""
@@ -100,18 +126,19 @@ class _SharedTrip:
         self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
         self._hub = Hub()
         self._rides: set[_Ride] = set()
-        self._returned: list[_Ride] = []
+        self._returned: deque[_Ride] = deque()
         self._thread = Trip(self._run)
         self._starting: asyncio.Task[None] | None = None
 
     def add(self, rides: list[_Ride]) -> bool:
         """Take further trips along, on the loop's thread; False if they had better take another thread."""
+        self._rides.update(rides)
         for ride in rides:
             ride.shared = self
-        added = self._hub.add(rides)
-        if added:
-            self._rides.update(rides)
-        return added
+        if self._hub.add(rides):
+            return True
+        self._rides.difference_update(rides)
+        return False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send the thread on its way, by a task that is cancelled when the thread is known to be."""
@@ -124,20 +151,18 @@ class _SharedTrip:
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None
-        error = None if task.cancelled() else task.exception()
-        if self._thread.leave(_nothing) or self._thread.back:
-            return  # it tells of its trips itself, also of those that nobody has been told of yet
-        if error is None:  # all tasks of the loop are being cancelled
-            self._end(asyncio.Future.cancel)
-        else:  # no thread could be started
-            self._end(partial(_fail, error))
+        if not task.cancelled():
+            task.exception()  # the task whose trip it was meets the same, if it goes by itself
+        if self._thread.leave(_nothing):
+            return  # it tells of its trips itself
+        self._end()  # no thread could be started, all tasks of the loop are being cancelled, or it is over
 
     def _run(self) -> None:
         """Make the trips, on the thread."""
         try:
             self._hub.run(self._report)
-        except BaseException as error:  # too many open files
-            self._schedule(self._end, partial(_fail, error))
+        except BaseException:  # such as too little memory
+            self._schedule(self._end)
             raise
 
     def came_back(self, ride: _Ride) -> None:
@@ -147,31 +172,39 @@ class _SharedTrip:
     def _report(self) -> None:
         """Wake the tasks whose trips are over."""
         if self._returned:
-            returned, self._returned = self._returned, []
-            self._schedule(self._wake, returned)
+            self._schedule(self._wake)
 
-    def _schedule(self, function: Callable[..., None], *args: Any) -> None:
+    def _schedule(self, function: Callable[[], None]) -> None:
         loop = self._loop()
         if loop is not None:
             with suppress(RuntimeError):  # it is closed, and with it the tasks gone
-                loop.call_soon_threadsafe(function, *args)
+                loop.call_soon_threadsafe(function)
 
-    def _wake(self, rides: list[_Ride]) -> None:
-        for ride in rides:
-            self._rides.discard(ride)
-            if not ride.back.done():
-                ride.back.set_result(None)
+    def _wake(self) -> None:
+        try:
+            while self._returned:
+                ride = self._returned[0]
+                ride.end(shared=True)
+                self._rides.discard(ride)
+                self._returned.popleft()
+        except BaseException:  # the others are to be woken all the same
+            self._schedule(self._wake)
+            raise
         # The thread stays a little longer than its last trip. No task shall.
         if not self._rides and self._starting is not None:
             self._starting.cancel()
             self._starting = None
 
-    def _end(self, finish: Callable[[asyncio.Future[None]], object]) -> None:
+    def _end(self) -> None:
+        """Wake everybody, because the thread has ended or never comes."""
         self._hub.close()
-        while self._rides:
-            back = self._rides.pop().back
-            if not back.done():
-                finish(back)
+        try:
+            for ride in tuple(self._rides):
+                ride.end(shared=ride in self._returned)
+                self._rides.discard(ride)
+        except BaseException:
+            self._schedule(self._end)
+            raise
 
 
 def _nothing() -> None:

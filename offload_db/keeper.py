@@ -20,10 +20,11 @@ from typing import Any
 import anyio
 from dbutils.pooled_db import PooledDB
 
+from .background import start
 from .bridge import Place, place
 from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
 from .drivers import driver_of
-from .errors import BlockingCallError
+from .errors import BlockingCallError, ThreadUnavailable
 from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
@@ -140,8 +141,8 @@ class Keeper:
         helpers = []
         for _ in range(min(HELPERS, len(out) - 1)):
             helper = threading.Thread(target=interrupt, name="offload_db close", daemon=True)
-            with suppress(RuntimeError):  # no further thread can be had
-                helper.start()
+            with suppress(ThreadUnavailable):
+                start(helper)
                 helpers.append(helper)
         interrupt()
         for helper in helpers:
@@ -332,6 +333,8 @@ class Keeper:
                 link.end_result()  # or the server might work on for rows that nobody takes
             if link.fault is None and place() is Place.BRIDGED:
                 self._workers.run("close", link.close, shield=True)
+        except ThreadUnavailable:  # it goes without a goodbye
+            link.fault = reason
         except BaseException:
             link.fault = reason
             raise

@@ -14,8 +14,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
+from .background import start
 from .bridge import Caller, Place, caller, place, suspend
-from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
+from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
 from .hopes import can_be_served
 from .settings import check_count, check_name, check_seconds
 from .statistics import LaneStatistics
@@ -318,7 +319,10 @@ class Lanes:
     def _wait_to_stop_keeping(self) -> None:
         alarm = threading.Timer(self._keep_until - time.monotonic(), self._stop_keeping)
         alarm.daemon = True
-        alarm.start()
+        try:
+            start(alarm)
+        except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
+            self._keeping, self._keep_until = False, 0.0
 
     def _stop_keeping(self) -> None:
         with self._lock:
@@ -326,6 +330,7 @@ class Lanes:
                 self._wait_to_stop_keeping()
             else:
                 self._keeping = False
+            if not self._keeping:
                 self._admit()
         self._settle()
 

@@ -14,6 +14,9 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from .background import start
+from .errors import ThreadUnavailable
+
 logger = logging.getLogger("offload_db")
 
 _PACKAGE = str(Path(__file__).parent)
@@ -63,8 +66,8 @@ class LeakWatch:
             self._watched.add(checkout)
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="offload_db leak watch", daemon=True)
-                with suppress(RuntimeError):  # no further thread can be had: the next checkout tries again
-                    thread.start()
+                with suppress(ThreadUnavailable):  # the next checkout tries again
+                    start(thread)
                     self._thread = thread
         return checkout
 

@@ -11,14 +11,15 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from .background import start
 from .bridge import rest_of
+from .errors import ThreadUnavailable
 from .outcomes import Outcome
 from .scopes import current_scope
 
@@ -30,6 +31,10 @@ _ABANDON = (
     if "abandon_on_cancel" in inspect.signature(anyio.to_thread.run_sync).parameters
     else "cancellable"
 )
+
+
+# Seconds after which a thread is asked for again that could not be had.
+LOOK_AGAIN = 0.1
 
 
 class ThreadSignal:
@@ -123,14 +128,15 @@ class TaskSignal:
             finally:
                 alarm.cancel()
 
-    async def wait_out(self) -> None:
-        """Wait until the signal is set, however often the task is cancelled meanwhile.
+    async def wait_out(self, seconds: float = math.inf) -> None:
+        """Wait until the signal is set, or the seconds are over, however often the task is cancelled meanwhile.
 
         The caller re-raises the cancellation that brought it here, so none is lost.
         """
-        while not self._over:
+        ends = anyio.current_time() + seconds
+        while not self._over and anyio.current_time() < ends:
             try:
-                with anyio.CancelScope(shield=True):
+                with anyio.CancelScope(deadline=ends, shield=True):
                     await self.wait()
             except anyio.get_cancelled_exc_class():  # asyncio's task.cancel() passes through a shield
                 continue
@@ -183,13 +189,15 @@ class Trip(Generic[T]):
     def run(self) -> None:
         """Call the function, on the thread; keeps what it returns or raises."""
         with self._lock:
-            if self._abandoned:
+            if self._abandoned or self._started:
                 return
             self._started = True
-        self._outcome.capture(self._function)
-        with self._lock:
-            self.back = True
-            signals, late = self._signals, self._late
+        try:
+            self._outcome.capture(self._function)
+        finally:
+            with self._lock:
+                self.back = True
+                signals, late = self._signals, self._late
         for signal in signals:
             signal.set()
         if late is not None:
@@ -199,14 +207,18 @@ class Trip(Generic[T]):
         """Return what the function returned, or raise what it raised."""
         return self._outcome.unwrap()
 
-    async def join(self) -> T:
-        """Wait for the function and return its outcome; a cancellation is raised at once and leaves it running."""
+    async def wait(self) -> None:
+        """Wait for the function; a cancellation is raised at once and leaves it running."""
         with self._lock:
             signal = None if self.back else task_signal()
             if signal is not None:
                 self._signals += (signal,)
         if signal is not None:
             await signal.wait()
+
+    async def join(self) -> T:
+        """Wait for the function and return its outcome; see :meth:`wait`."""
+        await self.wait()
         return self.outcome()
 
     def leave(self, late: Callable[[], None]) -> bool:
@@ -235,9 +247,14 @@ class Trip(Generic[T]):
             await signal.wait_out()
             return
         errand = Trip(interrupt)
-        # Not through anyio: a task that is cancelled over and over would not get that far.
-        with suppress(RuntimeError):  # no further thread can be had: the function has to come to its own end
-            threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+        while not self.back:
+            try:
+                # Not through anyio: a task that is cancelled over and over would not get that far.
+                start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
+            except ThreadUnavailable:  # until there is one, the function goes on; it may come to its own end
+                await signal.wait_out(LOOK_AGAIN)
+            else:
+                break
         await signal.wait_out()
         await errand.abandon()
 

@@ -19,11 +19,12 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
+from .background import none_left, start
 from .bridge import Place, place, suspend
 from .callsites import call_path
 from .departures import Departures
 from .digests import digest
-from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError
+from .errors import BlockingCallError, BlockingCallWarning, ConfigurationError, ThreadUnavailable
 from .statistics import Counters, SourceLine
 from .trips import Trip
 from .turns import REMEDY
@@ -145,11 +146,13 @@ class Workers:
     ) -> None:
         try:
             await self._here().travel(trip, shared=shared)
-        except BaseException:
+        except BaseException as error:
             if leaving is not None:
                 leaving.left = trip.leave(leaving.settle)
             else:
                 await trip.abandon(stop)
+            if none_left(error):
+                raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
             raise
 
     def _here(self) -> Departures:
@@ -205,7 +208,7 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
         return function()
     timer = threading.Timer(timeout, stop)
     timer.daemon = True
-    timer.start()
+    start(timer)
     try:
         return function()
     finally:

@@ -21,6 +21,7 @@ BASES: dict[type[Exception], tuple[type[BaseException], ...]] = {
     errors.ConnectionLost: (OperationalError,),
     errors.PoolClosed: (OperationalError, RuntimeError),
     errors.ConnectionClosed: (InterfaceError, InvalidConnectionError),
+    errors.ThreadUnavailable: (OperationalError, RuntimeError),
     errors.BridgeError: (RuntimeError,),
     errors.BlockingCallError: (RuntimeError,),
     errors.ConfigurationError: (ValueError,),
@@ -94,6 +95,7 @@ def test_codes() -> None:
         "ConnectionLost": 2013,
         "PoolClosed": 2006,
         "ConnectionClosed": 0,
+        "ThreadUnavailable": 2008,
     }
 
 

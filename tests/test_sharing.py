@@ -34,6 +34,7 @@ from offload_db import (
     ConnectionLost,
     OffloadPool,
     StatementTimeout,
+    ThreadUnavailable,
     departures,
     fast_results,
     offload,
@@ -209,23 +210,6 @@ async def test_a_pause_before_the_thread_begins(
     monkeypatch.setattr(departures, "Hub", Paused)
     with pool_of(2, database) as pool, anyio.fail_after(20):
         assert await together(*[lambda: pool.fetch_value("SELECT 1")] * 2) == [1, 1]
-
-
-async def test_too_many_open_files(
-    *, shares: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a thread cannot share itself out the call gets the system's error, nothing is sent, and nothing is lost."""
-    if not shares:
-        pytest.skip("trio's tasks share no thread")
-    with pool_of(2, database) as pool:
-        await warm(pool, 2)
-        with monkeypatch.context() as broken:
-            broken.setattr(os, "pipe", refuse)
-            for _ in range(3):
-                with pytest.raises(OSError, match="Too many open files"):
-                    await pool.fetch_value("SELECT 1")
-        assert await together(*[lambda: pool.fetch_value("SELECT 2")] * 2) == [2, 2]
-        await checked(pool, mysql, database["database"])
 
 
 def refuse() -> None:
@@ -536,7 +520,7 @@ async def test_no_thread_to_be_had(database: dict[str, Any], monkeypatch: pytest
         with monkeypatch.context() as patch:
             patch.setattr(anyio.to_thread, "run_sync", fail)
             results = await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
-        assert [str(result) for result in results] == ["can't start new thread"] * 4
+        assert [type(result) for result in results] == [ThreadUnavailable] * 4
         assert await pool.fetch_value("SELECT 1") == 1
         assert pool.statistics().in_use == 0
 
@@ -638,8 +622,8 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
         sender = Departures(4)
         back: list[departures._Ride] = []
 
-        def block(shared: Any, rides: Any) -> None:
-            wake(shared, rides)
+        def block(shared: Any) -> None:
+            wake(shared)
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
                 back.append(departures._Ride(Trip(int), asyncio.get_running_loop().create_future()))
@@ -654,9 +638,8 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
                 await asyncio.sleep(0)
             for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
                 other.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(task, 20)
-            assert not trip.back
+            await asyncio.wait_for(task, 20)
+            assert trip.back
         else:
             monkeypatch.setattr(departures._SharedTrip, "_wake", block)
             await asyncio.wait_for(task, 20)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ..background import start
 from ..bridge import Place, place
 from ..cursor import OffloadCursor
+from ..errors import ThreadUnavailable
 from ..one_trip import row_shape
 from ..pool import OffloadPool
 from ..trips import Trip
@@ -71,7 +74,8 @@ class _Chunks:
         if not chunk:
             raise StopAsyncIteration
         if len(chunk) == self._size:
-            self._next = self._start()
+            with suppress(ThreadUnavailable):  # who asks for the next chunk tries again
+                self._next = self._start()
         return chunk
 
     async def stop(self) -> None:
@@ -87,7 +91,7 @@ class _Chunks:
 
     def _start(self) -> Trip[list[Any]]:
         trip = Trip(partial(copy_context().run, self._read))
-        threading.Thread(target=trip.run, name="offload_db stream", daemon=True).start()
+        start(threading.Thread(target=trip.run, name="offload_db stream", daemon=True))
         return trip
 
     def _read(self) -> list[Any]:
