@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
@@ -18,6 +18,9 @@ import anyio
 
 from .sharing import POSSIBLE, Hub
 from .trips import Trip, travel, unlimited
+
+# Seconds after which trips are looked for that have been left behind.
+LOOK_AFTER = 1.0
 
 
 class Departures:
@@ -30,13 +33,14 @@ class Departures:
     :param threads: the most threads at once
     """
 
-    __slots__ = ("_gathering", "_limiter", "_ready", "_shared")
+    __slots__ = ("_limiter", "_looks_until", "_pending", "_ready", "_shared")
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
-        self._gathering = False
         self._ready: list[_Ride] = []
         self._shared: _SharedTrip | None = None
+        self._pending: set[_Ride] = set()
+        self._looks_until = 0.0
 
     async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
         """Send *trip* through a worker thread; see :func:`offload_db.trips.travel`.
@@ -49,55 +53,69 @@ class Departures:
             await travel(trip, self._limiter)
             return
         ride = _Ride(trip, loop.create_future())
-        self._ready.append(ride)
-        if not self._gathering:
-            loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
-            self._gathering = True
-        if not await ride.back:
+        self._pending.add(ride)
+        try:
+            if loop.time() > self._looks_until:
+                self._look_later(loop)
+            if not self._ready:
+                loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
+            self._ready.append(ride)
+            alone = await ride.back
+        finally:
+            self._pending.discard(ride)
+        if alone:
             await travel(trip, self._limiter)
             await trip.wait()  # it may have begun in the shared thread all the same
 
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
-        # First of all: if anything fails here, the next trip gathers anew.
-        self._gathering = False
-        ready = self._ready
-        try:
-            # A round later those in a cancelled scope are cancelled.
-            loop.call_soon(self._depart, ready, loop)
-            self._ready = []
-        except BaseException:
-            _send_away(ready)
-            raise
+        ready, self._ready = self._ready, []
+        # A round later those in a cancelled scope are cancelled.
+        loop.call_soon(self._depart, ready, loop)
 
     def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        # A task that was cancelled meanwhile makes no trip.
+        rides = [ride for ride in ready if not ride.back.done()]
         try:
-            # A task that was cancelled meanwhile makes no trip.
-            rides = [ride for ride in ready if not ride.back.done()]
             while rides and (self._shared is None or not self._shared.add(rides)):
                 shared = _SharedTrip(loop)
                 shared.start(loop)
                 self._shared = shared  # not before: a thread that never comes must be given no trips
         except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
-            _send_away(ready)
-        except BaseException:
-            _send_away(ready)
-            raise
+            for ride in rides:
+                ride.end(alone=True)
 
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(LOOK_AFTER, self._look, loop, context=Context())
+        # Twice the time: if anything fails before the next look, the next trip begins with the looking anew.
+        self._looks_until = loop.time() + 2 * LOOK_AFTER
 
-def _send_away(rides: Iterable[_Ride]) -> None:
-    """Let each make its trip by itself; one that has begun already is not made twice."""
-    for ride in rides:
-        ride.end(shared=False)
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to trips that a failed callback has left behind: for want of memory not even its frame may be made."""
+        if not self._pending:
+            self._looks_until = 0.0
+            return
+        self._look_later(loop)
+        if any(ride.seen for ride in self._ready):
+            self._ready = []  # nobody gathers them
+        for ride in tuple(self._pending):
+            if ride.seen:
+                ride.look()
+            ride.seen = True
 
 
 class _Ride:
-    """One trip that shares a thread, and the future that its task waits for: False sends the task off by itself."""
+    """One trip that shares a thread, and the future that its task waits for.
 
-    __slots__ = ("_trip", "back", "context", "shared")
+    Its result is whether the task had better make the trip by itself. One that has begun is not made twice.
+    """
+
+    __slots__ = ("_over", "_trip", "back", "context", "seen", "shared")
 
     def __init__(self, trip: Trip[Any], back: asyncio.Future[bool]) -> None:
         self._trip: Trip[Any] | None = trip
+        self._over = False
         self.back = back
+        self.seen = False
         self.context: Context | None = copy_context()
         self.shared: _SharedTrip | None = None
 
@@ -106,15 +124,21 @@ class _Ride:
         trip, self._trip, self.context = self._trip, None, None
         assert trip is not None
         trip.run()
+        self._over = True
         del trip  # what it brings back shall not stay in memory for as long as another one takes
         shared, self.shared = self.shared, None
         assert shared is not None
         shared.came_back(self)
 
-    def end(self, *, shared: bool) -> None:
+    def look(self) -> None:
+        """Wake the task if its trip is over, or should have begun long ago."""
+        if self._over or self._trip is not None:
+            self.end(alone=not self._over)
+
+    def end(self, *, alone: bool) -> None:
         """Wake the task, on the loop's thread; it may have been woken already."""
         if not self.back.done():
-            self.back.set_result(shared)
+            self.back.set_result(alone)
 
 
 class _SharedTrip:
@@ -181,15 +205,10 @@ class _SharedTrip:
                 loop.call_soon_threadsafe(function)
 
     def _wake(self) -> None:
-        try:
-            while self._returned:
-                ride = self._returned[0]
-                ride.end(shared=True)
-                self._rides.discard(ride)
-                self._returned.popleft()
-        except BaseException:  # the others are to be woken all the same
-            self._schedule(self._wake)
-            raise
+        while self._returned:
+            ride = self._returned.popleft()
+            self._rides.discard(ride)
+            ride.end(alone=False)
         # The thread stays a little longer than its last trip. No task shall.
         if not self._rides and self._starting is not None:
             self._starting.cancel()
@@ -198,13 +217,9 @@ class _SharedTrip:
     def _end(self) -> None:
         """Wake everybody, because the thread has ended or never comes."""
         self._hub.close()
-        try:
-            for ride in tuple(self._rides):
-                ride.end(shared=ride in self._returned)
-                self._rides.discard(ride)
-        except BaseException:
-            self._schedule(self._end)
-            raise
+        self._wake()
+        while self._rides:
+            self._rides.pop().end(alone=True)
 
 
 def _nothing() -> None:

@@ -90,9 +90,8 @@ async def test_no_descriptors_left(database: dict[str, Any], mysql: MySQL) -> No
                 return value(connection, "SELECT 3")
 
         async def transaction() -> Any:
-            async with pool.transaction() as connection:
-                async with connection.cursor() as cursor:
-                    await cursor.execute("INSERT INTO t VALUES (1)")
+            async with pool.transaction() as connection, connection.cursor() as cursor:
+                await cursor.execute("INSERT INTO t VALUES (1)")
             return 4
 
         def in_a_thread() -> Any:
