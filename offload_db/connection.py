@@ -169,6 +169,8 @@ class OffloadConnection:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
+        if name in OffloadConnection.__slots__:  # an exception came before it was set
+            raise AttributeError(name)
         if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
             return partial(self._call, name)
         link = self._alive()

@@ -252,7 +252,8 @@ def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
             return driver.identity(raw)
     except BaseException as error:
         # A server that does not know what it is asked is one whose statements can't be killed, no more.
-        if isinstance(error, Exception) and not isinstance(error, ThreadUnavailable) and driver.in_step(error):
+        ours = isinstance(error, (MemoryError, ThreadUnavailable))
+        if isinstance(error, Exception) and not ours and driver.in_step(error):
             return None
         driver.abandon(raw)
         raise

@@ -47,6 +47,7 @@ class FastResult(_Result):  # type: ignore[misc]
     connection: Any
     affected_rows: Any
     rows: Any
+    unbuffered_active = False  # the finaliser asks for it, also where making the result failed
     _decoders: tuple[Decode, ...] = ()
 
     def __init__(self, connection: Any) -> None:

@@ -45,23 +45,45 @@ HELPERS = 8
 class Lease:
     """One checkout: a link, and the slot that admits its holder."""
 
-    __slots__ = ("_checkout", "_pool", "_slot", "link")
+    __slots__ = ("__weakref__", "_checkout", "_pool", "_slot", "_ticket", "link")
 
     def __init__(self, pool: Keeper, slot: Slot, link: Link, checkout: Checkout | None) -> None:
         self._pool = pool
         self._slot = slot
+        self._ticket = slot.ticket
         self._checkout = checkout
         self.link = link
+        link.lease = weakref.ref(self)
+        pool._leased[link] = self._ticket  # from here on the link is this lease's to give back
+
+    def __del__(self) -> None:
+        # Asked here and not by _holds, which would be one more call for each checkout.
+        if (
+            hasattr(self, "link") and self._pool._leased.get(self.link, self) is self._ticket
+        ):  # an exception came before
+            self.drop()
+
+    @property
+    def _holds(self) -> bool:
+        # A forked child holds nothing of what its parent has checked out.
+        return self._ticket is not None and self._pool._leased.get(self.link) is self._ticket
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
         self._end_watch()
-        self._pool._checkin(self.link, self._slot)
+        if self._holds:
+            self._pool._checkin(self.link, self._slot)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
         self._end_watch()
-        self._pool._reclaim(self.link, self._slot)
+        if self._holds:
+            self._pool._reclaim(self.link, self._slot)
+
+    def strand(self) -> None:
+        """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
+        self.link.turn.close()
+        self.drop()
 
     def _end_watch(self) -> None:
         if self._checkout is not None and self._pool._leaks is not None:
@@ -102,7 +124,10 @@ class Keeper:
         # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
         # never more links than slots; deque operations are atomic and no lock is needed.
         self._idle: deque[Link] = deque()
-        self._links: set[Link] = set()
+        # Those that are out, and their holders' tickets. A link in neither is being opened, asked for a sign of life or
+        # closed, and ends with the call that does so.
+        self._leased: dict[Link, object] = {}
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._closed = self._broken_off = False
         for raw in take_idle(pool):
             if len(self._links) < size:
@@ -122,7 +147,14 @@ class Keeper:
         self._lanes.close()
 
     def _out(self) -> list[Link]:
-        return [link for link in self._links.copy() if link not in self._idle]
+        return [link for link in self._every() if link not in self._idle]
+
+    def _every(self) -> list[Link]:
+        while True:
+            try:
+                return list(self._links)
+            except RuntimeError:  # another thread has opened one just now
+                continue
 
     def _break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
@@ -161,6 +193,10 @@ class Keeper:
     def _checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
         connector = connector or self._connector
         deadline = current_deadline()
+        if len(self._leased) >= self._lanes.size:
+            for link in list(self._leased):
+                if link.is_stranded:
+                    link.strand()
         try:
             slot = self._lanes.acquire(
                 current_lane() if lane is None else lane, timeout=None if deadline is None else deadline.left
@@ -298,8 +334,6 @@ class Keeper:
         return link
 
     def _checkin(self, link: Link, slot: Slot) -> None:
-        if link not in self._links:
-            return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
         try:
             if reason is None and not link.clean:
@@ -312,6 +346,7 @@ class Keeper:
                         raise
         finally:
             try:
+                self._leased.pop(link, None)
                 if reason is None:
                     self._rest(link)
                     self._counters.add("checkins")
@@ -364,12 +399,11 @@ class Keeper:
 
     def _reclaim(self, link: Link, slot: Slot) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
-        if link not in self._links:
-            return  # a forked child drops what its parent has checked out
         reason = self._fate(link)
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
+        self._leased.pop(link, None)
         if reason is None:
             link.rested = time.monotonic()
             self._idle.append(link)
@@ -402,7 +436,7 @@ class Keeper:
     def _after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
         # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
-        links, self._links, self._idle = self._links, set(), deque()
+        links, self._links, self._idle, self._leased = list(self._links), weakref.WeakSet(), deque(), {}
         for link in links:
             link.after_fork()
         self._lanes = self._new_lanes()

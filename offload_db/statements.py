@@ -7,13 +7,14 @@ whose turn it is ``turns.py``'s, how a statement is killed ``kills.py``'s, what 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .condition import Condition
 from .drivers import Driver, Identity
@@ -30,6 +31,13 @@ _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping"})
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
+
+
+class Lease(Protocol):
+    """A checkout of a link."""
+
+    def strand(self) -> None:
+        """Take the link back from a task whose event loop was closed in the middle of a call."""
 
 
 class _Call(StoppableCall, Generic[T]):
@@ -89,6 +97,7 @@ class Link(Condition):
     """
 
     __slots__ = (
+        "__weakref__",
         "_call",
         "_killer",
         "_timeout",
@@ -98,10 +107,12 @@ class Link(Condition):
         "connect_admin",
         "connector",
         "expires",
+        "lease",
         "rested",
         "shares",
         "statements",
         "turn",
+        "waiting_loop",
     )
 
     def __init__(
@@ -133,6 +144,10 @@ class Link(Condition):
         self._call: StoppableCall | None = None
         self._timeout: float | None = None
         self.turn = Turn()
+        self.lease: Callable[[], Lease | None] = _nobody
+        """Gives the checkout that has the link."""
+        self.waiting_loop: Any = None
+        """The event loop of the task that waits for a call to come back."""
 
     def renew(self, statement_timeout: float | None = None) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
@@ -146,6 +161,19 @@ class Link(Condition):
         self._wire, self._call = threading.Lock(), None
         self._killer.renew()
         self.driver.disown(self.raw)
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether the task that made the last call can never go on: its loop was closed before it was resumed."""
+        loop = self.waiting_loop
+        return loop is not None and not self.busy and loop.is_closed()
+
+    def strand(self) -> None:
+        """Take the link back from a task that can never go on."""
+        lease = self.lease()
+        if lease is not None:
+            self.waiting_loop = None
+            lease.strand()
 
     def call(
         self,
@@ -225,10 +253,18 @@ class Link(Condition):
         call = _Call(self, name, function, turn, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
+        self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
                 result = self._workers.run(
-                    name, call.make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
+                    name,
+                    call.make,
+                    shield=shield,
+                    timeout=limit,
+                    stop=call.stop,
+                    stranded=self.strand,
+                    shared=shared,
+                    text=text,
                 )
                 if not (call.late and call.stopped):
                     return result
@@ -239,6 +275,7 @@ class Link(Condition):
                 raise
             error = raised
         finally:
+            self.waiting_loop = None
             if deadline is not None:
                 deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
             if call.killed:
@@ -344,6 +381,7 @@ class Link(Condition):
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self._killer.stop, call),
+            stranded=self.strand,
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
@@ -354,3 +392,7 @@ class Link(Condition):
                 self.restore()
         finally:
             call.finished.set()
+
+
+def _nobody() -> None:
+    return None

@@ -172,12 +172,17 @@ class Trip(Generic[T]):
     """One function on its way through a thread.
 
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
+
+    :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
+        from: the task that waits for it will never go on
     """
 
-    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "back")
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
         self._function = function
+        loop = None if stranded is None else asyncio._get_running_loop()
+        self._strands = None if loop is None else (loop, stranded)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
@@ -202,6 +207,10 @@ class Trip(Generic[T]):
             signal.set()
         if late is not None:
             late()
+        elif self._strands is not None:
+            loop, stranded = self._strands
+            if stranded is not None and loop.is_closed():
+                stranded()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what it raised."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 
+import greenlet
+
 from .bridge import Place, flow, place, suspend
 from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .scopes import Scope, current_scope, waits_on_itself
@@ -25,7 +27,7 @@ class Turn:
     :param owner: the bridged call that the connection belongs to from the start
     """
 
-    __slots__ = ("_busy", "_closed", "_ended", "_listed", "_lock", "_owner", "_queue")
+    __slots__ = ("_busy", "_closed", "_ended", "_listed", "_lock", "_owner", "_queue", "_taker")
 
     def __init__(self, owner: Scope | None = None) -> None:
         self.renew()
@@ -35,6 +37,7 @@ class Turn:
         """Begin anew in a forked child: a thread of the parent may have had the turn, or held the lock."""
         self._lock = threading.Lock()
         self._busy = False
+        self._taker = 0  # the greenlet that has the turn: a thread's own, or a bridged task's
         self._closed = False
         self._owner: Scope | None = None
         self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
@@ -58,8 +61,10 @@ class Turn:
             with self._lock:
                 if self._closed:
                     raise closed_error()
+                if self._busy and self._taker == id(greenlet.getcurrent()):
+                    self._busy = False  # calls of one greenlet follow each other: an exception came after the last one
                 if not self._busy and self._may(scope):
-                    self._begin(scope)
+                    self._begin(scope, id(greenlet.getcurrent()))
                     return True
                 where = place()
                 if where is Place.LOOP:
@@ -139,7 +144,8 @@ class Turn:
     def _may(self, scope: Scope | None) -> bool:
         return self._owner is None or self._owner is scope or self._owner.ended
 
-    def _begin(self, scope: Scope | None) -> None:
+    def _begin(self, scope: Scope | None, taker: int) -> None:
+        self._taker = taker
         self._busy = True
         self._own(scope)
 
@@ -180,7 +186,7 @@ class Turn:
             self._queue.remove(waiting)
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
-                self._begin(waiting.scope)
+                self._begin(waiting.scope, waiting.taker)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
@@ -195,12 +201,13 @@ class Turn:
 
 
 class _Waiting:
-    __slots__ = ("admitted", "scope", "signal")
+    __slots__ = ("admitted", "scope", "signal", "taker")
 
     def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
         self.scope = scope
         self.signal = signal
         self.admitted = False
+        self.taker = id(greenlet.getcurrent())
 
 
 def _hopeless_error() -> CheckoutTimeout:

@@ -81,6 +81,7 @@ class Workers:
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
         leaving: Leaving | None = None,
+        stranded: Callable[[], None] | None = None,
         shared: bool = False,
         text: object = None,
     ) -> T:
@@ -94,6 +95,7 @@ class Workers:
         :param timeout: seconds after which the function is brought back
         :param stop: brings the function back early; called in a thread of its own
         :param leaving: lets the function run on instead
+        :param stranded: called on the function's thread when it has come back and the task's event loop is closed
         :param shared: whether it may share a thread with others, see :class:`offload_db.departures.Departures`
         :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
@@ -105,7 +107,9 @@ class Workers:
             self.counters.add("hops")
             try:
                 result: T = suspend(
-                    self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving)
+                    self._hop(
+                        function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving, stranded=stranded
+                    )
                 )
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
@@ -130,8 +134,9 @@ class Workers:
         timeout: float | None,
         stop: Callable[[], None] | None,
         leaving: Leaving | None,
+        stranded: Callable[[], None] | None,
     ) -> T:
-        trip = Trip(function)
+        trip = Trip(function, stranded if leaving is None else leaving.settle)
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
                 await self._make(trip, shared, stop, leaving)
@@ -208,10 +213,11 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
         return function()
     timer = threading.Timer(timeout, stop)
     timer.daemon = True
-    start(timer)
     try:
+        start(timer)
         return function()
     finally:
-        # No stop may be under way when the connection is used again.
+        # No stop may be under way, or to come, when the connection is used again.
         timer.cancel()
-        timer.join()
+        if timer.ident is not None:
+            timer.join()

@@ -35,6 +35,7 @@ PUBLIC = {
     "PoolClosed",
     "PoolStatistics",
     "StatementTimeout",
+    "ThreadUnavailable",
     "blocking",
     "connect",
     "offload",

@@ -90,7 +90,7 @@ class _Chunks:
             time.sleep(0.001)
 
     def _start(self) -> Trip[list[Any]]:
-        trip = Trip(partial(copy_context().run, self._read))
+        trip = Trip(partial(copy_context().run, self._read), self._cursor._alive().strand)
         start(threading.Thread(target=trip.run, name="offload_db stream", daemon=True))
         return trip
 

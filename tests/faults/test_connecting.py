@@ -105,7 +105,7 @@ def test_a_dead_server_is_tried_by_one_for_all(through: dict[str, Any], proxy: P
     """Callers with the same address and user wait for each other's attempts, whatever else they ask for."""
     with pool_of(8, through) as pool:
         proxy.targets = [("127.0.0.1", _closed_port())]
-        kinds = [
+        kinds: list[Callable[[], Any]] = [
             pool.connection,
             partial(pool.connect, **through, autocommit=True),
             pool.variant(charset="latin1").connection,
@@ -150,7 +150,7 @@ def test_the_paced_error_is_the_same_error() -> None:
         except OSError as origin:
             error = pymysql.err.OperationalError(2003, "Can't connect")
             error.original_exception = origin  # type: ignore[attr-defined]
-            error.sqlstate = "HY000"  # type: ignore[attr-defined]
+            error.sqlstate = "HY000"
             raise error from None
 
     gate = _Gate()
@@ -238,7 +238,8 @@ def tls_server(certificates: Path) -> Iterator[MySQL]:
 
 @pytest.fixture
 def listener(tls_server: MySQL) -> Iterator[Listener]:
-    with Listener((tls_server.host, tls_server.port)) as listener:
+    listener = Listener((tls_server.host, tls_server.port))
+    with listener:
         yield listener
 
 
