@@ -17,6 +17,7 @@ from .errors import (
     OffloadError as OffloadError,
     PoolClosed as PoolClosed,
     StatementTimeout as StatementTimeout,
+    ThreadUnavailable as ThreadUnavailable,
 )
 from .handlers import blocking as blocking, offload as offload
 from .lanes import Lane as Lane

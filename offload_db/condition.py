@@ -12,7 +12,7 @@ from typing import Any
 from pymysql.constants import CR
 
 from .drivers import Driver, Identity
-from .errors import ConnectionClosed, ConnectionLost, OffloadError
+from .errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnavailable
 from .fast import OUT_OF_STEP
 from .only_reads import only_reads
 from .sql_text import NOTHING, UNSEEN, Trace, Traces, traces
@@ -225,6 +225,8 @@ class Condition:
         try:
             with self.driver.limited(self.raw, seconds):
                 self.driver.ping(self.raw)
+        except ThreadUnavailable:  # nothing was asked
+            raise
         except Exception:
             return False
         return self.driver.alive_at_rest(self.raw)  # it may have been cut in the last moment

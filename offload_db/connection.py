@@ -189,6 +189,8 @@ class OffloadConnection(Given, Uncopied):
         self.close()
 
     def __getattr__(self, name: str) -> Any:
+        if name in OffloadConnection.__slots__:  # an exception came before it was set
+            raise AttributeError(name)
         if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
             return partial(self._call, name)
         link = self._alive()
@@ -247,7 +249,7 @@ class OffloadConnection(Given, Uncopied):
         """
         link = self._alive()
         cancelled: BaseException | None = None
-        kills: list[Trip[None]] = []
+        kills: list[Trip[None] | None] = []
         if turn.lent and place() is Place.BRIDGED and is_cancelled():
             # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
             kills.append(send_off(link.interrupt))
@@ -273,7 +275,8 @@ class OffloadConnection(Given, Uncopied):
                     return cancelled
         finally:
             for kill in kills:
-                suspend(kill.abandon())
+                if kill is not None:  # where no thread could be had, the statement comes to its own end
+                    suspend(kill.abandon())
 
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""

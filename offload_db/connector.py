@@ -11,10 +11,10 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pymysql
 from dbutils.pooled_db import PooledDB
@@ -22,12 +22,11 @@ from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
 from .drivers import PYMYSQL, Driver, Identity, driver_from
-from .errors import CheckoutTimeout, ConfigurationError
+from .errors import CheckoutTimeout, ConfigurationError, ThreadUnavailable
 from .fast import faster
+from .reachability import like, reached, timed_out
 from .scopes import Deadline
 from .workers import Expired
-
-E = TypeVar("E", bound=BaseException)
 
 # Attempts to connect at the same time. Each costs the interpreter's lock some 20 ms with PyMySQL 1.2 and TLS, so more
 # at once would only make the event loop wait.
@@ -36,6 +35,14 @@ AT_ONCE = 4
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 # Seconds that connecting may always take: drivers refuse 0.
 SHORTEST_PATIENCE = 0.01
+# What of the settings says to where, from where and as whom a connection is made: who can't get there says nothing to
+# those who go elsewhere.
+_WHERE: dict[str, object] = {
+    "host": "localhost",
+    "port": 3306,
+    "user": pymysql.connections.DEFAULT_USER,
+    **dict.fromkeys(("unix_socket", "bind_address", "read_default_file", "read_default_group")),
+}
 # PyMySQL's own default for connect_timeout.
 DEFAULT_CONNECT_TIMEOUT = 10.0
 
@@ -58,8 +65,8 @@ class Connector:
         self._other = driver_from(_module(pool._creator))
         self._factory._kwargs = self._other.opening(pool._kwargs)
         self._changes: dict[str, Any] = {}
+        self._gates: dict[Hashable, _Gate] = {}
         self._settle(pool._kwargs)
-        self._gate = _Gate()
 
     def _settle(self, kwargs: dict[str, Any]) -> None:
         self.settings = kwargs
@@ -69,6 +76,9 @@ class Connector:
         if self._driver is not None:
             self.patience = patience_of(kwargs)
             self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
+            self._admins = copy.copy(self._admins)
+            self._admins._kwargs = kwargs
+        self._gate = self._gates.setdefault(tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), _Gate())
 
     @property
     def by_function(self) -> bool:
@@ -111,7 +121,7 @@ class Connector:
             two of them the last error is raised again
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
-        return self._gate.attempt(partial(self._connect, until), until)
+        return self._gate.attempt(partial(self._connect, until), until, self.patience)
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
@@ -129,7 +139,8 @@ class Connector:
 
     def after_fork(self) -> None:
         """Begin anew in a child process: threads of the parent may have been in the middle of attempts."""
-        self._gate.renew()
+        for gate in list(self._gates.values()):
+            gate.renew()
 
     def _connect(self, until: float) -> Any:
         factory = self._factory
@@ -157,45 +168,53 @@ class _Gate:
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._given = math.inf
         self._failures = 0
         self._not_before = 0.0
         self._probing = False
 
-    def attempt(self, connect: Callable[[], Any], until: float = math.inf) -> Any:
+    def attempt(self, connect: Callable[[], Any], until: float, patience: float) -> Any:
         """Call *connect* when it is its turn.
 
         :param until: when the caller's own time is over: what fails then says nothing of the server
+        :param patience: seconds that the server is given to answer
         """
         left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
         places = self._places
         if not places.acquire(timeout=left):
             raise CheckoutTimeout.because("no connection was opened in time: others were being opened before it")
         try:
-            probe = self._enter()
+            probe = self._enter(patience)
             try:
                 raw = connect()
             except BaseException as error:
-                says_something = isinstance(error, Exception) and time.monotonic() < until
-                self._failed(error if says_something else None, probe)
+                says = reached(error) if isinstance(error, Exception) and time.monotonic() < until else None
+                if says:
+                    self._stands(probe)
+                else:
+                    self._failed(None if says is None else error, probe, patience)
                 raise
-            with self._lock:
-                self._error, self._failures = None, 0
-                self._probing = self._probing and not probe
+            self._stands(probe)
             return raw
         finally:
             places.release()
 
-    def _enter(self) -> bool:
+    def _enter(self, patience: float) -> bool:
         with self._lock:
             error = self._error
-            if error is None:
+            if error is None or patience > self._given:
                 return False
             if not self._probing and time.monotonic() >= self._not_before:
                 self._probing = True
                 return True
-        raise _like(error)
+        raise like(error)
 
-    def _failed(self, error: BaseException | None, probe: bool) -> None:
+    def _stands(self, probe: bool) -> None:
+        with self._lock:
+            self._error, self._failures = None, 0
+            self._probing = self._probing and not probe
+
+    def _failed(self, error: BaseException | None, probe: bool, patience: float) -> None:
         with self._lock:
             self._probing = self._probing and not probe
             if error is None:
@@ -203,14 +222,9 @@ class _Gate:
             if probe or self._error is None:
                 self._not_before = time.monotonic() + min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE)
                 self._failures = min(self._failures + 1, 10)
-            self._error = _like(error)
-
-
-def _like(error: E) -> E:
-    """Make the same error without its history, which would keep alive what its callers held."""
-    like = type(error).__new__(type(error))
-    like.args = error.args
-    return like
+            self._error = like(error)
+            # Who gives the server more time than it was given here is told nothing by its not answering.
+            self._given = patience if timed_out(error) else math.inf
 
 
 def patience_of(kwargs: dict[str, Any]) -> float:
@@ -246,7 +260,8 @@ def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
             return driver.identity(raw)
     except BaseException as error:
         # A server that does not know what it is asked is one whose statements can't be killed, no more.
-        if isinstance(error, Exception) and driver.in_step(error):
+        ours = isinstance(error, (MemoryError, ThreadUnavailable))
+        if isinstance(error, Exception) and not ours and driver.in_step(error):
             return None
         driver.abandon(raw)
         raise

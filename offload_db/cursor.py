@@ -232,6 +232,8 @@ class OffloadCursor(Given, Uncopied):
         return row
 
     def __getattr__(self, name: str) -> Any:
+        if name in OffloadCursor.__slots__:  # an exception came before it was set
+            raise AttributeError(name)
         value = getattr(self._raw, name)
         if name == "fetchall_unbuffered":
             return partial(iter, self.fetchone, None)

@@ -18,6 +18,7 @@ from typing import Any
 import pymysql
 from pymysql.constants import CR, ER
 
+from .background import start
 from .cursor_kinds import OWN, CursorArguments, form, refusal
 from .errors import OffloadError
 
@@ -269,7 +270,7 @@ class Driver:
         # Nothing is known of how to tell the driver, so the link is cut under the call.
         timer = threading.Timer(seconds, self.cut, (raw,))
         timer.daemon = True
-        timer.start()
+        start(timer)
         try:
             yield
         finally:

@@ -259,6 +259,7 @@ class PyMySQLDriver(Driver):
         return Identity(int(session), tuple(server), "mariadb" in version.lower())
 
     def kill(self, admin: Any, identity: Identity) -> bool:
+        admin.decoders = {}  # the user's may be anything
         with pymysql.cursors.Cursor(admin) as cursor:
             try:
                 if not identity.by_query:
@@ -268,7 +269,7 @@ class PyMySQLDriver(Driver):
                     f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
                 )
                 row = cursor.fetchone()
-                if row is None or row[1] == "Sleep":
+                if row is None or row[1] in ("Sleep", b"Sleep"):
                     return False
                 cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
             except pymysql.MySQLError as error:

@@ -105,6 +105,12 @@ class ConnectionClosed(_CodedError, InterfaceError, InvalidConnectionError):  # 
     code: ClassVar[int] = 0
 
 
+class ThreadUnavailable(_CodedError, OperationalError, RuntimeError):
+    """Raised when a call needs a thread and the process can have no further one; nothing was sent to the server."""
+
+    code: ClassVar[int] = CR.CR_OUT_OF_MEMORY
+
+
 class BridgeError(OffloadError, RuntimeError):
     """Raised when a ``mode="thread"`` handler suspended, or a bridge was asked for where there can be none.
 

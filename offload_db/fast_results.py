@@ -43,6 +43,7 @@ class FastResult(_Result):  # type: ignore[misc]
     affected_rows: Any
     rows: Any
     _columns: Columns
+    unbuffered_active = False  # the finaliser asks for it, also where making the result failed
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

@@ -21,10 +21,11 @@ from typing import Any
 import anyio
 from dbutils.pooled_db import PooledDB
 
+from .background import start
 from .bridge import Place, place
 from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
 from .drivers import driver_of
-from .errors import BlockingCallError, CallCancelled, OffloadError
+from .errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
 from .fast import hasten
 from .kills import Killer
 from .lanes import Lane, Lanes, Slot, pool_closed
@@ -45,23 +46,45 @@ HELPERS = 8
 class Lease:
     """One checkout: a link, and the slot that admits its holder."""
 
-    __slots__ = ("_checkout", "_pool", "_slot", "link")
+    __slots__ = ("__weakref__", "_checkout", "_pool", "_slot", "_ticket", "link")
 
     def __init__(self, pool: Keeper, slot: Slot, link: Link, checkout: Checkout | None) -> None:
         self._pool = pool
         self._slot = slot
+        self._ticket = slot.ticket
         self._checkout = checkout
         self.link = link
+        link.lease = weakref.ref(self)
+        pool._leased[link] = self._ticket  # from here on the link is this lease's to give back
+
+    def __del__(self) -> None:
+        # Asked here and not by _holds, which would be one more call for each checkout.
+        if (
+            hasattr(self, "link") and self._pool._leased.get(self.link, self) is self._ticket
+        ):  # an exception came before
+            self.drop()
+
+    @property
+    def _holds(self) -> bool:
+        # A forked child holds nothing of what its parent has checked out.
+        return self._ticket is not None and self._pool._leased.get(self.link) is self._ticket
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
         self._end_watch()
-        self._pool._checkin(self.link, self._slot)
+        if self._holds:
+            self._pool._checkin(self.link, self._slot)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
         self._end_watch()
-        self._pool._reclaim(self.link, self._slot)
+        if self._holds:
+            self._pool._reclaim(self.link, self._slot)
+
+    def strand(self) -> None:
+        """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
+        self.link.turn.close()
+        self.drop()
 
     def _end_watch(self) -> None:
         if self._checkout is not None and self._pool._leaks is not None:
@@ -103,7 +126,10 @@ class Keeper:
         # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
         # never more links than slots; deque operations are atomic and no lock is needed.
         self._idle: deque[Link] = deque()
-        self._links: set[Link] = set()
+        # Those that are out, and their holders' tickets. A link in neither is being opened, asked for a sign of life or
+        # closed, and ends with the call that does so.
+        self._leased: dict[Link, object] = {}
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._closed = self._broken_off = False
         for raw in take_idle(pool):
             if len(self._links) < size:
@@ -123,7 +149,14 @@ class Keeper:
         self._lanes.close()
 
     def _out(self) -> list[Link]:
-        return [link for link in self._links.copy() if link not in self._idle]
+        return [link for link in self._every() if link not in self._idle]
+
+    def _every(self) -> list[Link]:
+        while True:
+            try:
+                return list(self._links)
+            except RuntimeError:  # another thread has opened one just now
+                continue
 
     def _break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
@@ -142,8 +175,8 @@ class Keeper:
         helpers = []
         for _ in range(min(HELPERS, len(out) - 1)):
             helper = threading.Thread(target=interrupt, name="offload_db close", daemon=True)
-            with suppress(RuntimeError):  # no further thread can be had
-                helper.start()
+            with suppress(ThreadUnavailable):
+                start(helper)
                 helpers.append(helper)
         interrupt()
         for helper in helpers:
@@ -163,6 +196,10 @@ class Keeper:
         connector = connector or self._connector
         setting = current_setting()
         deadline = None if setting is None else setting.deadline
+        if len(self._leased) >= self._lanes.size:
+            for link in list(self._leased):
+                if link.is_stranded:
+                    link.strand()
         try:
             if setting is not None and setting.cancellation is not None:
                 setting.cancellation.check()
@@ -213,7 +250,7 @@ class Keeper:
             if (late := too_late(error, deadline)) is not None:
                 raise late from None
             raise
-        link.renew(slot.statement_timeout, slot.room.checkout_timeout)
+        link.renew(slot.statement_timeout, slot.checkout_timeout)
         self._counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 
@@ -295,15 +332,14 @@ class Keeper:
     def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> Link:
         driver = driver_of(raw)
         identity = identify(driver, raw, min(connector.patience, until - time.monotonic()))
-        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector)
+        admin = None if connector is self._connector else connector.connect_admin
+        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector, connect_admin=admin)
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
         self._links.add(link)
         return link
 
     def _checkin(self, link: Link, slot: Slot) -> None:
-        if link not in self._links:
-            return  # a forked child gives back what its parent has checked out
         reason = self._fate(link)
         if link.writes_on:
             try:
@@ -339,6 +375,7 @@ class Keeper:
                         raise
         finally:
             try:
+                self._leased.pop(link, None)
                 if reason is None:
                     self._rest(link)
                     self._counters.add("checkins")
@@ -349,10 +386,12 @@ class Keeper:
 
     def _check_in_later(self, link: Link, slot: Slot) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
+        self._leased[link] = slot  # the lease has nothing to give back any more
         try:
             # Not by `threading`, which takes locks: the finaliser may have come in their middle.
             _thread.start_new_thread(self._check_in_quietly, (link, slot))
         except RuntimeError:
+            self._leased[link] = slot.ticket
             return False
         return True
 
@@ -376,6 +415,8 @@ class Keeper:
                 link.end_result()  # or the server might work on for rows that nobody takes
             if link.fault is None and place() is Place.BRIDGED:
                 self._workers.run("close", link.close, shield=True)
+        except ThreadUnavailable:  # it goes without a goodbye
+            link.fault = reason
         except BaseException:
             link.fault = reason
             raise
@@ -410,8 +451,6 @@ class Keeper:
 
     def _reclaim(self, link: Link, slot: Slot) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
-        if link not in self._links:
-            return  # a forked child drops what its parent has checked out
         reason = self._fate(link)
         if link.writes_on:
             if self._check_in_later(link, slot):
@@ -420,6 +459,7 @@ class Keeper:
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
+        self._leased.pop(link, None)
         if reason is None:
             link.rested = time.monotonic()
             self._idle.append(link)
@@ -454,7 +494,7 @@ class Keeper:
     def _after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
         # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
-        links, self._links, self._idle = self._links, set(), deque()
+        links, self._links, self._idle, self._leased = list(self._links), weakref.WeakSet(), deque(), {}
         for link in links:
             link.after_fork()
         self._lanes = self._new_lanes()

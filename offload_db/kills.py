@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -33,13 +34,18 @@ TRIES = 16
 GLANCE = 0.05
 
 
+Connect = Callable[[float], Any]
+"""Opens a connection to kill with, given the seconds that it may take."""
+
+
 class Killer:
     """Stops the running statements of one pool.
 
-    :param connect: opens a connection to the server, given the seconds it may take
+    :param connect: opens a connection to the server, given the seconds it may take; calls on connections that were
+        opened with other settings bring theirs
     """
 
-    def __init__(self, connect: Callable[[float], Any], counters: Counters) -> None:
+    def __init__(self, connect: Connect, counters: Counters) -> None:
         self._connect = connect
         self._counters = counters
         self.renew()
@@ -49,11 +55,11 @@ class Killer:
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._turn = threading.Lock()
         self._lock = threading.Lock()  # for the numbers and the list below, for a few instructions only
-        self._present = self._waiting = 0
-        self._through = self._silent = 0
-        # Connections, and their servers, that a kill has left to those who wait: when a hundred statements are
-        # stopped at once, opening a connection for each takes too long.
-        self._spare: list[tuple[tuple[str, ...], Any]] = []
+        self._present = self._waiting = self._through = 0
+        self._silent: Counter[tuple[str, ...]] = Counter()  # by server
+        # Connections that a kill has left to those who wait, their servers, and what opened them: when a hundred
+        # statements are stopped at once, opening a connection for each takes too long.
+        self._spare: list[tuple[tuple[str, ...], Connect, Any]] = []
 
     def stop(self, call: StoppableCall) -> None:
         """Bring the call back: kill its statement, as often as it takes, or else cut its link.
@@ -104,16 +110,17 @@ class Killer:
             return True
         with self._lock:
             self._waiting += 1
-        through, silent, deadline = self._through, self._silent, time.monotonic() + PATIENCE
+        server = () if call.identity is None else call.identity.server
+        through, silent, deadline = self._through, self._silent[server], time.monotonic() + PATIENCE
         admitted = False
         while not admitted and not call.finished.is_set() and time.monotonic() < deadline:
             admitted = self._places.acquire(timeout=GLANCE)
             if self._through != through:
-                through, silent, deadline = self._through, self._silent, time.monotonic() + PATIENCE
+                through, silent, deadline = self._through, self._silent[server], time.monotonic() + PATIENCE
         with self._lock:
             self._waiting -= 1
         # Who waited while the server was silent need not find that out once more.
-        if admitted and self._silent == silent:
+        if admitted and self._silent[server] == silent:
             return True
         self._leave(admitted=admitted)
         return False
@@ -121,12 +128,12 @@ class Killer:
     def _leave(self, *, admitted: bool = True) -> None:
         if admitted:
             self._places.release()
-        left: list[tuple[tuple[str, ...], Any]] = []
+        left: list[tuple[tuple[str, ...], Connect, Any]] = []
         with self._lock:
             self._present -= 1
             if not self._present:
                 left, self._spare = self._spare, left
-        for _, admin in left:
+        for _, _, admin in left:
             driver_of(admin).close(admin)
 
     def _kill(self, call: StoppableCall, *, once: bool = False) -> None:
@@ -153,19 +160,19 @@ class Killer:
                 through = False
                 raise
             finally:
-                self._part(admin, identity.server, well=through)
+                self._part(admin, identity.server, call.connect or self._connect, well=through)
         finally:
             with self._lock:
                 if through or call.finished.is_set():
                     self._through += 1
                 elif time.monotonic() > deadline - PATIENCE / 2:
-                    self._silent += 1
+                    self._silent[identity.server] += 1
 
-    def _part(self, admin: Any, server: tuple[str, ...], *, well: bool) -> None:
+    def _part(self, admin: Any, server: tuple[str, ...], connect: Connect, *, well: bool) -> None:
         """Leave the connection to somebody who waits, or close it."""
         with self._lock:
             if well and self._waiting > len(self._spare):
-                self._spare.append((server, admin))
+                self._spare.append((server, connect, admin))
                 return
         driver_of(admin).close(admin)
 
@@ -183,17 +190,20 @@ class Killer:
         """Get a connection to the very server that runs the statement; None if there is no getting there."""
         if call.finished.is_set():
             return None
+        # As the call's own connection was opened: it may have verified what another one did not.
+        connect = call.connect or self._connect
         with self._lock:
             spare = self._spare.pop() if self._spare else None
         if spare is not None:
-            if spare[0] == identity.server:
-                return spare[1]
-            driver_of(spare[1]).close(spare[1])
+            server, opened_by, admin = spare
+            if server == identity.server and opened_by == connect:
+                return admin
+            driver_of(admin).close(admin)
         for _ in range(TRIES):
             left = deadline - time.monotonic()
             if left <= 0 or call.finished.is_set():
                 return None
-            admin = self._connect(left)
+            admin = connect(left)
             driver = driver_of(admin)
             # Behind a balancer the next connection may lead elsewhere, where the id is somebody else's.
             found = driver.identity(admin)
@@ -231,13 +241,23 @@ class _Finish:
 class StoppableCall:
     """One driver call that may have to be stopped."""
 
-    __slots__ = ("_driver", "_raw", "finished", "identity", "killable", "killed", "late", "was_cut")
+    __slots__ = ("_driver", "_raw", "connect", "finished", "identity", "killable", "killed", "late", "was_cut")
 
-    def __init__(self, raw: Any, driver: Driver, identity: Identity | None, *, killable: bool) -> None:
+    def __init__(
+        self,
+        raw: Any,
+        driver: Driver,
+        identity: Identity | None,
+        *,
+        killable: bool,
+        connect: Connect | None = None,
+    ) -> None:
         self._raw = raw
         self._driver = driver
         self.identity = identity
         self.killable = killable
+        self.connect = connect
+        """What opens a connection to kill it with; None leaves that to the killer."""
         self.finished = _Finish()
         self.killed = False
         """Whether a kill was sent while the statement ran."""

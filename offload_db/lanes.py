@@ -14,8 +14,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
+from .background import start
 from .bridge import Caller, Place, caller, place, suspend
-from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed
+from .errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
 from .hopes import can_be_served
 from .settings import check_count, check_name, check_seconds, shown
 from .statistics import LaneStatistics
@@ -60,7 +61,7 @@ class Lane:
 class _Room:
     """One lane at work: how many it has admitted, and who waits."""
 
-    __slots__ = ("checkout_timeout", "in_use", "label", "limit", "max_waiting", "queue", "statement_timeout")
+    __slots__ = ("checkout_timeout", "held", "label", "limit", "max_waiting", "queue", "statement_timeout")
 
     def __init__(self, label: str, lane: Lane) -> None:
         self.label = label
@@ -68,26 +69,31 @@ class _Room:
         self.max_waiting = lane.max_waiting
         self.checkout_timeout = lane.checkout_timeout
         self.statement_timeout = lane.statement_timeout
-        self.in_use = 0
+        # Who is in. Nothing else says so: it takes one step to note it or to take it back, which no exception divides.
+        self.held: set[_Ticket] = set()
         # Tickets in the order in which they are served. Who gives up leaves it at once, from wherever it stands: behind
         # a connection that is held for long there would soon be more of those than of others.
-        self.queue: OrderedDict[Slot, None] = OrderedDict()
+        self.queue: OrderedDict[_Ticket, None] = OrderedDict()
+
+    @property
+    def in_use(self) -> int:
+        return len(self.held)
 
     @property
     def waiting(self) -> int:
         return len(self.queue)
 
-    def head(self) -> Slot | None:
+    def head(self) -> _Ticket | None:
         return next(iter(self.queue), None)
 
 
 _WAITING, _HELD, _GONE = "waiting", "held", "gone"
 
 
-class Slot:
-    """Admission to the pool and to one lane of it, or the ticket of somebody who waits for it."""
+class _Ticket:
+    """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
-    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state", "statement_timeout", "waited")
+    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state")
 
     def __init__(self, room: _Room, holder: Caller, *, on_loop: bool) -> None:
         self.room = room
@@ -96,9 +102,28 @@ class Slot:
         self.state = _GONE
         self.number = 0
         self.signal: TaskSignal | ThreadSignal | None = None
-        self.statement_timeout = room.statement_timeout
+
+
+class Slot:
+    """Admission to the pool and to one lane of it, for whoever has this object: it is given up with the last reference.
+
+    An exception may come at any moment, also between the admission and whatever its holder does first.
+    """
+
+    __slots__ = ("_lanes", "checkout_timeout", "statement_timeout", "ticket", "waited")
+
+    def __init__(self, lanes: Lanes, ticket: _Ticket) -> None:
+        self._lanes = lanes
+        self.statement_timeout = ticket.room.statement_timeout
         """Seconds that a statement of this holder may take."""
+        self.checkout_timeout = ticket.room.checkout_timeout
+        """Seconds that it may wait for its turn on a connection."""
         self.waited = 0.0
+        self.ticket: _Ticket | None = ticket
+
+    def __del__(self) -> None:
+        if getattr(self, "ticket", None) is not None:
+            self._lanes.release(self)
 
 
 class Lanes:
@@ -112,7 +137,6 @@ class Lanes:
 
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
         self.size = common.limit
-        self.in_use = 0
         self._common = _Room("the pool", common)
         self._rooms: dict[str, _Room] = {}
         for lane in lanes:
@@ -126,9 +150,7 @@ class Lanes:
         self._number = 0
         # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
-        self._held: set[Slot] = set()
-        self._holders: dict[Caller, int] = {}
-        self._returned: deque[Slot] = deque()
+        self._returned: deque[_Ticket] = deque()
         self._watchers: list[TaskSignal] = []
         self._keep_until = 0.0
         self._keeping = False
@@ -136,6 +158,18 @@ class Lanes:
     def __repr__(self) -> str:
         rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
         return f"<Lanes {self.in_use}/{self.size} in use: {rooms}>"
+
+    @property
+    def in_use(self) -> int:
+        """How many callers are admitted, in all lanes."""
+        total = 0
+        for room in self._all:
+            total += len(room.held)
+        return total
+
+    @property
+    def _held(self) -> list[_Ticket]:
+        return [ticket for room in self._all for ticket in room.held]
 
     @property
     def waiting(self) -> int:
@@ -162,35 +196,36 @@ class Lanes:
         """
         room = self._room(lane)
         where = place()
-        slot = self._enter(room, where)
-        if slot.signal is None:
+        ticket = _Ticket(room, caller(), on_loop=where is Place.LOOP)
+        slot = Slot(self, ticket)  # before anybody is admitted: from here on nothing can be lost
+        self._enter(ticket, where)
+        if ticket.signal is None:
             return slot
         limits = [limit for limit in (room.checkout_timeout, timeout) if limit is not None]
         patience = min(limits, default=None)
         started = time.perf_counter()
         try:
-            if isinstance(slot.signal, TaskSignal):
-                suspend(slot.signal.wait_for(patience))
+            if isinstance(ticket.signal, TaskSignal):
+                suspend(ticket.signal.wait_for(patience))
             elif where is Place.LOOP:
-                self._wait_on_loop(slot, slot.signal, patience)
+                self._wait_on_loop(ticket, ticket.signal, patience)
             else:
-                slot.signal.wait(patience)
+                ticket.signal.wait(patience)
         except BaseException:
-            if not self._withdraw(slot):
-                self.release(slot)
+            self.release(slot)
             raise
         slot.waited = time.perf_counter() - started
-        if self._withdraw(slot):
+        if self._withdraw(ticket):
             raise CheckoutTimeout.because(
                 f"{room.label}: no connection within {patience or 0:.2f} s "
                 f"({self._occupation(room)}); raise the limit or the checkout_timeout, "
                 "or hold connections for a shorter time"
             )
-        if slot.state is _GONE:
+        if ticket.state is _GONE:
             raise pool_closed()
         return slot
 
-    def _wait_on_loop(self, slot: Slot, signal: ThreadSignal, patience: float | None) -> None:
+    def _wait_on_loop(self, slot: _Ticket, signal: ThreadSignal, patience: float | None) -> None:
         """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
         ends = math.inf if patience is None else time.monotonic() + patience
         while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
@@ -213,9 +248,11 @@ class Lanes:
             await signal.wait()
 
     def release(self, slot: Slot) -> None:
-        """Give the slot to who waits for it; never blocks, so that a finaliser may call it."""
-        self._returned.append(slot)
-        self._settle()
+        """Give the slot to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
+        if slot.ticket is not None:
+            self._returned.append(slot.ticket)
+            self._settle()
+            slot.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
 
     def close(self) -> None:
         """Refuse all who wait and all who come."""
@@ -223,7 +260,7 @@ class Lanes:
             self._closed = True
             for room in self._all:
                 while (slot := room.head()) is not None:
-                    self._leave_queue(slot, _GONE)
+                    self._leave_queue(slot)
                     self._wake(slot)
         self._settle()
 
@@ -236,8 +273,8 @@ class Lanes:
             names = ", ".join(map(repr, self._rooms)) or "none"
             raise ConfigurationError(f"lane={shown(lane, self._rooms)}; the lanes of this pool are: {names}") from None
 
-    def _enter(self, room: _Room, where: Place) -> Slot:
-        slot = Slot(room, caller(), on_loop=where is Place.LOOP)
+    def _enter(self, slot: _Ticket, where: Place) -> None:
+        room = slot.room
         self._settle()
         try:
             with self._lock:
@@ -245,7 +282,7 @@ class Lanes:
                     raise pool_closed()
                 if (not room.queue or slot.on_loop) and self._has_room(slot):
                     self._grant(slot)
-                    return slot
+                    return
                 self._refuse_hopeless(slot, where)
                 if room.max_waiting is not None and room.waiting >= room.max_waiting:
                     raise LaneFull.because(
@@ -263,18 +300,19 @@ class Lanes:
                     self._admit()  # this may have been the last one who held a slot and did not wait for another
         finally:
             self._settle()
-        return slot
 
-    def _refuse_hopeless(self, slot: Slot, where: Place, *, look_at_threads: bool = False) -> None:
+    def _refuse_hopeless(self, slot: _Ticket, where: Place, *, look_at_threads: bool = False) -> None:
         """Raise if every connection the caller could get is held by callers that cannot go on before it does.
 
         :param look_at_threads: see whether the threads that took connections still do anything
         """
         room, me = slot.room, slot.holder
-        if where is not Place.LOOP and me not in self._holders:
+        held = self._held
+        mine = sum(ticket.holder == me for ticket in held)
+        if where is not Place.LOOP and not mine:
             return  # somebody else holds them all, and only who holds one can close the circle
         queued = (ticket for each in self._all for ticket in each.queue)
-        if can_be_served(slot, where, queued, self._held, self.size, look_at_threads=look_at_threads):
+        if can_be_served(slot, where, queued, held, self.size, look_at_threads=look_at_threads):
             return
         if where is Place.LOOP:
             self._keep_one()
@@ -283,7 +321,7 @@ class Lanes:
                 "tasks of the same loop to give one back; put @offload_db.offload on the handler that called"
             )
         raise CheckoutTimeout.because(
-            f"{room.label}: this caller holds {self._holders[me]} of the connections already and waits for one more "
+            f"{room.label}: this caller holds {mine} of the connections already and waits for one more "
             f"({self._occupation(room)}), but every holder waits as well; close the first connection before taking "
             "a second, pass it on instead, or raise the limit"
         )
@@ -292,19 +330,21 @@ class Lanes:
         text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
         return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
 
-    def _has_room(self, slot: Slot) -> bool:
-        if slot.room.in_use >= slot.room.limit:
+    def _has_room(self, slot: _Ticket) -> bool:
+        if len(slot.room.held) >= slot.room.limit:
             return False
-        if self.in_use < self.size - 1:
+        in_use = self.in_use
+        if in_use < self.size - 1:
             return True
-        return self.in_use < (self.size if slot.on_loop else self._size_for_others())
+        return in_use < (self.size if slot.on_loop else self._size_for_others())
 
     def _size_for_others(self) -> int:
         """Return how many slots there are for everybody but the event loop's own thread."""
         if self._keep_until <= time.monotonic():
             return self.size
         waiting = {ticket.holder for room in self._all for ticket in room.queue}
-        if any(slot.on_loop for slot in self._held) or all(slot.holder in waiting for slot in self._held):
+        held = self._held
+        if any(slot.on_loop for slot in held) or all(slot.holder in waiting for slot in held):
             return self.size  # if all who hold one want another, none comes back before the one that is kept is given
         return max(1, self.size - 1)
 
@@ -322,7 +362,10 @@ class Lanes:
     def _wait_to_stop_keeping(self) -> None:
         alarm = threading.Timer(self._keep_until - time.monotonic(), self._stop_keeping)
         alarm.daemon = True
-        alarm.start()
+        try:
+            start(alarm)
+        except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
+            self._keeping, self._keep_until = False, 0.0
 
     def _stop_keeping(self) -> None:
         with self._lock:
@@ -330,29 +373,27 @@ class Lanes:
                 self._wait_to_stop_keeping()
             else:
                 self._keeping = False
+            if not self._keeping:
                 self._admit()
         self._settle()
 
-    def _grant(self, slot: Slot) -> None:
+    def _grant(self, slot: _Ticket) -> None:
+        slot.room.held.add(slot)
         slot.state = _HELD
         if slot.on_loop and self._keep_until > (now := time.monotonic()):
             self._keep_until = now + KEEP_SECONDS
-        slot.room.in_use += 1
-        self.in_use += 1
-        self._held.add(slot)
-        self._holders[slot.holder] = self._holders.get(slot.holder, 0) + 1
 
-    def _leave_queue(self, slot: Slot, state: str) -> None:
-        slot.state = state
-        del slot.room.queue[slot]
+    def _leave_queue(self, slot: _Ticket) -> None:
+        slot.state = _GONE
+        slot.room.queue.pop(slot, None)
 
-    def _withdraw(self, slot: Slot) -> bool:
+    def _withdraw(self, slot: _Ticket) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
         try:
             with self._lock:
                 if slot.state is not _WAITING:
                     return False
-                self._leave_queue(slot, _GONE)
+                self._leave_queue(slot)
                 return True
         finally:
             self._settle()
@@ -360,38 +401,33 @@ class Lanes:
     def _settle(self) -> None:
         """Take back what was returned and admit those whose turn it is.
 
-        Whoever finds the lock taken may leave: who holds it comes by here when it has let go.
+        Whoever finds the lock taken may leave: who holds it comes by here when it has let go. It is asked first, and
+        then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for long, and never
+        in a circle: of several finalisers with one such lock each, the last to take its own finds the next one taken.
         """
-        while self._returned and self._lock.acquire(blocking=False):
-            try:
+        while self._returned and not self._lock.locked():
+            with self._lock:
                 while self._returned:
-                    self._take_back(self._returned.popleft())
+                    self._take_back(self._returned[0])
+                    self._returned.popleft()
                 self._admit()
-                if self.in_use == 0:
+                if self._watchers and self.in_use == 0:
                     while self._watchers:
                         self._watchers.pop().set()
-            finally:
-                self._lock.release()
 
     def _admit(self) -> None:
         while (slot := self._next()) is not None:
-            self._leave_queue(slot, _HELD)
+            known = slot.state is _HELD  # an exception came in between, the last time
             self._grant(slot)
-            if not self._wake(slot):
+            if not known and not self._wake(slot):
                 self._returned.append(slot)
+            slot.room.queue.pop(slot, None)
 
-    def _take_back(self, slot: Slot) -> None:
-        if slot.state is not _HELD:
-            return
-        slot.state = _GONE
-        slot.room.in_use -= 1
-        self.in_use -= 1
-        self._held.discard(slot)
-        left = self._holders.pop(slot.holder) - 1
-        if left:
-            self._holders[slot.holder] = left
+    def _take_back(self, slot: _Ticket) -> None:
+        slot.room.held.discard(slot)
+        self._leave_queue(slot)
 
-    def _next(self) -> Slot | None:
+    def _next(self) -> _Ticket | None:
         if not self.waiting or self.in_use >= self.size:
             return None
         heads = (room.head() for room in self._all)
@@ -399,7 +435,7 @@ class Lanes:
         return min(ready, key=lambda slot: slot.number, default=None)
 
     @staticmethod
-    def _wake(slot: Slot) -> bool:
+    def _wake(slot: _Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
         return slot.signal is None or slot.signal.set() is not False
 

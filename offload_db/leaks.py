@@ -17,8 +17,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from .background import start
 from .bridge import current_task
 from .callsites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES, frames_from, module_of
+from .errors import ThreadUnavailable
 from .statistics import SourceLine
 
 logger = logging.getLogger("offload_db")
@@ -100,8 +102,8 @@ class LeakWatch:
             self._watched.add(checkout)
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="offload_db leak watch", daemon=True)
-                with suppress(RuntimeError):  # no further thread can be had: the next checkout tries again
-                    thread.start()
+                with suppress(ThreadUnavailable):  # the next checkout tries again
+                    start(thread)
                     self._thread = thread
         return checkout
 

@@ -72,6 +72,10 @@ class Hub:
     """
 
     def __init__(self) -> None:
+        """Get ready.
+
+        :raises OSError: if there are too many open files
+        """
         # Held for a few instructions only.
         self._lock = threading.Lock()
         self._open = True
@@ -79,7 +83,9 @@ class Hub:
         self._seen = math.inf  # nothing keeps a thread that has not begun yet
         self._asleep = False
         self._added: deque[Call] = deque()
-        self._waker: tuple[int, ...] = ()
+        self._waker: tuple[int, ...] = os.pipe()
+        for end in self._waker:
+            os.set_blocking(end, False)  # the loop's thread writes
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
     def add(self, calls: Iterable[Call]) -> bool:
@@ -89,8 +95,9 @@ class Hub:
                 return False
             self._added.extend(calls)
             if self._asleep:
+                with suppress(BlockingIOError):  # it is full: then the thread wakes up as well
+                    os.write(self._waker[1], b"\0")
                 self._asleep = False
-                os.write(self._waker[1], b"\0")
             return True
 
     def run(self, progress: Callable[[], None]) -> None:
@@ -101,7 +108,6 @@ class Hub:
         self._greenlet = greenlet.getcurrent()
         self._poll = select.poll()
         try:
-            self._waker = os.pipe()
             self._poll.register(self._waker[0], select.POLLIN)
             _here.hub = self
             # Where nothing happened, progress() was called after the last that did.
@@ -111,15 +117,19 @@ class Hub:
                     strand_for(call, call.context).switch(self._greenlet)
                     del call  # not to keep it for as long as the others take
         except BaseException:  # such as too little memory: nobody will come by any more
-            for descriptor in list(self._waiting):
-                with suppress(Exception):
-                    self._switch_to(descriptor, ready=False)
+            while self._waiting:
+                _, (strand, _) = self._waiting.popitem()
+                strand.switch(False)
             raise
         finally:
             _here.hub = None
             # When a thread has ended, greenlet looks for whoever keeps the thread's own greenlet, and takes away the
             # one reference that it cannot find. What is just being collected it does not see, and Python crashes.
             del self._greenlet
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_waker", None):  # its thread never came
             self.close()
 
     def close(self) -> None:
@@ -165,7 +175,8 @@ class Hub:
         descriptors = {descriptor for descriptor, _ in ready}
         if self._waker[0] in descriptors:
             descriptors.remove(self._waker[0])
-            os.read(self._waker[0], 64)
+            with suppress(BlockingIOError):
+                os.read(self._waker[0], 64)
         for descriptor in descriptors:
             self._switch_to(descriptor, ready=True)
         for descriptor in late - descriptors:
@@ -186,8 +197,7 @@ class Hub:
 
     def _switch_to(self, descriptor: int, *, ready: bool) -> None:
         self._poll.unregister(descriptor)
-        strand, _ = self._waiting.pop(descriptor)
-        strand.switch(ready)
+        self._waiting.pop(descriptor)[0].switch(ready)
 
 
 class PatientIO(socket.SocketIO):

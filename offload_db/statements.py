@@ -7,6 +7,7 @@ whose turn it is ``turns.py``'s, how a statement is killed ``kills.py``'s, what 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
@@ -14,14 +15,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .cancellation import Cancellation
 from .condition import Condition
 from .driver_base import READ_OUT_BYTES, READ_OUT_SECONDS
 from .drivers import Driver, Identity
 from .errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
-from .kills import Killer, StoppableCall
+from .kills import Connect, Killer, StoppableCall
 from .scopes import Deadline, current_deadline, current_scope, current_setting
 from .turns import Turn, closed_error
 from .workers import Expired, Workers
@@ -46,6 +47,13 @@ TIDY_TIMEOUT = 10.0
 SHORTEST_LIMIT = 0.01
 
 
+class Lease(Protocol):
+    """A checkout of a link."""
+
+    def strand(self) -> None:
+        """Take the link back from a task whose event loop was closed in the middle of a call."""
+
+
 class _Call(StoppableCall, Generic[T]):
     """One call on a link, as it is made on a worker."""
 
@@ -54,7 +62,7 @@ class _Call(StoppableCall, Generic[T]):
     def __init__(
         self, link: Link, name: str, function: Callable[[], T], turn: Turn, *, statement: bool, killable: bool
     ) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable)
+        super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
         self._link = link
         self._turn = turn
         self._name = name
@@ -108,19 +116,23 @@ class Link(Condition):
     """
 
     __slots__ = (
+        "__weakref__",
         "_call",
         "_killer",
         "_timeout",
         "_wire",
         "_workers",
         "born",
+        "connect_admin",
         "connector",
         "expires",
+        "lease",
         "patience",
         "rested",
         "shares",
         "statements",
         "turn",
+        "waiting_loop",
     )
 
     def __init__(
@@ -132,10 +144,13 @@ class Link(Condition):
         killer: Killer,
         *,
         connector: object = None,
+        connect_admin: Connect | None = None,
     ) -> None:
         super().__init__(raw, driver, identity)
         self.connector = connector
         """What opened the connection: those of another connector are of another kind."""
+        self.connect_admin = connect_admin
+        """What opens a connection to kill with, where that is not the killer's own."""
         self.born = self.rested = time.monotonic()
         self.expires = math.inf
         self.statements = 0
@@ -151,6 +166,10 @@ class Link(Condition):
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
         self.turn = Turn()
+        self.lease: Callable[[], Lease | None] = _nobody
+        """Gives the checkout that has the link."""
+        self.waiting_loop: Any = None
+        """The event loop of the task that waits for a call to come back."""
 
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
@@ -165,6 +184,19 @@ class Link(Condition):
         self._wire, self._call = threading.Lock(), None
         self._killer.renew()
         self.driver.disown(self.raw)
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether the task that made the last call can never go on: its loop was closed before it was resumed."""
+        loop = self.waiting_loop
+        return loop is not None and not self.busy and loop.is_closed()
+
+    def strand(self) -> None:
+        """Take the link back from a task that can never go on."""
+        lease = self.lease()
+        if lease is not None:
+            self.waiting_loop = None
+            lease.strand()
 
     def call(
         self,
@@ -269,6 +301,7 @@ class Link(Condition):
         call = _Call(self, name, function, turn, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
+        self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
                 make: Callable[[], T] = call.make
@@ -276,7 +309,14 @@ class Link(Condition):
                     unwinding = name in _UNWIND or _rolls_back(text)
                     make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
                 result = self._workers.run(
-                    name, make, shield=shield, timeout=limit, stop=call.stop, shared=shared, text=text
+                    name,
+                    make,
+                    shield=shield,
+                    timeout=limit,
+                    stop=call.stop,
+                    stranded=self.strand,
+                    shared=shared,
+                    text=text,
                 )
                 if not (call.late and call.stopped):
                     return result
@@ -287,6 +327,7 @@ class Link(Condition):
                 raise
             error = raised
         finally:
+            self.waiting_loop = None
             if deadline is not None:
                 deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
             if call.killed:
@@ -389,12 +430,15 @@ class Link(Condition):
             why,
         )
 
+    def _stoppable(self, *, killable: bool) -> StoppableCall:
+        return StoppableCall(self.raw, self.driver, self.identity, killable=killable, connect=self.connect_admin)
+
     def end_result(self) -> None:
         """Kill the statement whose rows have not been read to their end; the link must be closed next.
 
         If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
         """
-        call = StoppableCall(self.raw, self.driver, self.identity, killable=True)
+        call = self._stoppable(killable=True)
         self._workers.run("kill", partial(self._killer.end, call), shield=True)
 
     def skip_unread(self) -> None:
@@ -415,7 +459,7 @@ class Link(Condition):
                     "a statement that may still write is killed before a rollback: it has more than %d MB left to send",
                     READ_OUT_BYTES // 2**20,
                 )
-            call = StoppableCall(raw, driver, self.identity, killable=True)
+            call = self._stoppable(killable=True)
             self._killer.end(call)
             driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
             if call.killed:
@@ -451,13 +495,14 @@ class Link(Condition):
 
         :raises Exception: if it could not be done; the link must be thrown out then
         """
-        call = StoppableCall(self.raw, self.driver, self.identity, killable=False)
+        call = self._stoppable(killable=False)
         self._workers.run(
             "rollback",
             partial(self._restore, call),
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self._killer.stop, call),
+            stranded=self.strand,
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
@@ -481,3 +526,7 @@ def _cancellable(cancellation: Cancellation, call: _Call[T], *, unwinding: bool)
 
 def _rolls_back(text: object) -> bool:
     return isinstance(text, str) and len(text) < 20 and text.strip(" \t\r\n;").upper() == "ROLLBACK"
+
+
+def _nobody() -> None:
+    return None

@@ -18,8 +18,10 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from .background import start
 from .bridge import rest_of
 from .cancellation import Cancellation
+from .errors import ThreadUnavailable
 from .outcomes import Outcome
 from .scopes import current_cancellation, current_scope
 
@@ -31,6 +33,10 @@ _ABANDON = (
     if "abandon_on_cancel" in inspect.signature(anyio.to_thread.run_sync).parameters
     else "cancellable"
 )
+
+
+# Seconds after which a thread is asked for again that could not be had.
+LOOK_AGAIN = 0.1
 
 
 class ThreadSignal:
@@ -138,14 +144,15 @@ class TaskSignal:
             finally:
                 alarm.cancel()
 
-    async def wait_out(self) -> None:
-        """Wait until the signal is set, however often the task is cancelled meanwhile.
+    async def wait_out(self, seconds: float = math.inf) -> None:
+        """Wait until the signal is set, or the seconds are over, however often the task is cancelled meanwhile.
 
         The caller re-raises the cancellation that brought it here, so none is lost.
         """
-        while not self._over:
+        ends = anyio.current_time() + seconds
+        while not self._over and anyio.current_time() < ends:
             try:
-                with anyio.CancelScope(shield=True):
+                with anyio.CancelScope(deadline=ends, shield=True):
                     await self.wait()
             except anyio.get_cancelled_exc_class():  # asyncio's task.cancel() passes through a shield
                 continue
@@ -181,12 +188,17 @@ class Trip(Generic[T]):
     """One function on its way through a thread.
 
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
+
+    :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
+        from: the task that waits for it will never go on
     """
 
-    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "back")
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
         self._function = function
+        loop = None if stranded is None else asyncio._get_running_loop()
+        self._strands = None if loop is None else (loop, stranded)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
@@ -198,30 +210,40 @@ class Trip(Generic[T]):
     def run(self) -> None:
         """Call the function, on the thread; keeps what it returns or raises."""
         with self._lock:
-            if self._abandoned:
+            if self._abandoned or self._started:
                 return
             self._started = True
-        self._outcome.capture(self._function)
-        with self._lock:
-            self.back = True
-            signals, late = self._signals, self._late
+        try:
+            self._outcome.capture(self._function)
+        finally:
+            with self._lock:
+                self.back = True
+                signals, late = self._signals, self._late
         for signal in signals:
             signal.set()
         if late is not None:
             late()
+        elif self._strands is not None:
+            loop, stranded = self._strands
+            if stranded is not None and loop.is_closed():
+                stranded()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what it raised."""
         return self._outcome.unwrap()
 
-    async def join(self) -> T:
-        """Wait for the function and return its outcome; a cancellation is raised at once and leaves it running."""
+    async def wait(self) -> None:
+        """Wait for the function; a cancellation is raised at once and leaves it running."""
         with self._lock:
             signal = None if self.back else task_signal()
             if signal is not None:
                 self._signals += (signal,)
         if signal is not None:
             await signal.wait()
+
+    async def join(self) -> T:
+        """Wait for the function and return its outcome; see :meth:`wait`."""
+        await self.wait()
         return self._outcome.unwrap(apart=True)
 
     def leave(self, late: Callable[[], None]) -> bool:
@@ -249,17 +271,24 @@ class Trip(Generic[T]):
         if interrupt is None:
             await signal.wait_out()
             return
-        errand = send_off(interrupt)
+        errand = None
+        while errand is None and not self.back:
+            errand = send_off(interrupt)
+            if errand is None:  # until there is a thread, the function goes on; it may come to its own end
+                await signal.wait_out(LOOK_AGAIN)
         await signal.wait_out()
-        await errand.abandon()
+        if errand is not None:
+            await errand.abandon()
 
 
-def send_off(interrupt: Callable[[], None]) -> Trip[None]:
-    """Run what brings something back in a thread of its own; where none can be had, that has to come by itself."""
+def send_off(interrupt: Callable[[], None]) -> Trip[None] | None:
+    """Run what brings something back in a thread of its own; returns None where none can be had."""
     errand = Trip(interrupt)
-    # Not through anyio: a task that is cancelled over and over would not get that far.
-    with suppress(RuntimeError):
-        threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True).start()
+    try:
+        # Not through anyio: a task that is cancelled over and over would not get that far.
+        start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
+    except ThreadUnavailable:
+        return None
     return errand
 
 

@@ -10,6 +10,8 @@ import logging
 import threading
 import time
 
+import greenlet
+
 from .bridge import Place, flow, place, suspend
 from .callsites import call_path
 from .errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
@@ -55,6 +57,7 @@ class Turn:
         "_owner",
         "_queue",
         "_since",
+        "_taker",
         "_thread",
     )
 
@@ -66,6 +69,7 @@ class Turn:
         """Begin anew in a forked child: a thread of the parent may have had the turn, or held the lock."""
         self._lock = threading.Lock()
         self._busy = False
+        self._taker = 0  # the greenlet that has the turn: a thread's own, or a bridged task's
         self._closed = False
         self._owner: Scope | None = None
         self._born = self._since = time.monotonic()
@@ -94,8 +98,10 @@ class Turn:
             with self._lock:
                 if self._closed:
                     raise closed_error()
+                if self._busy and self._taker == id(greenlet.getcurrent()):
+                    self._busy = False  # calls of one greenlet follow each other: an exception came after the last one
                 if not self._busy and self._may(scope):
-                    self._begin(scope)
+                    self._begin(scope, id(greenlet.getcurrent()))
                     if scope is None:
                         self._thread = threading.get_ident()
                     elif self._queue:
@@ -216,7 +222,8 @@ class Turn:
         owner = self._owner
         return owner is None or owner is scope or owner.ended or (scope is None and owner is self._only)
 
-    def _begin(self, scope: Scope | None) -> None:
+    def _begin(self, scope: Scope | None, taker: int) -> None:
+        self._taker = taker
         self._busy = True
         self._own(scope)
 
@@ -273,7 +280,7 @@ class Turn:
             self._queue.remove(waiting)
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
-                self._begin(waiting.scope)
+                self._begin(waiting.scope, waiting.taker)
                 self._thread = 0 if waiting.scope is not None else waiting.thread
 
     def _withdraw(self, waiting: _Waiting) -> bool:
@@ -289,13 +296,14 @@ class Turn:
 
 
 class _Waiting:
-    __slots__ = ("admitted", "scope", "signal", "thread")
+    __slots__ = ("admitted", "scope", "signal", "taker", "thread")
 
     def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
         self.scope = scope
         self.signal = signal
         self.thread = threading.get_ident()
         self.admitted = False
+        self.taker = id(greenlet.getcurrent())
 
     def wait(self, seconds: float | None, shield: bool) -> None:
         """Wait until it is admitted, or the seconds are over."""

@@ -16,6 +16,7 @@ import pymysql
 from .connection import OffloadConnection
 from .connector import hurried, identify, patience_of, too_late, unhurried
 from .drivers import driver_of
+from .errors import ThreadUnavailable
 from .fast import faster
 from .kills import Killer
 from .scopes import current_cancellation, current_deadline
@@ -43,6 +44,9 @@ class _Unpooled:
             if self.link.writes_on:
                 self.link.read_out()
             _unpooled.run("close", self.link.close, shield=True)
+        except ThreadUnavailable:
+            self.link.fault = self.link.fault or "closed"
+            self.link.close()
         except BaseException:  # the task was cancelled, perhaps before the trip began: it goes without a goodbye
             self.link.fault = self.link.fault or "closed"
             self.link.close()

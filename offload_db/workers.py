@@ -19,11 +19,12 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
+from .background import none_left, start
 from .bridge import Place, place, suspend
 from .callsites import call_path
 from .departures import Departures
 from .digests import digest
-from .errors import BlockingCallError, BlockingCallWarning
+from .errors import BlockingCallError, BlockingCallWarning, ThreadUnavailable
 from .handled_errors import with_handled
 from .settings import check_word
 from .statistics import Counters, SourceLine
@@ -81,6 +82,7 @@ class Workers:
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
         leaving: Leaving | None = None,
+        stranded: Callable[[], None] | None = None,
         shared: bool = False,
         text: object = None,
     ) -> T:
@@ -94,6 +96,7 @@ class Workers:
         :param timeout: seconds after which the function is brought back
         :param stop: brings the function back early; called in a thread of its own
         :param leaving: lets the function run on instead
+        :param stranded: called on the function's thread when it has come back and the task's event loop is closed
         :param shared: whether it may share a thread with others, see :class:`offload_db.departures.Departures`
         :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
@@ -104,7 +107,11 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                trip = suspend(self._hop(function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving))
+                trip = suspend(
+                    self._hop(
+                        function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving, stranded=stranded
+                    )
+                )
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
@@ -128,8 +135,9 @@ class Workers:
         timeout: float | None,
         stop: Callable[[], None] | None,
         leaving: Leaving | None,
+        stranded: Callable[[], None] | None,
     ) -> Trip[T]:
-        trip = Trip(with_handled(function))
+        trip = Trip(with_handled(function), stranded if leaving is None else leaving.settle)
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
                 await self._make(trip, shared, stop, leaving)
@@ -144,11 +152,13 @@ class Workers:
     ) -> None:
         try:
             await self._here().travel(trip, shared=shared)
-        except BaseException:
+        except BaseException as error:
             if leaving is not None:
                 leaving.left = trip.leave(leaving.settle)
             else:
                 await trip.abandon(stop)
+            if none_left(error):
+                raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
             raise
 
     def _here(self) -> Departures:
@@ -204,10 +214,11 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
         return function()
     timer = threading.Timer(timeout, stop)
     timer.daemon = True
-    timer.start()
     try:
+        start(timer)
         return function()
     finally:
-        # No stop may be under way when the connection is used again.
+        # No stop may be under way, or to come, when the connection is used again.
         timer.cancel()
-        timer.join()
+        if timer.ident is not None:
+            timer.join()

@@ -22,6 +22,7 @@ BASES: dict[type[Exception], tuple[type[BaseException], ...]] = {
     errors.ConnectionLost: (OperationalError,),
     errors.PoolClosed: (OperationalError, RuntimeError),
     errors.ConnectionClosed: (InterfaceError, InvalidConnectionError),
+    errors.ThreadUnavailable: (OperationalError, RuntimeError),
     errors.BridgeError: (RuntimeError,),
     errors.BlockingCallError: (RuntimeError,),
     errors.ConfigurationError: (ValueError,),
@@ -96,6 +97,7 @@ def test_codes() -> None:
         "ConnectionLost": 2013,
         "PoolClosed": 2006,
         "ConnectionClosed": 0,
+        "ThreadUnavailable": 2008,
     }
 
 

@@ -36,6 +36,7 @@ PUBLIC = {
     "PoolClosed",
     "PoolStatistics",
     "StatementTimeout",
+    "ThreadUnavailable",
     "blocking",
     "connect",
     "offload",

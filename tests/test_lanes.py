@@ -21,7 +21,7 @@ from dbutils.pooled_db import TooManyConnectionsError
 from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
-from offload_db.lanes import Lanes, Slot
+from offload_db.lanes import Lanes, Slot, _Ticket
 from offload_db.trips import TaskSignal
 
 from .conftest import MySQL
@@ -437,7 +437,7 @@ async def test_a_grant_at_the_last_moment_beats_the_timeout(bridged: bool, monke
     held = taken(lanes)
     withdraw = lanes._withdraw
 
-    def late(slot: Slot) -> bool:
+    def late(slot: _Ticket) -> bool:
         lanes.release(held)
         return withdraw(slot)
 

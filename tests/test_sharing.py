@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import errno
 import functools
 import gc
@@ -29,17 +28,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import pymysql
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pymysql.cursors import Cursor, SSCursor
 
-from examples.support.mariadb import PrivateServer
 from offload_db import (
     ConnectionLost,
     OffloadPool,
     StatementTimeout,
+    ThreadUnavailable,
     departures,
     fast_results,
     offload,
@@ -54,6 +49,7 @@ from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.faults.proxy import Proxy
 from tests.support import pool_of, settled, together, until, value, watched_wire
+from tests.tls import tls_server_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -214,23 +210,6 @@ async def test_a_pause_before_the_thread_begins(
     monkeypatch.setattr(departures, "Hub", Paused)
     with pool_of(2, database) as pool, anyio.fail_after(20):
         assert await together(*[lambda: pool.fetch_value("SELECT 1")] * 2) == [1, 1]
-
-
-async def test_too_many_open_files(
-    *, shares: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a thread cannot share itself out the call gets the system's error, nothing is sent, and nothing is lost."""
-    if not shares:
-        pytest.skip("trio's tasks share no thread")
-    with pool_of(2, database) as pool:
-        await warm(pool, 2)
-        with monkeypatch.context() as broken:
-            broken.setattr(os, "pipe", refuse)
-            for _ in range(3):
-                with pytest.raises(OSError, match="Too many open files"):
-                    await pool.fetch_value("SELECT 1")
-        assert await together(*[lambda: pool.fetch_value("SELECT 2")] * 2) == [2, 2]
-        await checked(pool, mysql, database["database"])
 
 
 def refuse() -> None:
@@ -541,7 +520,7 @@ async def test_no_thread_to_be_had(database: dict[str, Any], monkeypatch: pytest
         with monkeypatch.context() as patch:
             patch.setattr(anyio.to_thread, "run_sync", fail)
             results = await together(*[lambda: pool.fetch_value("SELECT 1")] * 4)
-        assert [str(result) for result in results] == ["can't start new thread"] * 4
+        assert [type(result) for result in results] == [ThreadUnavailable] * 4
         assert await pool.fetch_value("SELECT 1") == 1
         assert pool.statistics().in_use == 0
 
@@ -643,8 +622,8 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
         sender = Departures(4)
         back: list[departures._Ride] = []
 
-        def block(shared: Any, rides: Any) -> None:
-            wake(shared, rides)
+        def block(shared: Any) -> None:
+            wake(shared)
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
                 back.append(departures._Ride(Trip(int), asyncio.get_running_loop().create_future()))
@@ -659,9 +638,8 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
                 await asyncio.sleep(0)
             for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
                 other.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(task, 20)
-            assert not trip.back
+            await asyncio.wait_for(task, 20)
+            assert trip.back
         else:
             monkeypatch.setattr(departures._SharedTrip, "_wake", block)
             await asyncio.wait_for(task, 20)
@@ -862,27 +840,8 @@ def test_who_is_over_is_told_while_others_are_busy() -> None:
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
     """Give a server that speaks TLS."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (directory / "cert").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    (directory / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    options = [f"--ssl-cert={directory / 'cert'}", f"--ssl-key={directory / 'key'}"]
-    with PrivateServer(options=options) as private:
-        yield MySQL(private.endpoint)
+    with tls_server_in(tmp_path_factory.mktemp("tls")) as server:
+        yield server
 
 
 def _open(stack: ExitStack, server: MySQL, *, tls: bool, **overrides: Any) -> Any:

@@ -17,8 +17,10 @@ import pymysql
 from pymysql import cursors as drivers
 from pymysql.constants import SERVER_STATUS
 
+from ..background import start
 from ..bridge import Place, bridged, place
 from ..connection import OffloadConnection
+from ..errors import ThreadUnavailable
 from ..trips import Trip
 from ..uncopied import Uncopied
 from ..unpooled import connect as connect_unpooled
@@ -270,7 +272,11 @@ class AsyncConnection(Uncopied):
             return _Released(None)
         # It is under way even if nobody awaits it, and a task cannot be relied on to be there.
         trip = Trip(partial(copy_context().run, self._connection.close))
-        threading.Thread(target=trip.run, name="offload_db release").start()
+        try:
+            start(threading.Thread(target=trip.run, name="offload_db release"))
+        except ThreadUnavailable:  # it goes without a word to the server, which rolls back what is open
+            self._connection.discard()
+            return _Released(None)
         return _Released(trip)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pymysql
 
+from ..background import start
 from ..bridge import bridged
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ThreadUnavailable
 from ..pool import OPTIONS, OffloadPool
 from ..settings import check_count
 from .connection import AsyncConnection
@@ -87,9 +88,14 @@ class Pool(OffloadPool):
         self.close()
         self._terminated = True
         # A kill waits for the server, and this may be the event loop's thread.
-        threading.Thread(target=self._break_off, name="offload_db terminate", daemon=True).start()
+        try:
+            start(threading.Thread(target=self._break_off, name="offload_db terminate", daemon=True))
+        except ThreadUnavailable:
+            kills = False
+        else:
+            kills = True
         for link in self._out():
-            if not link.busy:
+            if not (kills and link.busy):
                 link.give_up()
 
     async def wait_closed(self) -> None:

@@ -9,15 +9,18 @@ import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 import anyio.lowlevel
 
+from ..background import start
 from ..bridge import Place, bridged, place
 from ..connection import OffloadConnection
 from ..cursor import OffloadCursor
+from ..errors import ThreadUnavailable
 from ..one_trip import row_shape
 from ..only_reads import only_reads
 from ..pool import OffloadPool
@@ -102,7 +105,8 @@ class _Chunks:
         if not chunk:
             raise StopAsyncIteration
         if len(chunk) == self._size:
-            self._next = self._start()
+            with suppress(ThreadUnavailable):  # who asks for the next chunk tries again
+                self._next = self._start()
         return chunk
 
     async def stop(self) -> None:
@@ -117,8 +121,8 @@ class _Chunks:
             time.sleep(0.001)
 
     def _start(self) -> Trip[list[Any]]:
-        trip = Trip(partial(copy_context().run, self._read))
-        threading.Thread(target=trip.run, name="offload_db stream", daemon=True).start()
+        trip = Trip(partial(copy_context().run, self._read), self._cursor._alive().strand)
+        start(threading.Thread(target=trip.run, name="offload_db stream", daemon=True))
         return trip
 
     def _read(self) -> list[Any]:

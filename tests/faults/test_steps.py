@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
-from offload_db.lanes import Lanes, Slot
+from offload_db.lanes import Lanes, _Ticket
 from offload_db.scopes import Scope
 from offload_db.statements import _Call
 from offload_db.trips import ThreadSignal
@@ -97,6 +97,9 @@ class PausingLock:
     def release(self) -> None:
         self._lock.release()
 
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
     def __enter__(self) -> None:
         self._lock.acquire()
         meanwhile, self._meanwhile = self._meanwhile, None
@@ -139,7 +142,7 @@ def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | N
     looked = threading.Event()
     refuse = lanes._refuse_hopeless
 
-    def look(slot: Slot, *args: Any, look_at_threads: bool = False) -> None:
+    def look(slot: _Ticket, *args: Any, look_at_threads: bool = False) -> None:
         if look_at_threads and not looked.is_set():
             looked.set()
             in_thread(lambda: lanes.release(held)).result(PATIENCE)

@@ -1,0 +1,125 @@
+"""An event loop that is closed in the middle of things: what its tasks held comes back, though none ever goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from offload_db import OffloadPool, offload
+from tests.conftest import MySQL
+from tests.support import pool_of, until, value
+
+from .checks import check
+
+pytestmark = pytest.mark.timeout(60)
+
+SLOW = "SELECT SLEEP(0.3)"
+
+
+def _ways(pool: OffloadPool) -> dict[str, Callable[[], Any]]:
+    @offload
+    async def handler() -> Any:
+        with pool.connection() as connection:
+            return value(connection, SLOW)
+
+    @offload(mode="thread")
+    async def in_a_thread() -> Any:
+        with pool.connection() as connection:
+            return value(connection, SLOW)
+
+    async def transaction() -> None:
+        async with pool.transaction() as connection, connection.cursor() as cursor:
+            await cursor.execute(SLOW)
+
+    async def stream() -> None:
+        async for _ in pool.stream(f"{SLOW} UNION ALL {SLOW}"):
+            pass
+
+    async def connecting() -> Any:
+        return await pool.fetch_value("SELECT 1")
+
+    return {
+        "handler": handler,
+        "thread": in_a_thread,
+        "transaction": transaction,
+        "stream": stream,
+        "fetch": lambda: pool.fetch_value(SLOW),
+        "connecting": connecting,
+    }
+
+
+@pytest.mark.parametrize("loop_of", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("way", ["handler", "thread", "transaction", "stream", "fetch"])
+def test_statements_under_way(loop_of: str, way: str, database: dict[str, Any], mysql: MySQL) -> None:
+    """Their slots come back when their threads do, and nothing has to be collected for it."""
+    with pool_of(2, database) as pool:
+        loop = _new_loop(loop_of)
+        tasks = [loop.create_task(_ways(pool)[way]()) for _ in range(2)]
+        loop.run_until_complete(_until(lambda: sum(link.busy for link in pool._links) == 2))
+        loop.close()
+        until(lambda: pool.statistics().in_use == 0, timeout=5)
+        check(pool, mysql, database["database"])
+        _forget(tasks)
+
+
+def test_a_connect_under_way(database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was being opened goes to rest for the next one."""
+    begun, go_on = threading.Event(), threading.Event()
+    with pool_of(1, database) as pool:
+        connect = pool._connector.connect
+
+        def slow(seconds: float | None) -> Any:
+            begun.set()
+            assert go_on.wait(20)
+            return connect(seconds)
+
+        monkeypatch.setattr(pool._connector, "connect", slow)
+        loop = _new_loop("asyncio")
+        task = loop.create_task(_ways(pool)["connecting"]())
+        loop.run_until_complete(_until(begun.is_set))
+        loop.close()
+        assert pool.statistics().in_use == 1
+        go_on.set()
+        until(lambda: pool.statistics().in_use == 0, timeout=5)
+        assert (pool.statistics().open, pool.statistics().idle) == (1, 1)
+        check(pool, mysql, database["database"])
+        _forget([task])
+
+
+def test_a_call_that_is_over_before_the_loop_closes(database: dict[str, Any]) -> None:
+    """Where the thread was back before, and the task was not told any more, the next one who needs it gets the slot."""
+    with pool_of(1, database) as pool:
+        loop = _new_loop("asyncio")
+        task = loop.create_task(_ways(pool)["handler"]())
+
+        async def stop() -> None:
+            await _until(lambda: any(link.busy for link in pool._links))
+            until(lambda: not any(link.busy for link in pool._links))  # the loop stands still meanwhile
+
+        loop.run_until_complete(stop())
+        loop.close()
+        with pool.connection() as connection:
+            assert value(connection, "SELECT 1") == 1
+        assert pool.statistics().in_use == 0
+        _forget([task])
+
+
+def _new_loop(kind: str) -> Any:
+    if kind == "uvloop":
+        return pytest.importorskip("uvloop").new_event_loop()
+    return asyncio.new_event_loop()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # the state is the library's own, which signals nobody
+        await asyncio.sleep(0.001)
+
+
+def _forget(tasks: list[Any]) -> None:
+    """Let tasks go that never will: asyncio complains of those, and it is right."""
+    for task in tasks:
+        task._log_destroy_pending = False
