@@ -12,7 +12,7 @@ import argparse
 import os
 
 from examples.support.mariadb import PrivateServer
-from offload_db import doctor
+from offload_db.doctor import command as doctor
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 from . import queries as queries
 from .aio import AsyncConnection as AsyncConnection, AsyncCursor as AsyncCursor
-from .connection import OffloadConnection as OffloadConnection
-from .cursor import OffloadCursor as OffloadCursor
+from .bridge.decorator import blocking as blocking, offload as offload
+from .connection.sync_connection import OffloadConnection as OffloadConnection
+from .connection.sync_cursor import OffloadCursor as OffloadCursor
+from .connection.unpooled import connect as connect
 from .errors import (
     BlockingCallError as BlockingCallError,
     BlockingCallWarning as BlockingCallWarning,
@@ -19,15 +21,13 @@ from .errors import (
     StatementTimeout as StatementTimeout,
     ThreadUnavailable as ThreadUnavailable,
 )
-from .handlers import blocking as blocking, offload as offload
-from .lanes import Lane as Lane
-from .pool import OffloadPool as OffloadPool
+from .pool.lanes import Lane as Lane
+from .pool.pool import OffloadPool as OffloadPool
 from .statistics import (
     BlockingCall as BlockingCall,
     Histogram as Histogram,
     LaneStatistics as LaneStatistics,
     PoolStatistics as PoolStatistics,
 )
-from .unpooled import connect as connect
 
 __version__ = "0.1.0"

@@ -16,8 +16,8 @@ COMMANDS = {
     "audit": ("offload_db.audit.run_audit", "find every call in the source that blocks the event loop", "audit"),
     "migrate": ("offload_db.audit.run_migrate", "decorate the handlers that block, and wrap the pool", "audit"),
     "rules": ("offload_db.audit.run_rules", "list and explain the audit's rules, and what it cannot see", "audit"),
-    "report": ("offload_db.monitor_report", "say what to migrate next, from the audit and from run time", None),
-    "doctor": ("offload_db.doctor", "read the settings and the server, and say what will go wrong", None),
+    "report": ("offload_db.monitor.report_command", "say what to migrate next, from the audit and from run time", None),
+    "doctor": ("offload_db.doctor.command", "read the settings and the server, and say what will go wrong", None),
 }
 
 

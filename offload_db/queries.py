@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from .pool import OffloadPool
+from .pool.pool import OffloadPool
 from .statistics import PoolStatistics
 
 _lock = threading.Lock()

@@ -21,7 +21,7 @@ from offload_db import (
     OffloadPool,
     PoolClosed,
 )
-from offload_db.statements import Link
+from offload_db.connection.physical import Link
 
 from .conftest import MySQL
 from .support import assert_ended, attempt, pool_of, running, settled, together, value, watched_wire

@@ -22,9 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from offload_db import ConfigurationError, LaneFull, OffloadPool, StatementTimeout, connect, offload
-from offload_db.bridge import Place, place
+from offload_db.bridge.call_scope import current_scope
+from offload_db.bridge.portal import Place, place
 from offload_db.contrib.asgi import OffloadMiddleware, lifespan
-from offload_db.scopes import current_scope
 from tests.conftest import MySQL, needs
 from tests.serving import Socket, served
 from tests.support import PATIENCE, QUICK, assert_ended, in_thread, pool_of, running, settled, until, value

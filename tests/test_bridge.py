@@ -17,16 +17,10 @@ import anyio.to_thread
 import pymysql
 import pytest
 
-from offload_db import (
-    OffloadPool,
-    blocking,
-    bridge,
-    offload,
-    scopes,
-    trips,
-)
+from offload_db import OffloadPool, blocking, offload
+from offload_db.bridge import call_scope as scopes, hops as trips, portal as bridge
+from offload_db.connection.executor import Workers
 from offload_db.statistics import Counters
-from offload_db.workers import Workers
 from tests.support import PATIENCE, Gate, RecordingCursor, in_thread, pool_of, settled
 
 pytestmark = pytest.mark.anyio

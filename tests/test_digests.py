@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from offload_db.digests import LONGEST, digest
+from offload_db.drivers.statement_digest import LONGEST, digest
 
 from .conftest import MySQL
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from examples.support.mariadb import Endpoint, PrivateServer
-from offload_db import ConfigurationError, doctor
-from offload_db.doctor_checks import diagnose
-from offload_db.doctor_facts import Facts, Plan, examine
+from offload_db import ConfigurationError
+from offload_db.doctor import command as doctor
+from offload_db.doctor.checks import diagnose
+from offload_db.doctor.facts import Facts, Plan, examine
 
 from .conftest import DATABASE_VARIABLES, MySQL
 from .faults.proxy import Proxy

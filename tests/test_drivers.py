@@ -14,7 +14,7 @@ from dbutils.pooled_db import PooledDB
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
 from offload_db import ConfigurationError, OffloadPool, offload
-from offload_db.drivers import GENERIC, PYMYSQL, driver_of
+from offload_db.drivers.pymysql import GENERIC, PYMYSQL, driver_of
 from tests.conftest import MySQL
 from tests.support import PLACES, attempt, run_at
 

@@ -18,17 +18,13 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection, MySQLResult
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
-from offload_db import (
-    ConfigurationError,
-    OffloadConnection,
-    OffloadPool,
-    connect,
-    fast,
-    fast_columns,
-    fast_results,
-    offload,
+from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, offload
+from offload_db.drivers import (
+    pymysql_columns as fast_columns,
+    pymysql_connection as fast,
+    pymysql_results as fast_results,
 )
-from offload_db.fast import BUFFER, FastConnection
+from offload_db.drivers.pymysql_connection import BUFFER, FastConnection
 
 from .conftest import MySQL
 from .fuzz.cases import Unhashable

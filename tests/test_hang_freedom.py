@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from offload_db import CheckoutTimeout, Lane, blocking, offload
-from offload_db.handlers import THREADS
+from offload_db.bridge.decorator import THREADS
 
 from .conftest import MySQL
 from .support import PATIENCE, in_thread, outcome, pool_of, settled, together, until, value

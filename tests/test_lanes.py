@@ -21,8 +21,8 @@ from dbutils.pooled_db import TooManyConnectionsError
 from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
-from offload_db.lanes import Lanes, Slot, _Ticket
-from offload_db.trips import TaskSignal
+from offload_db.bridge.hops import TaskSignal
+from offload_db.pool.lanes import Lanes, Slot, _Ticket
 
 from .conftest import MySQL
 from .support import PATIENCE, in_thread, outcome, pool_of, settled, until

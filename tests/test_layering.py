@@ -246,8 +246,8 @@ def test_the_reader_of_imports() -> None:
 from . import pool, lanes
 from .errors import X
 from .contrib.asgi import Y
-import offload_db.statements as s
-from offload_db.bridge import Z
+import offload_db.connection.physical as s
+from offload_db.bridge.portal import Z
 from offload_db import drivers
 import os
 if TYPE_CHECKING:

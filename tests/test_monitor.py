@@ -25,7 +25,7 @@ from pymysql.cursors import SSCursor
 
 import offload_db
 from offload_db import ConfigurationError, OffloadPool, monitor, offload
-from offload_db.callsites import endpoint_of
+from offload_db.connection.call_sites import endpoint_of
 from offload_db.statistics import MOST_PATHS, BlockedCalls, CallPath, Endpoint, SourceLine
 
 from .conftest import MySQL

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from offload_db import ConfigurationError, OffloadPool, monitor, monitor_report
-from offload_db.monitor_report import join
+from offload_db import ConfigurationError, OffloadPool, monitor
+from offload_db.monitor import report_command as monitor_report
+from offload_db.monitor.report_command import join
 
 from .support import pool_of
 

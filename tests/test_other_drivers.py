@@ -17,8 +17,10 @@ import anyio
 import pymysql
 import pytest
 
-from offload_db import ConfigurationError, ConnectionLost, OffloadPool, StatementTimeout, aio, keeper, kills, offload
-from offload_db.drivers import GENERIC, driver_of
+from offload_db import ConfigurationError, ConnectionLost, OffloadPool, StatementTimeout, aio, offload
+from offload_db.connection import killer as kills
+from offload_db.drivers.pymysql import GENERIC, driver_of
+from offload_db.pool import checkout as keeper
 from tests.conftest import MySQL
 from tests.faults.proxy import Proxy
 from tests.support import PLACES, assert_ended, attempt, run_at, running, settled, value

@@ -21,16 +21,8 @@ import anyio
 import pymysql
 import pytest
 
-from offload_db import (
-    BlockingCallError,
-    CheckoutTimeout,
-    Lane,
-    OffloadPool,
-    StatementTimeout,
-    connect,
-    offload,
-    turns,
-)
+from offload_db import BlockingCallError, CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, offload
+from offload_db.connection import call_lock as turns
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
 from tests.faults.checks import checked
@@ -497,7 +489,7 @@ async def test_what_another_call_has_used_is_shared(database: dict[str, Any], ou
 async def test_letting_go_of_it_does_not_lend_it(database: dict[str, Any], outside: Outside) -> None:
     """Nor is it lent when it comes back to the call that has opened it."""
     with pool_of(1, database, checkout_timeout=SHORT) as pool:
-        from offload_db.scopes import pause_call
+        from offload_db.bridge.call_scope import pause_call
 
         kept: list[Any] = []
         opened, used = anyio.Event(), anyio.Event()

@@ -15,7 +15,7 @@ import pytest
 from dbutils.pooled_db import PooledDB
 
 import offload_db
-from offload_db import lanes
+from offload_db.pool import lanes
 from tests.support import settled
 
 pytestmark = pytest.mark.anyio

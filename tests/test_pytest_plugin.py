@@ -205,7 +205,7 @@ def test_no_effect_where_unused(pytester: pytest.Pytester, monkeypatch: pytest.M
         """
         import pymysql
 
-        from offload_db.workers import on_loop_observers
+        from offload_db.connection.executor import on_loop_observers
 
         def test_nothing():
             assert on_loop_observers == []

@@ -21,10 +21,10 @@ from pymysql import converters
 from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, SSCursor
 
-from offload_db import fast_columns
-from offload_db.fast import FastConnection
-from offload_db.fast_columns import Columns, KnownColumns
-from offload_db.fast_results import TURN_ROWS
+from offload_db.drivers import pymysql_columns as fast_columns
+from offload_db.drivers.pymysql_columns import Columns, KnownColumns
+from offload_db.drivers.pymysql_connection import FastConnection
+from offload_db.drivers.pymysql_results import TURN_ROWS
 
 from .fuzz import reader
 from .fuzz.cases import CONVERSIONS, CURSORS, Case, Counting, Packet, smaller

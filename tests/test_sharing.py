@@ -30,21 +30,13 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor, SSCursor
 
-from offload_db import (
-    ConnectionLost,
-    OffloadPool,
-    StatementTimeout,
-    ThreadUnavailable,
-    departures,
-    fast_results,
-    offload,
-    sharing,
-    strands,
-)
-from offload_db.departures import Departures
-from offload_db.fast import FastConnection
-from offload_db.sharing import BUSY, Hub, current_hub, make_patient
-from offload_db.trips import Trip
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, ThreadUnavailable, offload
+from offload_db.bridge import dispatcher as departures, greenlet_pool as strands, reactor as sharing
+from offload_db.bridge.dispatcher import Departures
+from offload_db.bridge.hops import Trip
+from offload_db.bridge.reactor import BUSY, Hub, current_hub, make_patient
+from offload_db.drivers import pymysql_results as fast_results
+from offload_db.drivers.pymysql_connection import FastConnection
 from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.faults.proxy import Proxy
@@ -1007,7 +999,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
 COLLECTED_WHEN_THE_THREAD_ENDS = """
 import gc, threading, weakref
 from contextvars import copy_context
-from offload_db.sharing import Hub
+from offload_db.bridge.reactor import Hub
 
 gc.disable()
 shared_out = threading.Event()

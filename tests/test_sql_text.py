@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offload_db.sql_text import BEGUN, LONGEST, NOTHING, UNSEEN, Trace, traces
+from offload_db.drivers.sql_text import BEGUN, LONGEST, NOTHING, UNSEEN, Trace, traces
 
 LOCKS, DATABASE, UNSHOWN, SESSION = ({trace} for trace in (Trace.LOCKS, Trace.DATABASE, Trace.UNSHOWN, Trace.SESSION))
 

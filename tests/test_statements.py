@@ -17,9 +17,9 @@ import pytest
 
 import offload_db
 from offload_db import BlockingCallError, CheckoutTimeout, ConnectionClosed, blocking, offload
-from offload_db.handlers import THREADS
-from offload_db.scopes import Scope
-from offload_db.turns import Turn
+from offload_db.bridge.call_scope import Scope
+from offload_db.bridge.decorator import THREADS
+from offload_db.connection.call_lock import Turn
 
 from .conftest import MySQL
 from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value

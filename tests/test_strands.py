@@ -9,7 +9,8 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
-from offload_db import offload, strands
+from offload_db import offload
+from offload_db.bridge import greenlet_pool as strands
 
 pytestmark = pytest.mark.anyio
 

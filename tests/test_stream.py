@@ -16,7 +16,7 @@ import pytest
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, OffloadPool, StatementTimeout
-from offload_db.aio.streams import _Chunks
+from offload_db.awaitable.streams import _Chunks
 
 from .conftest import MySQL
 from .support import pool_of, running, settled, together, until, value
@@ -58,7 +58,7 @@ async def test_all_rows_in_order(chunk_size: int, mysql: MySQL) -> None:
 async def test_a_chunk_is_one_fetch(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows are fetched in as many trips as there are chunks, and one that finds the end."""
     sizes: list[int] = []
-    from offload_db.aio.streams import _Chunks
+    from offload_db.awaitable.streams import _Chunks
 
     read = _Chunks._read
 

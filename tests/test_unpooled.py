@@ -17,7 +17,7 @@ from pymysql.cursors import DictCursor, SSCursor
 
 import offload_db
 from offload_db import offload
-from offload_db.drivers import PyMySQLDriver
+from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
 from tests.support import (
     PLACES,

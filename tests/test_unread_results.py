@@ -18,8 +18,9 @@ import pytest
 from pymysql.cursors import Cursor, SSCursor
 
 import offload_db
-from offload_db import BlockingCallError, OffloadPool, StatementTimeout, aio, offload, statements
-from offload_db.only_reads import only_reads
+from offload_db import BlockingCallError, OffloadPool, StatementTimeout, aio, offload
+from offload_db.connection import physical as statements
+from offload_db.drivers.only_reads import only_reads
 
 from .conftest import MySQL, needs
 from .procedures import WRITTEN, with_procedures, written

@@ -14,8 +14,9 @@ import anyio
 import pymysql
 import pytest
 
-from offload_db import OffloadPool, StatementTimeout, aio, kills, offload
-from offload_db.drivers import PyMySQLDriver
+from offload_db import OffloadPool, StatementTimeout, aio, offload
+from offload_db.connection import killer as kills
+from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.support import PLACES, attempt, pool_of, run_at, settled, value
 
 pytestmark = pytest.mark.anyio

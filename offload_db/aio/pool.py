@@ -13,13 +13,13 @@ from typing import Any
 
 import pymysql
 
-from ..background import start
-from ..bridge import bridged
+from ..awaitable.connection import AsyncConnection
+from ..awaitable.pending import Pending
+from ..bridge.background import start
+from ..bridge.portal import bridged
 from ..errors import ConfigurationError, ThreadUnavailable
-from ..pool import OPTIONS, OffloadPool
+from ..pool.pool import OPTIONS, OffloadPool
 from ..settings import check_count
-from .connection import AsyncConnection
-from .pending import Pending
 from .settings import connection_settings
 
 # aiomysql's maxsize=0 sets no limit; a pool here has one, and each connection under way takes a thread.

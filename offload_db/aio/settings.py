@@ -11,8 +11,8 @@ from typing import Any
 import pymysql
 from pymysql.constants import CLIENT
 
+from ..awaitable.cursors import driver_class
 from ..errors import ConfigurationError
-from .cursors import driver_class
 
 _DRIVERS = frozenset(inspect.signature(pymysql.connections.Connection.__init__).parameters) - {"self"}
 

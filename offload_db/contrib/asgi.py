@@ -15,9 +15,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
-from ..bridge import Place, abridged, place
-from ..callsites import endpoint_of
-from ..scopes import name_call, pause_call
+from ..bridge.call_scope import name_call, pause_call
+from ..bridge.portal import Place, abridged, place
+from ..connection.call_sites import endpoint_of
 from ..settings import kind_of, shown
 
 Scope = MutableMapping[str, Any]

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pymysql
 import pytest
 
-from ..bridge import Place, place
-from ..workers import on_loop_observers
+from ..bridge.portal import Place, place
+from ..connection.executor import on_loop_observers
 
 _NAME = "no_blocking_db"
 _REMEDY = "put @offload_db.offload on the async def that leads there"

@@ -39,10 +39,10 @@ from .. import (
     StatementTimeout,
     blocking,
 )
-from ..bridge import Place, place
-from ..scopes import current_scope
+from ..bridge.call_scope import current_scope
+from ..bridge.portal import Place, place
+from ..pool.variants import Variant
 from ..settings import kind_of
-from ..variants import Variant
 
 # Seconds that a rollback may take which nobody can cancel.
 ROLLBACK_TIMEOUT = 10.0

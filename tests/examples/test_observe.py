@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from examples.fuel_copilot import generate, steps
-from offload_db.monitor_report import join
+from offload_db.monitor.report_command import join
 from tests.conftest import MySQL, needs
 
 from .fuel_copilot_client import ROOT, TIMEOUT

@@ -16,8 +16,8 @@ import pytest
 
 import offload_db
 from offload_db import offload
-from offload_db.connector import _Gate
-from offload_db.reachability import like, reached
+from offload_db.pool.connector import _Gate
+from offload_db.pool.reachability import like, reached
 from tests.conftest import MySQL, needs
 from tests.support import PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
 from tests.tls import certify, tls_server_in

@@ -15,18 +15,11 @@ import anyio.to_thread
 import pymysql
 import pytest
 
-from offload_db import (
-    OffloadPool,
-    StatementTimeout,
-    ThreadUnavailable,
-    aio,
-    driver_base,
-    drivers,
-    lanes,
-    offload,
-    sharing,
-)
-from offload_db.lanes import Lane, Lanes
+from offload_db import OffloadPool, StatementTimeout, ThreadUnavailable, aio, offload
+from offload_db.bridge import reactor as sharing
+from offload_db.drivers import base as driver_base, pymysql as drivers
+from offload_db.pool import lanes
+from offload_db.pool.lanes import Lane, Lanes
 from tests.conftest import MySQL
 from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, settled, together, until, value
 

@@ -16,7 +16,7 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, connect, offload
-from offload_db.statements import Link
+from offload_db.connection.physical import Link
 from tests.conftest import MySQL
 from tests.support import attempt, in_thread, pool_of, until, value
 

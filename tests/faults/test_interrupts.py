@@ -19,7 +19,8 @@ import pymysql
 import pytest
 
 import offload_db
-from offload_db import OffloadPool, departures, sharing
+from offload_db import OffloadPool
+from offload_db.bridge import dispatcher as departures, reactor as sharing
 from tests.conftest import MySQL
 from tests.support import PATIENCE, attempt, in_thread, pool_of, settled, together, until, value
 

@@ -14,8 +14,10 @@ import pytest
 from pymysql.constants import COMMAND
 from pymysql.cursors import SSCursor
 
-from offload_db import ConnectionLost, OffloadPool, connect, keeper, kills, offload
-from offload_db.fast_results import TURN_ROWS
+from offload_db import ConnectionLost, OffloadPool, connect, offload
+from offload_db.connection import killer as kills
+from offload_db.drivers.pymysql_results import TURN_ROWS
+from offload_db.pool import checkout as keeper
 from tests.conftest import MySQL
 from tests.support import in_thread, pool_of, run_at, until, value
 

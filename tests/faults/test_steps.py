@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
-from offload_db.lanes import Lanes, _Ticket
-from offload_db.scopes import Scope
-from offload_db.statements import _Call
-from offload_db.trips import ThreadSignal
-from offload_db.turns import Turn, _Waiting
+from offload_db.bridge.call_scope import Scope
+from offload_db.bridge.hops import ThreadSignal
+from offload_db.connection.call_lock import Turn, _Waiting
+from offload_db.connection.physical import _Call
+from offload_db.pool.lanes import Lanes, _Ticket
 from tests.conftest import MySQL
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
 

@@ -12,11 +12,13 @@ import pymysql
 import pytest
 from pymysql.cursors import SSCursor
 
-from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, keeper, kills, offload
-from offload_db.connector import AT_ONCE, Connector
-from offload_db.drivers import PyMySQLDriver
-from offload_db.kills import TURN
-from offload_db.trips import Trip
+from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, offload
+from offload_db.bridge.hops import Trip
+from offload_db.connection import killer as kills
+from offload_db.connection.killer import TURN
+from offload_db.drivers.pymysql import PyMySQLDriver
+from offload_db.pool import checkout as keeper
+from offload_db.pool.connector import AT_ONCE, Connector
 from tests.conftest import MySQL
 from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
 

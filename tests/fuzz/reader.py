@@ -21,9 +21,9 @@ from typing import Any
 import pymysql.cursors
 from pymysql.connections import Connection
 
-from offload_db import fast_columns
-from offload_db.fast import FastConnection
-from offload_db.sharing import Hub
+from offload_db.bridge.reactor import Hub
+from offload_db.drivers import pymysql_columns as fast_columns
+from offload_db.drivers.pymysql_connection import FastConnection
 
 from .cases import CONVERSIONS, Case, Packet, case_of, smaller
 from .wire import PATIENCE, Wire, connect

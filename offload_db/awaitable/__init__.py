@@ -1,0 +1,1 @@
+"""The awaitable connection, cursor, transaction and stream."""

@@ -1,0 +1,167 @@
+"""Streams: the rows of an unbuffered result, a chunk for each trip to a worker.
+
+Owns reading ahead, and how a stream ends that is left early. Everything about the connection is the pool's.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import anyio.lowlevel
+
+from ..bridge.background import start
+from ..bridge.hops import Trip
+from ..bridge.portal import Place, bridged, place
+from ..connection.sync_connection import OffloadConnection
+from ..connection.sync_cursor import OffloadCursor
+from ..drivers.only_reads import only_reads
+from ..errors import ThreadUnavailable
+from ..pool.pool import OffloadPool
+from .one_shot import row_shape
+from .pending import Pending
+
+
+async def stream(
+    pool: OffloadPool, sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
+) -> AsyncGenerator[Any, None]:
+    """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
+    make, kind = row_shape(cursor)
+    async with (
+        pool.acquire(lane) as connection,
+        Pending(partial(connection._make_cursor, kind, buffered=False)) as rows,
+    ):
+        chunks = _Chunks(rows._cursor, chunk_size, make)
+        try:
+            if not only_reads(sql):
+                await bridged(partial(_begin, connection._connection))
+            await rows.execute(sql, args)
+            async for chunk in chunks:
+                for row in chunk:
+                    yield row
+            if not connection._connection._alive().clean:
+                await bridged(partial(_commit, connection._connection))
+        except BaseException:
+            link = connection._connection._link
+            if link is not None:
+                link.undo()  # so that what it still does is killed, and rolled back when the connection is given back
+            raise
+        finally:
+            await chunks.stop()
+
+
+def _begin(connection: OffloadConnection) -> None:
+    """Begin a transaction, so that all or nothing stays of what the statement does."""
+    if connection._alive().autocommit is not False:  # not every driver tells
+        connection.begin()
+
+
+def _commit(connection: OffloadConnection) -> None:
+    """Commit what the statement has done, once all of it is done."""
+    link = connection._alive()
+    if link.driver.unread(link.raw):  # a procedure's further results
+        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._turn)
+    connection.commit()
+
+
+class _Chunks:
+    """Reads the chunks of an unbuffered result, one ahead of the consumer."""
+
+    def __init__(self, cursor: OffloadCursor, size: int, make: Callable[..., Any] | None) -> None:
+        self._cursor = cursor
+        self._size = size
+        self._make = make
+        self._next: Trip[list[Any]] | None = None
+        # Errors whose rows before them were given out first: of the link, and of the row factory.
+        self._late: Exception | None = None
+        self._refused: Exception | None = None
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        if place() is Place.THREAD:
+            chunk = self._read()
+            if not chunk:
+                raise StopAsyncIteration
+            return chunk
+        trip = self._next or self._start()
+        self._next = None
+        try:
+            # A chunk that was read ahead need not be waited for: others are to have their turn all the same, and a
+            # cancellation is to come through.
+            await anyio.lowlevel.checkpoint()
+            chunk = await trip.join()
+        except BaseException:
+            if not trip.back:
+                self._next = trip
+            raise
+        if not chunk:
+            raise StopAsyncIteration
+        if len(chunk) == self._size:
+            with suppress(ThreadUnavailable):  # who asks for the next chunk tries again
+                self._next = self._start()
+        return chunk
+
+    async def stop(self) -> None:
+        """Bring back the reader that is under way."""
+        trip, self._next = self._next, None
+        if trip is not None:
+            await trip.abandon(partial(self._interrupt, trip))
+
+    def _interrupt(self, trip: Trip[list[Any]]) -> None:
+        while not trip.back:  # it may be on its way to the wire still
+            self._cursor._link.interrupt()
+            time.sleep(0.001)
+
+    def _start(self) -> Trip[list[Any]]:
+        trip = Trip(partial(copy_context().run, self._read), self._cursor._alive().strand)
+        start(threading.Thread(target=trip.run, name="offload_db stream", daemon=True))
+        return trip
+
+    def _read(self) -> list[Any]:
+        """Read a chunk, on a thread; rows before an error come first, and the error comes with the next chunk."""
+        cursor, make = self._cursor, self._make
+        late, self._late = self._late, None
+        refused, self._refused = self._refused, None
+        try:
+            if refused is not None:
+                raise refused
+            if late is not None:
+                cursor._call(cursor._alive(), "fetch", partial(_fail, late))  # the link is to know of it
+        finally:
+            del late, refused
+        rows = cursor._fetch(self._some) if cursor._streams() else cursor.fetchmany(self._size)
+        if make is None:
+            return list(rows)
+        made: list[Any] = []
+        try:
+            for row in rows:
+                made.append(make(**row))  # noqa: PERF401  # what was made before an error is given out
+        except Exception as error:
+            if not made:
+                raise
+            self._refused = error
+        return made
+
+    def _some(self) -> list[Any]:
+        raw = self._cursor._raw
+        rows: list[Any] = []
+        try:
+            while len(rows) < self._size and (row := raw.fetchone()) is not None:
+                rows.append(row)
+        except Exception as error:
+            if not rows:
+                raise
+            self._late = error
+        return rows
+
+
+def _fail(error: Exception) -> None:
+    raise error

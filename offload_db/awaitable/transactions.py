@@ -1,0 +1,108 @@
+"""Transactions: begin, commit, roll back, and savepoints inside one.
+
+Owns which transaction a task is in. What is sent is the synchronous connection's to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..bridge.portal import Caller, bridged, caller
+from ..connection.sync_connection import OffloadConnection
+from ..errors import ConfigurationError
+from ..pool.pool import OffloadPool
+from ..settings import shown
+
+if TYPE_CHECKING:  # connection.py offers transactions, and stands below this file
+    from .connection import AsyncConnection
+
+ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
+_current: ContextVar[tuple[OffloadPool, Caller, AsyncConnection] | None] = ContextVar(
+    "offload_db_transaction", default=None
+)
+
+
+def outer_transaction(pool: OffloadPool) -> AsyncConnection | None:
+    """Return the connection whose transaction on *pool* the calling task is in."""
+    current = _current.get()
+    if current is None or current[0] is not pool or current[1] != caller() or not current[2]._depth:
+        return None
+    return current[2]
+
+
+@asynccontextmanager
+async def transaction(
+    connection: AsyncConnection, isolation_level: str | None, read_only: bool
+) -> AsyncGenerator[AsyncConnection, None]:
+    """Run the block in a transaction of the connection; see :meth:`AsyncConnection.transaction`."""
+    inner = connection._depth > 0
+    check_isolation_level(isolation_level)
+    if inner and (isolation_level is not None or read_only):
+        raise ConfigurationError(
+            "transaction: a transaction inside another is a savepoint, which has no isolation_level or read_only"
+        )
+    savepoint = f"offload_db_{connection._depth}" if inner else None
+    if savepoint is not None:
+        begin = [f"SAVEPOINT {savepoint}"]
+    else:
+        begin = [f"SET TRANSACTION ISOLATION LEVEL {isolation_level.upper()}"] if isolation_level else []
+        begin.append(f"START TRANSACTION READ {'ONLY' if read_only else 'WRITE'}")
+    sync = connection._connection
+    try:
+        await bridged(partial(_send, sync, begin))
+    except BaseException as error:
+        # Cancelled or late: it may have begun all the same, or its isolation level may be there for what comes next.
+        if savepoint is None and (not isinstance(error, Exception) or getattr(error, "may_have_run", False)):
+            await bridged(partial(sync._undo, None))
+        raise
+    connection._depth += 1
+    try:
+        yield connection
+    except BaseException:
+        connection._depth -= 1
+        await bridged(partial(sync._undo, savepoint))
+        raise
+    connection._depth -= 1
+    end = sync.commit if savepoint is None else partial(_send, sync, [f"RELEASE SAVEPOINT {savepoint}"])
+    await bridged(end)
+
+
+def check_isolation_level(level: object) -> None:
+    """Raise :class:`ConfigurationError` unless *level* is the name of an isolation level, or None."""
+    if level is not None and not (isinstance(level, str) and level.upper() in ISOLATION_LEVELS):
+        given, accepted = shown(level, ISOLATION_LEVELS), ", ".join(ISOLATION_LEVELS)
+        raise ConfigurationError(f"transaction: isolation_level={given}; accepted are {accepted} and None")
+
+
+def _send(connection: OffloadConnection, statements: list[str]) -> None:
+    link = connection._alive()
+    args, kwargs = link.driver.cursor_arguments(link.raw, tuple)
+    with connection.cursor(*args, **kwargs) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@asynccontextmanager
+async def pool_transaction(
+    pool: OffloadPool, lane: str | None, isolation_level: str | None, read_only: bool
+) -> AsyncGenerator[AsyncConnection, None]:
+    """Check out a connection for a transaction; inside one of the same task and pool, make a savepoint of it."""
+    check_isolation_level(isolation_level)  # before a connection is opened for nothing
+    outer = outer_transaction(pool)
+    if outer is not None:
+        async with transaction(outer, isolation_level, read_only):
+            yield outer
+        return
+    async with pool.acquire(lane) as connection:
+        token = _current.set((pool, caller(), connection))
+        try:
+            async with transaction(connection, isolation_level, read_only):
+                yield connection
+        finally:
+            with suppress(ValueError):  # left by another context than it was entered in
+                _current.reset(token)

@@ -1,0 +1,1 @@
+"""Tasks, threads and the way between them; knows no database."""

@@ -1,0 +1,226 @@
+"""How the trips of one event loop's tasks depart: together in one thread where they may, else each in its own.
+
+Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a trip is,
+``hops.py`` says, how calls share a thread ``reactor.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import Any
+
+import anyio
+
+from .hops import Trip, travel, unlimited
+from .reactor import POSSIBLE, Hub
+
+# Seconds after which trips are looked for that have been left behind.
+LOOK_AFTER = 1.0
+
+
+class Departures:
+    """Sends the trips of one pool's tasks, on one event loop, to worker threads.
+
+    Trips of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
+    are under way: to wake a thread, and a loop by a thread, costs more than a small query. Where no thread can be
+    shared out, for lack of descriptors or of memory, each goes by itself.
+
+    :param threads: the most threads at once
+    """
+
+    __slots__ = ("_limiter", "_looks_until", "_pending", "_ready", "_shared")
+
+    def __init__(self, threads: float) -> None:
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._ready: list[_Ride] = []
+        self._shared: _SharedTrip | None = None
+        self._pending: set[_Ride] = set()
+        self._looks_until = 0.0
+
+    async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
+        """Send *trip* through a worker thread; see :func:`offload_db.bridge.hops.travel`.
+
+        :param shared: whether it may share the thread: it waits by :mod:`offload_db.bridge.reactor` alone, and holds no lock
+            meanwhile that another one could want
+        """
+        loop = asyncio._get_running_loop() if shared and POSSIBLE else None
+        if loop is None:
+            await travel(trip, self._limiter)
+            return
+        ride = _Ride(trip, loop.create_future())
+        self._pending.add(ride)
+        try:
+            if loop.time() > self._looks_until:
+                self._look_later(loop)
+            if not self._ready:
+                loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
+            self._ready.append(ride)
+            alone = await ride.back
+        finally:
+            self._pending.discard(ride)
+        if alone:
+            await travel(trip, self._limiter)
+            await trip.wait()  # it may have begun in the shared thread all the same
+
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        ready, self._ready = self._ready, []
+        # A round later those in a cancelled scope are cancelled.
+        loop.call_soon(self._depart, ready, loop)
+
+    def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
+        # A task that was cancelled meanwhile makes no trip.
+        rides = [ride for ride in ready if not ride.back.done()]
+        try:
+            while rides and (self._shared is None or not self._shared.add(rides)):
+                shared = _SharedTrip(loop)
+                shared.start(loop)
+                self._shared = shared  # not before: a thread that never comes must be given no trips
+        except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
+            for ride in rides:
+                ride.end(alone=True)
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(LOOK_AFTER, self._look, loop, context=Context())
+        # Twice the time: if anything fails before the next look, the next trip begins with the looking anew.
+        self._looks_until = loop.time() + 2 * LOOK_AFTER
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to trips that a failed callback has left behind: for want of memory not even its frame may be made."""
+        if not self._pending:
+            self._looks_until = 0.0
+            return
+        self._look_later(loop)
+        if any(ride.seen for ride in self._ready):
+            self._ready = []  # nobody gathers them
+        for ride in tuple(self._pending):
+            if ride.seen:
+                ride.look()
+            ride.seen = True
+
+
+class _Ride:
+    """One trip that shares a thread, and the future that its task waits for.
+
+    Its result is whether the task had better make the trip by itself. One that has begun is not made twice.
+    """
+
+    __slots__ = ("_over", "_trip", "back", "context", "seen", "shared")
+
+    def __init__(self, trip: Trip[Any], back: asyncio.Future[bool]) -> None:
+        self._trip: Trip[Any] | None = trip
+        self._over = False
+        self.back = back
+        self.seen = False
+        self.context: Context | None = copy_context()
+        self.shared: _SharedTrip | None = None
+
+    def __call__(self) -> None:
+        """Make the trip, on the thread."""
+        trip, self._trip, self.context = self._trip, None, None
+        assert trip is not None
+        trip.run()
+        self._over = True
+        del trip  # what it brings back shall not stay in memory for as long as another one takes
+        shared, self.shared = self.shared, None
+        assert shared is not None
+        shared.came_back(self)
+
+    def look(self) -> None:
+        """Wake the task if its trip is over, or should have begun long ago."""
+        if self._over or self._trip is not None:
+            self.end(alone=not self._over)
+
+    def end(self, *, alone: bool) -> None:
+        """Wake the task, on the loop's thread; it may have been woken already."""
+        if not self.back.done():
+            self.back.set_result(alone)
+
+
+class _SharedTrip:
+    """Several trips through one thread."""
+
+    __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting", "_thread")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
+        self._hub = Hub()
+        self._rides: set[_Ride] = set()
+        self._returned: deque[_Ride] = deque()
+        self._thread = Trip(self._run)
+        self._starting: asyncio.Task[None] | None = None
+
+    def add(self, rides: list[_Ride]) -> bool:
+        """Take further trips along, on the loop's thread; False if they had better take another thread."""
+        self._rides.update(rides)
+        for ride in rides:
+            ride.shared = self
+        if self._hub.add(rides):
+            return True
+        self._rides.difference_update(rides)
+        return False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the thread on its way, by a task that is cancelled when the thread is known to be."""
+        self._starting = loop.create_task(self._start())
+        # Not for the task itself to do: one that is cancelled at once does nothing at all.
+        self._starting.add_done_callback(self._started)
+
+    async def _start(self) -> None:
+        await travel(self._thread, unlimited())  # each trip that it makes holds one of the connections that are allowed
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting = None
+        if not task.cancelled():
+            task.exception()  # the task whose trip it was meets the same, if it goes by itself
+        if self._thread.leave(_nothing):
+            return  # it tells of its trips itself
+        self._end()  # no thread could be started, all tasks of the loop are being cancelled, or it is over
+
+    def _run(self) -> None:
+        """Make the trips, on the thread."""
+        try:
+            self._hub.run(self._report)
+        except BaseException:  # such as too little memory
+            self._schedule(self._end)
+            raise
+
+    def came_back(self, ride: _Ride) -> None:
+        """Note, on the thread, that a trip is over."""
+        self._returned.append(ride)
+
+    def _report(self) -> None:
+        """Wake the tasks whose trips are over."""
+        if self._returned:
+            self._schedule(self._wake)
+
+    def _schedule(self, function: Callable[[], None]) -> None:
+        loop = self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):  # it is closed, and with it the tasks gone
+                loop.call_soon_threadsafe(function)
+
+    def _wake(self) -> None:
+        while self._returned:
+            ride = self._returned.popleft()
+            self._rides.discard(ride)
+            ride.end(alone=False)
+        # The thread stays a little longer than its last trip. No task shall.
+        if not self._rides and self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    def _end(self) -> None:
+        """Wake everybody, because the thread has ended or never comes."""
+        self._hub.close()
+        self._wake()
+        while self._rides:
+            self._rides.pop().end(alone=True)
+
+
+def _nothing() -> None:
+    pass

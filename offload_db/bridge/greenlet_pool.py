@@ -1,0 +1,112 @@
+"""Greenlets that are kept for the next calls of their thread.
+
+Owns their making, their keeping and their end. What is switched between, and when, is for ``portal.py`` and
+``reactor.py`` to say.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+import greenlet
+
+# Strands that a thread keeps. To make a greenlet costs as much as a small query has to do in it: Python maps memory for
+# its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
+KEPT = 32
+
+# Frames by which a strand may have been made deeper in the stack than it is used: it has that many fewer for its calls.
+_DEEPER = 16
+
+
+class _Here(threading.local):
+    """What a thread keeps."""
+
+    def __init__(self) -> None:
+        self.idle: list[Any] = []
+
+
+_here = _Here()
+
+
+def strand_for(call: Callable[[], object], context: Context | None) -> Any:
+    """Return a greenlet that makes a call when it is switched to.
+
+    It is switched to once, with the greenlet that goes on when the call is over. Nothing else may keep it.
+
+    :param call: a function that raises nothing
+    :param context: the context that it runs in
+    """
+    strand = _idle() or _new()
+    strand.call = call
+    strand.gr_context = context
+    return strand
+
+
+def _idle() -> Any:
+    """Take a strand that was kept, None if there is none for a call from here."""
+    idle = _here.idle
+    while idle:
+        strand = idle.pop()
+        try:
+            if strand.fits_below:
+                sys._getframe(strand.fits_below)
+        except ValueError:  # the stack is not as deep as that
+            continue
+        return strand
+    return None
+
+
+def _new() -> Any:
+    strand = _Strand(_make_calls)
+    strand.fits_below = max(0, _depth() - _DEEPER)
+    strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
+    return strand
+
+
+def _depth() -> int:
+    """Count the frames of the stack."""
+    depth, frame = 0, sys._getframe().f_back
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+class _Strand(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
+    __slots__ = ("call", "fits_below")
+
+    call: Callable[[], object] | None
+    fits_below: int
+    """Frames that the stack must have where it is used: a greenlet keeps how deep the stack was at its beginning."""
+
+
+def _make_calls() -> None:
+    """Make one call after the other; who waits for the next is ended with the thread.
+
+    Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
+    """
+    while True:
+        greenlet.getcurrent().parent = greenlet.getcurrent().parent.switch()
+        _taken()()
+        if not _kept():
+            return
+
+
+def _taken() -> Callable[[], object]:
+    strand = greenlet.getcurrent()
+    call, strand.call = strand.call, None
+    return call  # type: ignore[no-any-return]
+
+
+def _kept() -> bool:
+    """Keep the strand that runs, which has made its call, for another one; False if there are enough."""
+    idle = _here.idle
+    if len(idle) >= KEPT:
+        return False
+    strand = greenlet.getcurrent()
+    strand.gr_context = None
+    idle.append(strand)
+    return True

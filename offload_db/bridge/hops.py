@@ -1,0 +1,418 @@
+"""Trips to worker threads, and the signals that tasks and threads wake each other with.
+
+Owns what is certain of a function that was sent to a thread, however often the task that sent it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from ..errors import ThreadUnavailable
+from .background import start
+from .call_scope import current_cancellation, current_scope
+from .cancellation import Cancellation
+from .outcomes import Outcome
+from .portal import rest_of
+
+T = TypeVar("T")
+
+# anyio 4.1 renamed the option; the legacy backend holds anyio 3.7.1.
+_ABANDON = (
+    "abandon_on_cancel"
+    if "abandon_on_cancel" in inspect.signature(anyio.to_thread.run_sync).parameters
+    else "cancellable"
+)
+
+
+# Seconds after which a thread is asked for again that could not be had.
+LOOK_AGAIN = 0.1
+
+
+class ThreadSignal:
+    """An event that one thread waits for; a finaliser may set it, also in the middle of that thread's own wait.
+
+    `threading.Event` takes a lock in both `wait` and `set`: a finaliser that runs in between would wait for itself.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> bool:
+        """Wake the thread; to be called once."""
+        with suppress(RuntimeError):  # a cancellation has woken it in the same moment
+            self._lock.release()
+        return True
+
+    def wait(self, seconds: float | None, shield: bool = False) -> None:
+        """Wait until the signal is set, or the seconds are over.
+
+        :param shield: keep the cancellation of the task that waits for this thread's work from interrupting
+        :raises CallCancelled: if that task is cancelled
+        """
+        cancellation = None if shield else current_cancellation()
+        if cancellation is not None:
+            cancellation.begin(self.set)
+        try:
+            self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        finally:
+            if cancellation is not None:
+                cancellation.end(self.set)
+        if cancellation is not None:
+            cancellation.check()
+
+
+class TaskSignal:
+    """An event that one task of asyncio waits for, at one place at a time; any thread may set it.
+
+    It does what anyio's does with a sixth of the objects: ten thousand tasks may wait, and the garbage collector looks
+    at all that they hold.
+    """
+
+    __slots__ = ("_loop", "_over", "_thread", "_waiter")
+
+    def __init__(self) -> None:
+        self._over = False
+        self._thread = threading.get_ident()
+        self._loop = asyncio._get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> bool:
+        """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
+        try:
+            if threading.get_ident() == self._thread:
+                self._end()  # of a loop that has ended it raises as well, where the thread goes on without one
+            else:
+                self._schedule()
+        except RuntimeError:
+            return False
+        return True
+
+    def _schedule(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _waiting(self) -> asyncio.Future[None]:
+        assert self._loop is not None
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    async def wait(self) -> None:
+        """Wait until the signal is set."""
+        if not self._over:
+            waiting = self._waiting()
+            if not self._over:  # a finaliser may have set it when there was nobody yet to wake
+                await waiting
+
+    async def wait_for(self, seconds: float | None, shield: bool = False) -> None:
+        """Wait until the signal is set, or the seconds are over.
+
+        :param shield: keep cancel scopes from interrupting
+        """
+        if shield or self._loop is None:
+            with anyio.move_on_after(seconds, shield=shield):
+                await self.wait()
+        elif seconds is None:
+            await self.wait()
+        elif not self._over:
+            alarm = self._loop.call_later(seconds, self._wake)
+            try:
+                waiting = self._waiting()
+                if not self._over:  # as above
+                    await waiting
+            finally:
+                alarm.cancel()
+
+    async def wait_out(self, seconds: float = math.inf) -> None:
+        """Wait until the signal is set, or the seconds are over, however often the task is cancelled meanwhile.
+
+        The caller re-raises the cancellation that brought it here, so none is lost.
+        """
+        ends = anyio.current_time() + seconds
+        while not self._over and anyio.current_time() < ends:
+            try:
+                with anyio.CancelScope(deadline=ends, shield=True):
+                    await self.wait()
+            except anyio.get_cancelled_exc_class():  # asyncio's task.cancel() passes through a shield
+                continue
+
+
+class _TrioSignal(TaskSignal):
+    """The same for a task of trio."""
+
+    __slots__ = ("_event", "_token")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event = anyio.Event()
+        self._token = sys.modules["trio"].lowlevel.current_trio_token()
+
+    def _schedule(self) -> None:
+        self._token.run_sync_soon(self._end)
+
+    def _wake(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until the signal is set."""
+        await self._event.wait()
+
+
+def task_signal() -> TaskSignal:
+    """Make a signal for the running task."""
+    return TaskSignal() if asyncio._get_running_loop() is not None else _TrioSignal()
+
+
+class Trip(Generic[T]):
+    """One function on its way through a thread.
+
+    It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
+
+    :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
+        from: the task that waits for it will never go on
+    """
+
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
+
+    def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
+        self._function = function
+        loop = None if stranded is None else asyncio._get_running_loop()
+        self._strands = None if loop is None else (loop, stranded)
+        self._lock = threading.Lock()
+        self._started = self._abandoned = False
+        self._late: Callable[[], None] | None = None
+        self._signals: tuple[TaskSignal, ...] = ()
+        self._outcome: Outcome[T] = Outcome()
+        self.back = False
+        """Whether the function has been called and came back."""
+
+    def run(self) -> None:
+        """Call the function, on the thread; keeps what it returns or raises."""
+        with self._lock:
+            if self._abandoned or self._started:
+                return
+            self._started = True
+        try:
+            self._outcome.capture(self._function)
+        finally:
+            with self._lock:
+                self.back = True
+                signals, late = self._signals, self._late
+        for signal in signals:
+            signal.set()
+        if late is not None:
+            late()
+        elif self._strands is not None:
+            loop, stranded = self._strands
+            if stranded is not None and loop.is_closed():
+                stranded()
+
+    def outcome(self) -> T:
+        """Return what the function returned, or raise what it raised."""
+        return self._outcome.unwrap()
+
+    async def wait(self) -> None:
+        """Wait for the function; a cancellation is raised at once and leaves it running."""
+        with self._lock:
+            signal = None if self.back else task_signal()
+            if signal is not None:
+                self._signals += (signal,)
+        if signal is not None:
+            await signal.wait()
+
+    async def join(self) -> T:
+        """Wait for the function and return its outcome; see :meth:`wait`."""
+        await self.wait()
+        return self._outcome.unwrap(apart=True)
+
+    def leave(self, late: Callable[[], None]) -> bool:
+        """Let the function run on by itself, if it runs: *late* is called on its thread when it has come back."""
+        with self._lock:
+            if self._started and not self.back:
+                self._late = late
+                return True
+            self._abandoned = True
+            return False
+
+    async def abandon(self, interrupt: Callable[[], None] | None = None) -> None:
+        """Return when the function is certain not to run any more: it came back, or never starts.
+
+        :param interrupt: called in a thread of its own while the function runs, to bring it back; what it does is
+            waited for as well
+        """
+        with self._lock:
+            if not self._started:
+                self._abandoned = True
+            if self.back or self._abandoned:
+                return
+            signal = task_signal()
+            self._signals += (signal,)
+        if interrupt is None:
+            await signal.wait_out()
+            return
+        errand = None
+        while errand is None and not self.back:
+            errand = send_off(interrupt)
+            if errand is None:  # until there is a thread, the function goes on; it may come to its own end
+                await signal.wait_out(LOOK_AGAIN)
+        await signal.wait_out()
+        if errand is not None:
+            await errand.abandon()
+
+
+def send_off(interrupt: Callable[[], None]) -> Trip[None] | None:
+    """Run what brings something back in a thread of its own; returns None where none can be had."""
+    errand = Trip(interrupt)
+    try:
+        # Not through anyio: a task that is cancelled over and over would not get that far.
+        start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
+    except ThreadUnavailable:
+        return None
+    return errand
+
+
+async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
+    """Send *trip* through a worker thread, as one of those that *limiter* allows.
+
+    If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
+    has come back: what the function works on can be used or closed then. A function that has not started yet will
+    not run.
+
+    :param cancellation: is told of it, and stops what the function waits for
+    """
+    # anyio would give the limiter's token back while the thread of a cancelled task still runs.
+    async with _Token(limiter):
+        try:
+            await travel(trip, unlimited())
+        except BaseException:
+            await trip.abandon(None if cancellation is None else cancellation.request())
+            raise
+
+
+async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> T:
+    """Run *function* in a worker thread and return its result; see :func:`carry`."""
+    trip = Trip(function)
+    await carry(trip, limiter, cancellation)
+    return trip.outcome()
+
+
+_no_limit: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_no_limit")
+
+
+def unlimited() -> anyio.CapacityLimiter:
+    """Return a limiter that limits nothing, of the running event loop."""
+    return loop_limiter(_no_limit, math.inf)
+
+
+def holder_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> anyio.CapacityLimiter:
+    """Return the limiter that *variable* holds; a call that holds connections gets one without limit.
+
+    Those who have all the threads may be waiting for what it holds. Connections bound how many such calls there are.
+    """
+    scope = current_scope()
+    if scope is not None and scope.owned:
+        return unlimited()
+    return loop_limiter(variable, tokens)
+
+
+def loop_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> anyio.CapacityLimiter:
+    """Return the limiter that *variable* holds for the running event loop, made when it is first asked for."""
+    try:
+        return variable.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(tokens)
+        variable.set(limiter)
+        return limiter
+
+
+class _Token:
+    """One token of a limiter, which costs no round of the event loop when it is free.
+
+    anyio's limiter gives way to other tasks whenever it is taken, and finds out which task takes it.
+    """
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        await self.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release_on_behalf_of(self)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Take the token; trio names a borrower of its own."""
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except Exception as error:
+            if type(error).__name__ != "WouldBlock":  # anyio 3 lets trio's own pass
+                raise
+            await self._limiter.acquire_on_behalf_of(borrower)
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give the token back."""
+        self._limiter.release_on_behalf_of(borrower)
+
+
+async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
+    """Send *trip* through a worker thread.
+
+    Nothing of the function's own is raised here: an error means that the task was cancelled or that no thread could
+    be started, and then the caller has to abandon the trip or to leave it.
+    """
+    token: Any = _Token(limiter)
+    sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
+    # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
+    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
+
+
+def is_cancelled() -> bool:
+    """Tell whether the running task was told to end, as far as its event loop says so."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task: Any = None if asyncio._get_running_loop() is None else asyncio.current_task()
+    return bool(getattr(task, "cancelling", int)())  # which Python 3.10 does not have
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
+    task = asyncio.current_task()
+    return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf
+
+
+async def _without_pause(sending: Coroutine[Any, Any, None]) -> None:
+    """Await a call of anyio's without the round of asyncio's loop that it begins with.
+
+    The task will wait for the thread anyway, so nobody is kept from their turn. Without the round a trip costs a
+    twentieth less: each resumes a bridged task through all its layers.
+    """
+    try:
+        waits = [sending.send(None)]
+        if waits == [None]:  # a bare yield, which is what asyncio.sleep(0) does
+            waits = [sending.send(None)]
+    except StopIteration:
+        return
+    await rest_of(sending, waits)

@@ -1,0 +1,254 @@
+"""Several blocking calls in one thread: while one waits for its server, the others go on.
+
+Owns the switching between the calls, and how a socket is read and written without keeping the thread. Knows neither
+event loops nor statements.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any, Protocol
+
+import greenlet
+
+from .greenlet_pool import strand_for
+
+# Windows has no poll().
+POSSIBLE = hasattr(select, "poll")
+
+# Bytes that a socket takes at once if it has sent all before; Linux lets no socket have less room.
+_TAKEN_AT_ONCE = 4096
+
+# Seconds after which those who wait for calls are told of what is over, while there still is something to do. To be
+# told wakes them, and each then takes the interpreter from the other in turn.
+TOLD_AFTER = 0.001
+
+# Seconds for which the thread stays when all calls are over: to begin anew costs as much as some small queries.
+STAYS = 0.01
+
+# Seconds after which a thread gets no further calls, because one of those it has keeps it from looking at the others:
+# it may be making dictionaries of a hundred thousand rows.
+BUSY = 0.02
+
+# The most milliseconds that poll() takes. Who has to wait for longer does so several times.
+_POLL_MAX = 2**31 - 1
+
+
+class Call(Protocol):
+    """What runs in a shared thread."""
+
+    @property
+    def context(self) -> Context | None:
+        """The context that it runs in."""
+
+    def __call__(self) -> None:
+        """Do it; raises nothing."""
+
+
+_here = threading.local()
+
+
+def current_hub() -> Hub | None:
+    """Return what shares out this thread, None where one call has it all."""
+    return getattr(_here, "hub", None)
+
+
+class Hub:
+    """Runs several calls in one thread, also those that are added meanwhile.
+
+    A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a hub. A lock that
+    one of the calls holds while it waits must not be wanted by another one.
+    """
+
+    def __init__(self) -> None:
+        """Get ready.
+
+        :raises OSError: if there are too many open files
+        """
+        # Held for a few instructions only.
+        self._lock = threading.Lock()
+        self._open = True
+        self._tell_by = 0.0
+        self._seen = math.inf  # nothing keeps a thread that has not begun yet
+        self._asleep = False
+        self._added: deque[Call] = deque()
+        self._waker: tuple[int, ...] = os.pipe()
+        for end in self._waker:
+            os.set_blocking(end, False)  # the loop's thread writes
+        self._waiting: dict[int, tuple[Any, float | None]] = {}
+
+    def add(self, calls: Iterable[Call]) -> bool:
+        """Give the thread further calls, from any thread; False if it takes none: it is at its end, or too busy."""
+        with self._lock:
+            if not self._open or (not self._asleep and time.monotonic() > self._seen + BUSY):
+                return False
+            self._added.extend(calls)
+            if self._asleep:
+                with suppress(BlockingIOError):  # it is full: then the thread wakes up as well
+                    os.write(self._waker[1], b"\0")
+                self._asleep = False
+            return True
+
+    def run(self, progress: Callable[[], None]) -> None:
+        """Run the calls that were added, those that are added meanwhile, and those that come soon after.
+
+        :param progress: called now and then when calls may have come to their end, and before each long wait
+        """
+        self._greenlet = greenlet.getcurrent()
+        self._poll = select.poll()
+        try:
+            self._poll.register(self._waker[0], select.POLLIN)
+            _here.hub = self
+            # Where nothing happened, progress() was called after the last that did.
+            while self._resume(progress) or self._goes_on():
+                while self._added:
+                    call = self._added.popleft()
+                    strand_for(call, call.context).switch(self._greenlet)
+                    del call  # not to keep it for as long as the others take
+        except BaseException:  # such as too little memory: nobody will come by any more
+            while self._waiting:
+                _, (strand, _) = self._waiting.popitem()
+                strand.switch(False)
+            raise
+        finally:
+            _here.hub = None
+            # When a thread has ended, greenlet looks for whoever keeps the thread's own greenlet, and takes away the
+            # one reference that it cannot find. What is just being collected it does not see, and Python crashes.
+            del self._greenlet
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_waker", None):  # its thread never came
+            self.close()
+
+    def close(self) -> None:
+        """Take no more calls."""
+        with self._lock:
+            self._open = False
+            while self._waker:
+                os.close(self._waker[0])
+                self._waker = self._waker[1:]
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            self._open = bool(self._added or self._waiting)
+            return self._open
+
+    def wait(self, sock: socket.socket, events: int, seconds: float | None) -> None:
+        """Let other calls go on until the socket is ready.
+
+        :param events: of :func:`select.poll`
+        :raises TimeoutError: if it is not within *seconds*
+        """
+        descriptor = sock.fileno()
+        if descriptor < 0:
+            return  # it is closed: who reads or writes it finds that out
+        self._poll.register(descriptor, events)
+        self._waiting[descriptor] = (greenlet.getcurrent(), None if seconds is None else time.monotonic() + seconds)
+        if not self._greenlet.switch():
+            raise TimeoutError("timed out")
+
+    def _resume(self, progress: Callable[[], None]) -> bool:
+        """Wait until calls can go on or others are added, and let those go on that can; False if nothing happened."""
+        self._seen = time.monotonic()
+        ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
+        ready = self._poll.poll(0)
+        if not ready or self._seen > self._tell_by:
+            progress()
+            self._tell_by = self._seen + TOLD_AFTER
+        if not ready:
+            ready = self._sleep(ends)
+        late: set[int] = set()
+        if ends is not None and ends <= (now := time.monotonic()):
+            late = {number for number, (_, end) in self._waiting.items() if end is not None and end <= now}
+        descriptors = {descriptor for descriptor, _ in ready}
+        if self._waker[0] in descriptors:
+            descriptors.remove(self._waker[0])
+            with suppress(BlockingIOError):
+                os.read(self._waker[0], 64)
+        for descriptor in descriptors:
+            self._switch_to(descriptor, ready=True)
+        for descriptor in late - descriptors:
+            self._switch_to(descriptor, ready=False)
+        return bool(ready or late)
+
+    def _sleep(self, until: float | None) -> list[tuple[int, int]]:
+        """Wait for a call that can go on or is added, or for the time at which the first is late."""
+        if not self._waiting:
+            until = time.monotonic() + STAYS
+        patience = None if until is None else min(max(0.0, until - time.monotonic()) * 1000 + 1, _POLL_MAX)
+        with self._lock:
+            self._asleep = not self._added
+        ready = self._poll.poll(patience if self._asleep else 0)
+        self._seen = time.monotonic()  # before who adds calls may ask for it
+        self._asleep = False
+        return ready
+
+    def _switch_to(self, descriptor: int, *, ready: bool) -> None:
+        self._poll.unregister(descriptor)
+        self._waiting.pop(descriptor)[0].switch(ready)
+
+
+class PatientIO(socket.SocketIO):
+    """What a connection reads from: where the thread is shared, it waits without keeping it."""
+
+    _sock: socket.socket
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there, or wait for it."""
+        hub, sock = current_hub(), self._sock
+        patience = None if hub is None else sock.gettimeout()
+        if hub is None or patience == 0:
+            return super().readinto(buffer)
+        if not isinstance(sock, ssl.SSLSocket):
+            hub.wait(sock, select.POLLIN, patience)
+            return super().readinto(buffer)
+        # Only a part of a record may have arrived, and the rest may never do.
+        return _patiently(hub, sock, patience, lambda: sock.recv_into(buffer))
+
+
+def make_patient(reader: Any) -> bool:
+    """Let a socket's buffered reader wait without keeping a shared thread; False if it is something of the user's."""
+    if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
+        return False
+    reader.raw.__class__ = PatientIO
+    return True
+
+
+def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:
+    """Send all of *data*, packets of MySQL's, as :meth:`socket.socket.sendall` does, without keeping the thread."""
+    # A packet with the number 0 begins a command. What was sent before it has been answered, so nothing is in its way.
+    if len(data) <= _TAKEN_AT_ONCE and data[3] == 0:
+        sock.sendall(data)
+        return
+    patience = sock.gettimeout()
+    left = memoryview(data)
+    while left:
+        left = left[_patiently(hub, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
+
+
+def _patiently(hub: Hub, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
+    """Make an attempt to read or write again and again until the socket is ready for it."""
+    sock.settimeout(0.0)
+    try:
+        while True:
+            try:
+                return attempt()
+            except ssl.SSLWantReadError:
+                hub.wait(sock, select.POLLIN, patience)
+            except (BlockingIOError, ssl.SSLWantWriteError):  # only sending meets the first
+                hub.wait(sock, select.POLLOUT, patience)
+    finally:
+        with suppress(OSError):  # it was closed meanwhile
+            sock.settimeout(patience)

@@ -1,0 +1,331 @@
+"""Whose turn it is on one connection.
+
+Owns the order of the calls that share a connection: tasks, threads and whole bridged calls. Knows nothing of what the
+calls do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import greenlet
+
+from ..bridge.call_scope import Scope, current_scope, waits_on_itself
+from ..bridge.hops import TaskSignal, ThreadSignal, task_signal
+from ..bridge.portal import Place, flow, place, suspend
+from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
+from .call_sites import call_path
+
+logger = logging.getLogger("offload_db")
+
+# Seconds that a caller waits for a shared connection before the log says who has it.
+LONG = 5.0
+
+SHARING = (
+    "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
+    "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
+)
+REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
+
+
+class Turn:
+    """Whose turn it is on one connection.
+
+    Calls are made one at a time. A connection that several bridged calls share belongs to the first that uses it,
+    until that call ends or closes it; the tasks it started share the ownership. Who waits does not block the loop.
+
+    What belongs to no bridged call, such as a thread of an executor's, may use a connection that is one call's alone:
+    it was opened since that call began, or for it and given to it, and no other call has used it. So whoever has it has
+    it from there.
+
+    :param owner: the bridged call that the connection belongs to from the start
+    """
+
+    __slots__ = (
+        "_born",
+        "_busy",
+        "_closed",
+        "_ended",
+        "_given",
+        "_line",
+        "_listed",
+        "_lock",
+        "_new",
+        "_only",
+        "_owner",
+        "_queue",
+        "_since",
+        "_taker",
+        "_thread",
+    )
+
+    def __init__(self, owner: Scope | None = None) -> None:
+        self.renew()
+        self._own(owner)  # from here on the owner may end, in another thread
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: a thread of the parent may have had the turn, or held the lock."""
+        self._lock = threading.Lock()
+        self._busy = False
+        self._taker = 0  # the greenlet that has the turn: a thread's own, or a bridged task's
+        self._closed = False
+        self._owner: Scope | None = None
+        self._born = self._since = time.monotonic()
+        self._new, self._given = True, False
+        self._only: Scope | None = None  # the call whose connection it is alone
+        self._thread = 0  # that has the turn, if it belongs to no call
+        self._line = ""  # where the owner has used it last while others waited
+        self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
+        self._ended: list[Scope] = []
+        self._queue: list[_Waiting] = []
+
+    def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
+        """Wait for the turn; False if the caller goes on without one, and has none to give.
+
+        :param patience: seconds to wait at most
+        :param shield: keep cancellations from interrupting; for what has to be done on the way out
+        :raises TimeoutError: if they are over; it says who has the turn
+        :raises ConnectionClosed: if the connection is closed, or gets closed by the call it belongs to
+        :raises CheckoutTimeout: if it belongs to a call that waits for this one in turn, so that it would never come
+        :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
+            could not go on while the thread waits
+        """
+        scope = current_scope()
+        own: Scope | None = None
+        try:
+            with self._lock:
+                if self._closed:
+                    raise closed_error()
+                if self._busy and self._taker == id(greenlet.getcurrent()):
+                    self._busy = False  # calls of one greenlet follow each other: an exception came after the last one
+                if not self._busy and self._may(scope):
+                    self._begin(scope, id(greenlet.getcurrent()))
+                    if scope is None:
+                        self._thread = threading.get_ident()
+                    elif self._queue:
+                        self._line = _line()
+                    return True
+                where = place()
+                if where is Place.LOOP:
+                    if self._may(scope):
+                        # The task whose turn it is may need the loop to go on, so the loop's thread must not wait for
+                        # it. It goes first, and shares the link with no more than the call that is on a worker now.
+                        return False
+                    raise BlockingCallError(
+                        "the connection is shared, and another call that is under way owns it: using it here would "
+                        f"mix into that call's work, {self._owner}; {REMEDY}"
+                    )
+                own = scope if scope is not None and scope.flow == flow() else None
+                if own is not None:
+                    if waits_on_itself(own, self):
+                        raise _hopeless_error()
+                    own.waits_for = self
+                waiting = _Waiting(scope, task_signal() if where is Place.BRIDGED else ThreadSignal())
+                self._queue.append(waiting)
+        finally:
+            self._settle()
+        try:
+            first = LONG if patience is None else min(patience, LONG)
+            waiting.wait(first, shield)
+            if waiting in self._queue:
+                self._report(waiting)
+                if patience is None or patience > first:
+                    waiting.wait(None if patience is None else patience - first, shield)
+        except BaseException:
+            if not self._withdraw(waiting) and waiting.admitted:
+                self.give()
+            raise
+        finally:
+            if own is not None:
+                own.waits_for = None
+        if self._closed:
+            raise closed_error()
+        if self._withdraw(waiting):
+            raise TimeoutError(f"no turn on the connection within {patience:.2f} s: {self._holder(scope)}")
+        return True
+
+    def admits(self) -> bool:
+        """Tell whether the caller waits for nothing but the call that is being made."""
+        return self._may(current_scope())
+
+    def _report(self, waiting: _Waiting) -> None:
+        """Say once for each call in the log that it keeps others waiting."""
+        owner = self.owner
+        if owner is not None and not owner.reported and not self._may(waiting.scope):
+            owner.reported = True
+            logger.warning("%d wait for a shared connection: %s", len(self._queue), self._holder(waiting.scope))
+
+    def _holder(self, scope: Scope | None) -> str:
+        """Tell who has the turn, or keeps it from the caller, and what to do about it."""
+        owner = self.owner
+        if owner is not None and not self._may(scope):
+            last = f", which has used it last at {self._line}" if self._line else ""
+            return f"it has belonged to {owner} for {time.monotonic() - self._since:.1f} s{last}; {SHARING}"
+        names = (thread.name for thread in threading.enumerate() if thread.ident == self._thread)
+        call = "a call that has ended" if owner is None else owner
+        who = f"thread {next(names, self._thread)!r}" if self._thread else f"a task or thread of {call}"
+        return f"{who} makes a call on it that is not over; take a connection for each that is to work at the same time"
+
+    @property
+    def lender(self) -> Scope | None:
+        """The call whose connection it is alone, if it has it now."""
+        only = self._only
+        return only if only is not None and only is self._owner and not only.ended else None
+
+    @property
+    def owner(self) -> Scope | None:
+        """The call that the connection belongs to."""
+        owner = self._owner
+        return None if owner is None or owner.ended else owner
+
+    @property
+    def lent(self) -> bool:
+        """Whether what belongs to no call makes a call on another one's connection."""
+        return self._thread != 0 and self.lender is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether all turns are over."""
+        return self._closed
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody has the turn or waits for it."""
+        return not self._busy and not self._queue
+
+    def give(self) -> None:
+        """Let the next one have the turn."""
+        with self._lock:
+            if not self._closed:
+                self._busy = False
+                self._thread = 0
+                self._admit()
+        self._settle()
+
+    def close(self) -> bool:
+        """End all turns: the connection is closed; False if it was already."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._closed = True
+            self._busy = False
+            self._list(None)
+            self._owner = self._only = None
+            while self._queue:
+                self._queue.pop(0).signal.set()
+        self._settle()
+        return True
+
+    def _may(self, scope: Scope | None) -> bool:
+        owner = self._owner
+        return owner is None or owner is scope or owner.ended or (scope is None and owner is self._only)
+
+    def _begin(self, scope: Scope | None, taker: int) -> None:
+        self._taker = taker
+        self._busy = True
+        self._own(scope)
+
+    def _own(self, scope: Scope | None) -> None:
+        if scope is not None and not scope.ended and self._owner is not scope:
+            if self._new:
+                self._new = False
+                self._only = scope if scope.began <= self._born else None
+            elif scope is not self._only:
+                self._only = None
+            self._owner = scope
+            self._since = time.monotonic()
+            self._line = ""
+            self._list(scope)
+
+    def _list(self, scope: Scope | None) -> None:
+        if self._listed is not None:
+            self._listed.owned.discard(self)
+        self._listed = scope
+        if scope is not None:
+            scope.owned.add(self)
+
+    def entrust(self, scope: Scope) -> None:
+        """Note that the connection was given to a call, by nobody or by the call that has opened it."""
+        with self._lock:
+            opener = self._only
+            if self._new or (opener is not None and opener.ended and not self._given):
+                self._new, self._given = False, True
+                self._only = scope
+        self._settle()
+
+    def disown(self, scope: Scope) -> None:
+        """Belong to nobody, because the scope has ended or lets go."""
+        # The collector may end a scope in the middle of anything, also of a section under this very lock.
+        self._ended.append(scope)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take note of scopes that ended. Who finds the lock taken may leave: its holder comes by here afterwards."""
+        while self._ended and self._lock.acquire(blocking=False):
+            try:
+                while self._ended:
+                    if self._owner is self._ended.pop():
+                        self._owner = None
+                self._admit()
+            finally:
+                self._lock.release()
+
+    def _admit(self) -> None:
+        while self._queue and not self._busy:
+            waiting = next((waiting for waiting in self._queue if self._may(waiting.scope)), None)
+            if waiting is None:
+                return
+            self._queue.remove(waiting)
+            if waiting.signal.set():  # or its loop has ended, and it with it
+                waiting.admitted = True
+                self._begin(waiting.scope, waiting.taker)
+                self._thread = 0 if waiting.scope is not None else waiting.thread
+
+    def _withdraw(self, waiting: _Waiting) -> bool:
+        """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
+        try:
+            with self._lock:
+                if waiting in self._queue:
+                    self._queue.remove(waiting)
+                    return True
+                return False
+        finally:
+            self._settle()
+
+
+class _Waiting:
+    __slots__ = ("admitted", "scope", "signal", "taker", "thread")
+
+    def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
+        self.scope = scope
+        self.signal = signal
+        self.thread = threading.get_ident()
+        self.admitted = False
+        self.taker = id(greenlet.getcurrent())
+
+    def wait(self, seconds: float | None, shield: bool) -> None:
+        """Wait until it is admitted, or the seconds are over."""
+        if isinstance(self.signal, TaskSignal):
+            suspend(self.signal.wait_for(seconds, shield))
+        else:
+            self.signal.wait(seconds, shield)
+
+
+def _line() -> str:
+    file, line, _ = call_path().lines[0]
+    return f"{file}:{line}"
+
+
+def _hopeless_error() -> CheckoutTimeout:
+    return CheckoutTimeout.because(
+        "the shared connection belongs to a call that waits, itself or by way of others, for one that belongs to this "
+        "call: neither could ever go on; use shared connections in the same order everywhere, or take connections "
+        "from a pool"
+    )
+
+
+def closed_error() -> ConnectionClosed:
+    """Make the error for using a connection after it was closed."""
+    return ConnectionClosed.because("the connection is closed; take a new one from the pool")

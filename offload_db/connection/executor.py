@@ -1,0 +1,224 @@
+"""Run one driver call on a worker.
+
+Owns where a call runs: in a worker thread where the caller is bridged, inline elsewhere, and what is said of one that
+blocks the event loop. Knows neither connections nor statements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from ..bridge.background import none_left, start
+from ..bridge.dispatcher import Departures
+from ..bridge.handled_errors import with_handled
+from ..bridge.hops import Trip
+from ..bridge.portal import Place, place, suspend
+from ..drivers.statement_digest import digest
+from ..errors import BlockingCallError, BlockingCallWarning, ThreadUnavailable
+from ..settings import check_word
+from ..statistics import Counters, SourceLine
+from .call_lock import REMEDY
+from .call_sites import call_path
+
+T = TypeVar("T")
+
+OnLoopCall = Literal["warn", "raise", "allow"]
+
+on_loop_observers: list[Callable[[str], None]] = []
+"""Told the name of each call that would block the event loop, before it is made and whatever is done about it."""
+
+_numbers = itertools.count()
+
+
+class Expired(Exception):
+    """Raised by :meth:`Workers.run` when the time is over and there is no outcome; never reaches a user."""
+
+
+class Leaving:
+    """What becomes of a call that runs on after its task was cancelled."""
+
+    __slots__ = ("left", "settle")
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self.settle = settle
+        self.left = False
+        """Whether the call runs on; *settle* is called on its thread when it has come back."""
+
+
+class Workers:
+    """Runs the driver calls of one pool: in a worker thread where the caller is bridged, inline elsewhere.
+
+    :param limit: the most threads at once; who calls holds a connection of the pool, so none is ever waited for
+    :param on_loop_call: what to do where a call would block the event loop's thread
+    """
+
+    def __init__(self, limit: float, counters: Counters, on_loop_call: OnLoopCall = "warn") -> None:
+        check_word("OffloadPool", "on_loop_call", on_loop_call, ("warn", "raise", "allow"))
+        self.counters = counters
+        self._limit = limit
+        self._on_loop_call = on_loop_call
+        # One for each event loop. anyio keeps these variables by name, and longer than the pool may live.
+        self._departures: RunVar[Departures] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        self._last: tuple[Callable[[], object], Departures] | None = None
+        self._warned: set[tuple[str, int]] = set()
+
+    def run(
+        self,
+        name: str,
+        function: Callable[[], T],
+        *,
+        shield: bool = False,
+        timeout: float | None = None,
+        stop: Callable[[], None] | None = None,
+        leaving: Leaving | None = None,
+        stranded: Callable[[], None] | None = None,
+        shared: bool = False,
+        text: object = None,
+    ) -> T:
+        """Run *function* where it does not block the event loop.
+
+        If the task is cancelled, the cancellation is raised when the function has come back, or at once where it may
+        run on by itself.
+
+        :param name: what is called, for reports
+        :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
+        :param timeout: seconds after which the function is brought back
+        :param stop: brings the function back early; called in a thread of its own
+        :param leaving: lets the function run on instead
+        :param stranded: called on the function's thread when it has come back and the task's event loop is closed
+        :param shared: whether it may share a thread with others, see :class:`offload_db.bridge.dispatcher.Departures`
+        :param text: the statement that it executes, for reports
+        :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
+            was brought back returns or raises what it has
+        :raises BlockingCallError: if it would block the loop's thread and ``on_loop_call`` is ``"raise"``
+        """
+        where = place()
+        if where is Place.BRIDGED:
+            self.counters.add("hops")
+            try:
+                trip = suspend(
+                    self._hop(
+                        function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving, stranded=stranded
+                    )
+                )
+            except anyio.get_cancelled_exc_class():
+                self.counters.add("cancelled")
+                raise
+            return trip.outcome()  # here, because a coroutine cannot raise StopIteration
+        if where is Place.THREAD:
+            return _inline(function, timeout, stop)
+        path = call_path()
+        self._report(name, path.lines[0])
+        started = time.perf_counter()
+        try:
+            return _inline(function, timeout, stop)
+        finally:
+            self.counters.blocked.add(path, name, digest(text), time.perf_counter() - started)
+
+    async def _hop(
+        self,
+        function: Callable[[], T],
+        shared: bool,
+        *,
+        shield: bool,
+        timeout: float | None,
+        stop: Callable[[], None] | None,
+        leaving: Leaving | None,
+        stranded: Callable[[], None] | None,
+    ) -> Trip[T]:
+        trip = Trip(with_handled(function), stranded if leaving is None else leaving.settle)
+        if shield or timeout is not None:
+            with anyio.move_on_after(timeout, shield=shield):
+                await self._make(trip, shared, stop, leaving)
+            if not trip.back or (leaving is not None and leaving.left):  # what was left alone may be back by now
+                raise Expired
+        else:
+            await self._make(trip, shared, stop, leaving)
+        return trip
+
+    async def _make(
+        self, trip: Trip[Any], shared: bool, stop: Callable[[], None] | None, leaving: Leaving | None
+    ) -> None:
+        try:
+            await self._here().travel(trip, shared=shared)
+        except BaseException as error:
+            if leaving is not None:
+                leaving.left = trip.leave(leaving.settle)
+            else:
+                await trip.abandon(stop)
+            if none_left(error):
+                raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
+            raise
+
+    def _here(self) -> Departures:
+        # There is mostly one loop, and anyio takes a while to find out which one runs.
+        loop, last = asyncio._get_running_loop(), self._last
+        if loop is not None and last is not None and last[0]() is loop:
+            return last[1]
+        try:
+            departures = self._departures.get()
+        except LookupError:
+            departures = Departures(self._limit)
+            self._departures.set(departures)
+        if loop is not None:
+            self._last = (weakref.ref(loop), departures)
+        return departures
+
+    def _report(self, name: str, site: SourceLine) -> None:
+        for observer in on_loop_observers:
+            observer(name)
+        file, line, caller = site
+        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
+        if self._on_loop_call == "raise":
+            raise BlockingCallError(message)
+        if self._on_loop_call != "warn":
+            return
+        with _warning:  # loops of several threads may come here at once
+            first = (file, line) not in self._warned
+            self._warned.add((file, line))
+        if first:
+            try:
+                warnings.warn_explicit(message, BlockingCallWarning, file, line)
+            except BaseException:
+                self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
+                raise
+
+
+# Taken for a few instructions only.
+_warning = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _warning
+    _warning = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[], None] | None) -> T:
+    """Run *function* on this very thread, with a timer beside it where its time is limited."""
+    if timeout is None or stop is None:
+        return function()
+    timer = threading.Timer(timeout, stop)
+    timer.daemon = True
+    try:
+        start(timer)
+        return function()
+    finally:
+        # No stop may be under way, or to come, when the connection is used again.
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()

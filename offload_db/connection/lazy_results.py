@@ -1,0 +1,74 @@
+"""What a driver's calls return that goes on reading from the server.
+
+Owns that each of its steps is a call as any other: a trip in a bridged task, counted on the loop's thread. Which calls
+return such a thing is the driver's to tell; what a call is belongs to ``physical.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .uncopied import Uncopied
+
+_END = object()
+
+
+class LazyResult(Uncopied):
+    """A generator of the driver's, or a result of its own that is read row by row.
+
+    :param make: makes a call that may wait for the server
+    :param raw: what the driver has returned
+    :param swap: what the driver gives out of its own, and what the user is to get in its place
+    """
+
+    __slots__ = ("_make", "_raw", "_swap")
+
+    def __init__(self, make: Callable[[Callable[[], Any]], Any], raw: Any, swap: tuple[Any, Any]) -> None:
+        self._make = make
+        self._raw = raw
+        self._swap = swap
+
+    def __iter__(self) -> LazyResult:
+        return self
+
+    def __next__(self) -> Any:
+        found = self._make(partial(next, self._raw, _END))
+        if found is _END:
+            raise StopIteration
+        drivers, users = self._swap
+        return users if found is drivers else found
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._raw, name)
+        return partial(self._step, value) if callable(value) else value
+
+    def _step(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return self._make(partial(method, *args, **kwargs))
+
+
+class UsedResult:
+    """What mysqlclient's ``connection.use_result()`` returns, told of as if it were a cursor that holds it."""
+
+    def __init__(self, connection: Any, result: Any) -> None:
+        self.connection = connection
+        self._own = self._result = result
+
+    def fetch_row(self, maxrows: int = 1, how: int = 0) -> Any:
+        """Fetch some rows, all that are left for 0."""
+        rows = self._own.fetch_row(maxrows, how)
+        if len(rows) < (maxrows or len(rows) + 1):
+            self._result = None
+        return rows
+
+    def discard(self) -> None:
+        """Read what is left."""
+        self._own.discard()
+        self._result = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    _fetch_row = fetch_row
+    _discard = discard

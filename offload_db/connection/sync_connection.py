@@ -1,0 +1,370 @@
+"""The synchronous surface: connections and cursors that behave like DBUtils' and PyMySQL's.
+
+Owns what a user can do with a connection, and which of it may wait for the server. Every such call goes through
+:meth:`offload_db.connection.physical.Link.call`; everything else is answered by the driver's own object on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+
+from ..bridge.call_scope import Given, Scope
+from ..bridge.hops import Trip, is_cancelled, send_off
+from ..bridge.portal import Place, place, suspend
+from ..errors import CheckoutTimeout, ConnectionClosed
+from ..pool.connector import Connector, patience_of
+from ..pool.pool import OffloadPool
+from .call_lock import Turn, closed_error
+from .lazy_results import LazyResult
+from .physical import Link
+from .sync_cursor import OffloadCursor
+from .uncopied import Uncopied
+
+# Calls that end a transaction for certain.
+_ENDS = frozenset({"commit", "rollback"})
+
+# Calls that change the session for whoever uses it next.
+_ALTERS = frozenset(
+    {
+        *("change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"),
+        *("set_character_set", "set_charset", "set_charset_collation"),
+    }
+)
+
+# Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
+# process-wide connection alive with.
+_RECONNECTS = frozenset({"connect", "ping", "reconnect"})
+
+
+class _Lease(Protocol):
+    """Where a connection's link came from."""
+
+    link: Link
+
+    def give_back(self) -> None:
+        """Take the link back; may wait for the server."""
+
+    def drop(self) -> None:
+        """Take the link back from a finaliser, without I/O."""
+
+
+class OffloadConnection(Given, Uncopied):
+    """A connection whose calls suspend a bridged task and run inline elsewhere.
+
+    It has everything that the driver's connection has. Closing it gives it back to its pool, rolling back what is
+    open; so does leaving its ``with`` block, which does not commit.
+    """
+
+    __slots__ = ("__weakref__", "_lease", "_link", "_turn")
+
+    _lease: _Lease
+    _link: Link | None
+    _turn: Turn  # of this checkout: when another thread has closed this connection, the link's is soon another one
+
+    def __init__(self, lease: _Lease) -> None:
+        object.__setattr__(self, "_lease", lease)
+        object.__setattr__(self, "_turn", lease.link.turn)
+        object.__setattr__(self, "_link", lease.link)
+
+    def __repr__(self) -> str:
+        return f"<OffloadConnection {'closed' if self._link is None else 'open'}>"
+
+    def cursor(self, *args: Any, **kwargs: Any) -> OffloadCursor:
+        """Make a cursor; takes the driver's arguments, such as a cursor class.
+
+        :raises ConnectionClosed: if the connection is closed
+        """
+        link = self._alive()
+        make = partial(link.raw.cursor, *args, **kwargs)
+        raw = link.call("cursor", make, self._turn, killable=False) if link.driver.cursors_ask else make()
+        return OffloadCursor(self, link, raw)
+
+    def commit(self) -> None:
+        """Commit the transaction.
+
+        :raises ConnectionLost: if the link broke; it says whether the commit may have happened
+        """
+        self._call("commit")
+
+    def rollback(self) -> None:
+        """Roll the transaction back."""
+        self._call("rollback")
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a transaction."""
+        self._call("begin", *args, **kwargs)
+
+    def close(self) -> None:
+        """Give the connection back to its pool, rolling back what is open; closing twice is fine.
+
+        Cursors keep the rows they have fetched. If the task is cancelled, the connection is given back all the same. A
+        statement that another task or thread of the same call has under way on it is waited for, as long as for a
+        connection of the pool, and killed then. Where results are left unread of what may still write, such as a
+        procedure, it comes to its end first.
+
+        :raises CheckoutTimeout: if the connection belongs to another call that goes on for longer
+        :raises StatementTimeout: if what is left unread runs past a timeout of the user's; it was killed
+        """
+        if self._link is None:
+            return
+        turn = self._turn
+        try:
+            cancelled = self._last_turn(turn)
+        except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
+            return
+        if not turn.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
+            return
+        object.__setattr__(self, "_link", None)
+        self._lease.give_back()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # its traceback holds this frame
+
+    def dbapi(self) -> Any:
+        """Return the driver's module, as DBUtils' connections do."""
+        link = self._alive()
+        return link.driver.module(link.raw)
+
+    def threadsafety(self) -> int:
+        """Return the driver's thread safety level, as DBUtils' connections do."""
+        return int(self.dbapi().threadsafety)
+
+    def cancel(self) -> None:
+        """Let the driver cancel a long transaction, where it knows how; as DBUtils' connections do."""
+        if hasattr(self._alive().raw, "cancel"):
+            self._call("cancel")
+
+    def discard(self) -> None:
+        """Close the connection for good instead of giving it back; the server rolls back what is open.
+
+        No word is sent to the server, and cancelling the task does not interrupt it. After closing it does nothing.
+        """
+        self.discard_later()
+        self.close()
+
+    def discard_later(self) -> None:
+        """Let the connection be closed for good when it is given back, or dropped; sends nothing now."""
+        link = self._link
+        if link is not None:
+            link.fault = link.fault or "discarded"
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's own connection, which stays the same from one checkout to the next; its calls block."""
+        link = self._alive()
+        link.unseen()
+        return link.raw
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The same, as DBUtils' connections name it from 3.2 on."""
+        return self.driver_connection
+
+    def select_db(self, db: Any) -> None:
+        """Select another database, until the connection is given back."""
+        self._alive().moved = True
+        self._call("select_db", db)
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection can be used."""
+        link = self._link
+        return link is not None and link.driver.is_open(link.raw)
+
+    def __enter__(self) -> OffloadConnection:
+        self._alive()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OffloadConnection.__slots__:  # an exception came before it was set
+            raise AttributeError(name)
+        if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
+            return partial(self._call, name)
+        link = self._alive()
+        if link.driver.property_blocks(name):
+            return link.call(name, partial(getattr, link.raw, name), self._turn, killable=False)
+        value = getattr(link.raw, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        return partial(self._call, name) if link.driver.blocks(name) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Only the driver's own settings can be set. A changed connection is not one to give to somebody else.
+        link = self._alive()
+        link.altered = True
+        if link.driver.property_blocks(name):
+            link.call(name, partial(setattr, link.raw, name, value), self._turn, killable=False)
+        else:
+            setattr(link.raw, name, value)
+
+    def __del__(self) -> None:
+        # Never any I/O here: this may run on the event loop's thread, in the middle of anything.
+        link = getattr(self, "_link", None)
+        if link is not None:
+            object.__setattr__(self, "_link", None)
+            self._lease.drop()
+
+    def _entrust(self, scope: Scope) -> None:
+        self._turn.entrust(scope)
+
+    def _alive(self) -> Link:
+        link = self._link
+        if link is None:
+            raise closed_error()
+        return link
+
+    @property
+    def _returns_at_once(self) -> bool:
+        """Whether closing needs no trip to the server and no wait."""
+        link = self._link
+        if link is None:
+            return True
+        return self._turn.free and (link.verdict() is not None or link.clean) and not link.writes_on
+
+    def _break_off(self) -> None:
+        """Break the link at once, whatever runs on it."""
+        link = self._link
+        if link is not None:
+            link.give_up()
+
+    def _last_turn(self, turn: Turn) -> BaseException | None:
+        """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
+
+        A call that is not over by then is killed: whoever closes the connection is done with it.
+
+        :raises CheckoutTimeout: if the connection belongs to another call that does not end in time
+        """
+        link = self._alive()
+        cancelled: BaseException | None = None
+        kills: list[Trip[None] | None] = []
+        if turn.lent and place() is Place.BRIDGED and is_cancelled():
+            # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
+            kills.append(send_off(link.interrupt))
+        try:
+            while True:
+                try:
+                    turn.take(link.patience, shield=True)
+                except CheckoutTimeout as error:
+                    raise link.driver.disguised(error) from None
+                except TimeoutError as error:
+                    if not turn.admits():
+                        raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
+                    if place() is Place.BRIDGED:
+                        kills.append(send_off(link.interrupt))
+                    else:
+                        link.interrupt()
+                except BaseException as error:
+                    # asyncio's own task.cancel() passes through a shield.
+                    if place() is not Place.BRIDGED or not isinstance(error, anyio.get_cancelled_exc_class()):
+                        raise
+                    cancelled = error
+                else:
+                    return cancelled
+        finally:
+            for kill in kills:
+                if kill is not None:  # where no thread could be had, the statement comes to its own end
+                    suspend(kill.abandon())
+
+    def _undo(self, savepoint: str | None) -> None:
+        """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
+        link = self._link
+        if link is None or not link.driver.is_open(link.raw):
+            return  # the server has rolled back by itself
+        link.undo()
+        try:
+            if savepoint is None:
+                link.call(
+                    "rollback", partial(_method, link, "rollback", (), {}), self._turn, killable=False, shield=True
+                )
+            else:
+                undo = partial(_execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
+                link.call("rollback", undo, self._turn, killable=False, shield=True)
+        except Exception:
+            # What follows on this connection must not run as if the transaction were still the one it was.
+            link.give_up()
+
+    def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        if self._link is None and name in _RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
+            reopened = reopen()  # PyMySQL's own can be connected anew after closing
+            object.__setattr__(self, "_turn", reopened.turn)
+            object.__setattr__(self, "_link", reopened)
+        link = self._alive()
+        if name not in _RECONNECTS:
+            link.check()
+        # Only a query is worth killing; a commit that is under way had better come to its end.
+        query = name == "query"
+        text = (args[0] if args else kwargs.get("sql")) if query else None
+        call = partial(_method, link, name, args, kwargs)
+        result = link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        lazy = None if result is None else link.driver.lazy(link.raw, name, result)
+        return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
+
+    def _step(self, link: Link, function: Callable[[], Any]) -> Any:
+        """Go on with what a call has returned and that is read step by step."""
+        if self._alive() is not link:
+            raise closed_error()
+        link.check()
+        return link.call("fetch", function, self._turn)
+
+
+def _execute(link: Link, statement: str) -> None:
+    link.skip_unread()
+    link.driver.skip_rest(link.raw)
+    with closing(link.raw.cursor()) as cursor:
+        cursor.execute(statement)
+
+
+def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a method of the driver's connection, on a worker, and note what it means for the link."""
+    raw, driver = link.raw, link.driver
+    if name == "begin" and not hasattr(raw, name):
+        driver.begin(raw)  # DB-API 2 has no begin(); DBUtils accepts it all the same
+        return None
+    if name in _RECONNECTS:
+        return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
+    link.altered = link.altered or name in _ALTERS
+    if name == "rollback":
+        link.skip_unread()
+    driver.skip_rest(raw)
+    result = getattr(raw, name)(*args, **kwargs)
+    if name in _ENDS:
+        link.settled()
+    return result
+
+
+def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
+    """Make a call that may replace the link by a new one, to another session and perhaps another server."""
+    raw, driver = link.raw, link.driver
+    session = driver.session(raw)
+    before = driver.set_read_timeout(raw, None)
+    limits = {"read_timeout": before, "connect_timeout": getattr(raw, "connect_timeout", None)}
+    driver.set_read_timeout(raw, patience_of(limits))
+    try:
+        driver.skip_rest(raw)
+        result = function()
+        if driver.session(raw) != session:
+            link.identity = driver.identity(raw)
+            if isinstance(link.connector, Connector):
+                altered, link.altered = link.altered, True  # until it is like those that the pool opens
+                link.connector.prepare(raw)
+                link.altered = altered
+    finally:
+        driver.set_read_timeout(raw, before)
+    link.reconnected()
+    return result
+
+
+OffloadPool._surface = OffloadConnection

@@ -1,0 +1,401 @@
+"""The synchronous surface: cursors that behave like DBUtils' and PyMySQL's.
+
+Owns which calls of a cursor may wait for the server, and the rows that were read before they were asked for. What may
+wait goes through :meth:`offload_db.connection.physical.Link.call`; the rest is answered by the driver's own cursor on the spot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pymysql
+
+from ..bridge.call_scope import Given, Scope, current_cancellation
+from ..bridge.portal import Place, place
+from ..drivers.pymysql import Driver
+from .call_lock import closed_error
+from .lazy_results import LazyResult
+from .physical import Link
+from .uncopied import Uncopied
+
+if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
+    from .sync_connection import OffloadConnection
+
+# Calls that are counted as statements.
+_STATEMENTS = frozenset({"callproc", "execute", "executemany"})
+# What the drivers call the statement, or the procedure, where it is given by name.
+_TEXTS = ("query", "operation", "procname")
+# Arguments that are read without running any code of the user's, which a generator of rows does.
+_PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
+
+
+class OffloadCursor(Given, Uncopied):
+    """A cursor whose calls suspend a bridged task and run inline elsewhere.
+
+    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
+    ``rowcount``, ``lastrowid``, ``description`` and the rows can be read after the cursor and its connection are
+    closed. An unbuffered cursor takes with each trip the rows that have arrived besides.
+    """
+
+    __slots__ = ("__weakref__", "_ahead", "_connection", "_link", "_raw")
+
+    _raw: Any
+    _link: Link
+    _connection: OffloadConnection | None
+    _ahead: _Ahead
+
+    def __init__(self, connection: OffloadConnection, link: Link, raw: Any) -> None:
+        put = partial(object.__setattr__, self)
+        put("_raw", raw)
+        put("_link", link)
+        put("_ahead", _Ahead(raw, link.driver))
+        put("_connection", connection)
+
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:
+        # So that isinstance() says of what kind the cursor is: SSCursor or DictCursor.
+        return type(self._raw)
+
+    def __repr__(self) -> str:
+        return f"<OffloadCursor {'closed' if self._connection is None else 'open'}>"
+
+    @property
+    def connection(self) -> OffloadConnection | None:
+        """The connection, None after closing."""
+        return self._connection
+
+    @property
+    def rownumber(self) -> Any:
+        """The number of rows fetched so far."""
+        return self._raw.rownumber - len(self._ahead.rows)
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement, once, and fetch its rows unless the cursor is unbuffered.
+
+        If the task is cancelled, the statement is killed and the cancellation raised when it has come back. It takes
+        what the driver's takes, under the driver's names: the statement, and its parameters.
+
+        :return: the number of rows, as the driver counts them
+        :raises ConnectionLost: if the link broke; it says whether the statement may have run
+        :raises ConnectionClosed: if the connection is closed
+        :raises StatementTimeout: if the time is over; the statement was killed
+        """
+        return self._run("execute", *args, **kwargs)
+
+    def executemany(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement for each item of a sequence, in one trip.
+
+        If the task is cancelled, the statement is killed. It takes what the driver's takes, under the driver's names:
+        the statement, and the parameters of each.
+
+        :return: the number of rows, as the driver counts them
+        """
+        return self._run("executemany", *args, **kwargs)
+
+    def callproc(self, *args: Any, **kwargs: Any) -> Any:
+        """Call a stored procedure; its results are read with ``fetch…`` and :meth:`nextset`.
+
+        If the task is cancelled, the call is killed. It takes what the driver's takes, under the driver's names: the
+        procedure's name, and its arguments.
+
+        :return: what the driver returns, the arguments as given mostly
+        """
+        return self._run("callproc", *args, **kwargs)
+
+    def nextset(self) -> Any:
+        """Go to the next result.
+
+        If the task is cancelled, the statement is killed.
+
+        :return: True if there is one
+        """
+        raw = self._raw
+        if not self._link.driver.unfinished(raw):
+            return raw.nextset()
+        return self._call(self._alive(), "nextset", partial(self._ahead.hold, raw.nextset))
+
+    def fetchone(self) -> Any:
+        """Fetch the next row, None after the last."""
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchone()
+        return self._ahead.rows.popleft() if self._ahead.rows else self._fetch(raw.fetchone)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """Fetch the next *size* rows, by default ``arraysize``.
+
+        :param size: the most rows to fetch
+        :return: the rows, as the driver gives them; empty after the last
+        """
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchmany() if size is None else raw.fetchmany(size)
+        if not self._ahead.rows:
+            return self._fetch(raw.fetchmany if size is None else partial(raw.fetchmany, size))
+        rows = self._ahead.take(raw.arraysize if size is None else size)
+        missing = (raw.arraysize if size is None else size) - len(rows)
+        if missing > 0:
+            rows.extend(self._fetch(partial(raw.fetchmany, missing)))
+        return rows or ()
+
+    def fetchall(self) -> Any:
+        """Fetch all rows that are left.
+
+        :return: the rows, as the driver gives them; empty after the last
+        """
+        raw = self._raw
+        if not self._streams():
+            return raw.fetchall()
+        if not self._ahead.rows:
+            return self._fetch(raw.fetchall)
+        return [*self._ahead.take(), *self._fetch(raw.fetchall)]
+
+    def scroll(self, value: int, mode: str = "relative") -> Any:
+        """Move to another row; an unbuffered cursor only goes forward.
+
+        :param value: how many rows to move, or the row's number from 0
+        :param mode: ``"relative"`` or ``"absolute"``
+        """
+        raw = self._raw
+        if not self._streams():
+            return raw.scroll(value, mode)
+        if not self._ahead.rows:
+            return self._fetch(partial(raw.scroll, value, mode))
+        step = value - self.rownumber if mode == "absolute" else value
+        if step < 0 or mode not in ("absolute", "relative"):
+            return raw.scroll(value, mode)  # raises
+        step -= len(self._ahead.take(step))
+        return self._fetch(partial(raw.scroll, step)) if step else None
+
+    @contextmanager
+    def no_failover(self) -> Iterator[OffloadCursor]:
+        """Enter the block in which DBUtils 3.2 would not execute a statement again; here that never happens."""
+        yield self
+
+    @property
+    def dbapi_cursor(self) -> Any:
+        """The driver's own cursor, as DBUtils' cursors name it from 3.2 on; its calls block, and go unseen."""
+        if self._connection is not None:
+            self._link.begun()
+        return self._raw
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Do nothing: DBUtils' cursors have it of DB-API 2, and drivers of MySQL use no such sizes."""
+
+    def close(self) -> None:
+        """Close the cursor; the rows it has fetched stay. Closing twice is fine.
+
+        In a cancelled scope, or of many rows that are left, none are read here: when the connection is given back it
+        is thrown out, or what may still write is read to its end.
+        """
+        connection, link, raw = self._connection, self._link, self._raw
+        if connection is None:
+            return
+        try:
+            if not link.driver.unfinished(raw):
+                try:  # a cursor is closed for each statement, and suppress() takes three calls
+                    raw.close()
+                except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
+                    pass
+            elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
+                link.call("close", partial(link.driver.finish, raw), connection._turn)
+        finally:
+            self._ahead.give_up()
+            self._let_go()
+
+    def __enter__(self) -> OffloadCursor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else the user's own is on its way, and closing must not stand over it
+                raise
+
+    def __iter__(self) -> OffloadCursor:
+        return self
+
+    def __next__(self) -> Any:
+        row = self.fetchone()
+        if row is None:
+            raise StopIteration
+        return row
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OffloadCursor.__slots__:  # an exception came before it was set
+            raise AttributeError(name)
+        value = getattr(self._raw, name)
+        if name == "fetchall_unbuffered":
+            return partial(iter, self.fetchone, None)
+        if name == "read_next":
+            return self._read_next
+        if not callable(value) or isinstance(value, type) or not self._link.driver.cursor_blocks(name):
+            return value
+        return partial(self._run, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._raw, name, value)
+
+    def __del__(self) -> None:
+        # Never any I/O here: this may run on the event loop's thread, in the middle of anything.
+        if getattr(self, "_connection", None) is not None:
+            self._let_go()
+
+    def _read_next(self) -> Any:
+        """Fetch a row as PyMySQL's unbuffered cursors do, without counting it."""
+        raw = self._raw
+        if not self._streams():
+            return raw.read_next()
+        if not self._ahead.rows:
+            return self._fetch(raw.read_next)
+        raw.rownumber -= 1
+        return self._ahead.rows.popleft()
+
+    def _run(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        link = self._alive()
+        send = partial(self._ahead.send, link, getattr(self._raw, name), *args, **kwargs)
+        statement = name in _STATEMENTS
+        if statement:
+            text = args[0] if args else next((kwargs[each] for each in _TEXTS if each in kwargs), None)
+            self._ahead.text = f"CALL {text}" if name == "callproc" else text
+        # Many rows of parameters take a while to be put together, and others would wait for it.
+        plain = (
+            name != "executemany"
+            and _PLAIN.issuperset(map(type, args))
+            and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
+        )
+        result = self._call(link, name, send, statement=statement, plain=plain)
+        if type(result) is GeneratorType:  # of mysql-connector's, which reads on with each of its steps
+            return LazyResult(self._step, result, (self._raw, self))
+        return result
+
+    def _step(self, function: Callable[[], Any]) -> Any:
+        """Go on with a result that is read step by step."""
+        return self._call(self._alive(), "nextset", partial(self._ahead.hold, function), plain=False)
+
+    def _call(
+        self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
+    ) -> Any:
+        shared = plain and link.driver.cursor_shares(type(self._raw))
+        turn = self._opened()._turn
+        return link.call(name, function, turn, statement=statement, shared=shared, text=self._ahead.text)
+
+    def _fetch(self, function: Callable[[], Any]) -> Any:
+        """Take rows from the server, in one trip."""
+        # Off the loop there is no trip to save.
+        read = partial(self._ahead.read, function, more=place() is Place.BRIDGED)
+        return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
+
+    def _alive(self) -> Link:
+        link: Link = self._link
+        if self._opened()._link is not link:
+            raise closed_error()
+        link.check()
+        return link
+
+    def _opened(self) -> OffloadConnection:
+        connection = self._connection
+        if connection is None:
+            link = self._link
+            own = getattr(link.driver.module(link.raw), "ProgrammingError", pymysql.err.ProgrammingError)
+            raise own("Cursor closed")
+        return connection
+
+    def _streams(self) -> bool:
+        """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""
+        if not self._link.driver.streams(self._raw):
+            if self._ahead.rows:
+                self._ahead.give_up()  # another statement has ended the result
+            return False
+        self._alive()
+        return True
+
+    def _entrust(self, scope: Scope) -> None:
+        if self._connection is not None:
+            self._connection._entrust(scope)
+
+    def _let_go(self) -> None:
+        """Drop the connection, so that it can come back to its pool."""
+        self._link.driver.leave(self._raw)
+        object.__setattr__(self, "_connection", None)
+
+
+class _Ahead:
+    """Rows that were read before they were asked for, and the error that came after them.
+
+    Workers get hold of this instead of the cursor: one that is dropped shall be collected there and then.
+    """
+
+    __slots__ = ("_driver", "_late", "_raw", "rows", "text")
+
+    def __init__(self, raw: Any, driver: Driver) -> None:
+        self._raw = raw
+        self._driver = driver
+        self._late: Exception | None = None
+        self.rows: deque[Any] = deque()
+        self.text: object = None
+        """The statement whose rows these are, for reports."""
+
+    def send(self, link: Link, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
+        try:
+            self._driver.skip_rest(link.raw)
+            return method(*args, **kwargs)
+        finally:
+            self._look()
+
+    def hold(self, function: Callable[[], Any]) -> Any:
+        """Make a call, on a worker, that goes on with the result."""
+        try:
+            return function()
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the cursor has another result now."""
+        if self._driver.hold(self._raw):
+            self.rows.clear()
+            self._late = None
+
+    def read(self, function: Callable[[], Any], *, more: bool) -> Any:
+        """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
+        late, self._late = self._late, None
+        if late is not None:
+            try:
+                raise late
+            finally:
+                del late  # its traceback holds this frame
+        wanted = function()
+        try:
+            for _ in range(self._driver.arrived(self._raw) if more else 0):
+                self.rows.append(self._raw.fetchone())
+        except Exception as error:
+            self._late = error  # the rows before it come first
+        return wanted
+
+    def take(self, number: float = math.inf) -> list[Any]:
+        """Give out *number* rows, or what there is."""
+        return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
+
+    def give_up(self) -> None:
+        """Let the cursor stand where its user has come to."""
+        if self.rows:
+            self._raw.rownumber -= len(self.rows)
+            self.rows.clear()
+
+
+def _cancelled() -> bool:
+    if place() is Place.BRIDGED:
+        return anyio.current_effective_deadline() == -math.inf
+    cancellation = current_cancellation()
+    return cancellation is not None and cancellation.requested

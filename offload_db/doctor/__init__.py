@@ -1,0 +1,1 @@
+"""What will go wrong with these settings on this server."""

@@ -1,0 +1,382 @@
+"""The awaitable half of a pool: whole operations, and the ways to a connection.
+
+Owns the operations that need no connection in the user's hand (one trip to a worker each), and transactions and
+streams, which do. How a link is checked out and checked in is ``pool.py``'s; the awaitable connection is ``aio.py``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
+
+from pymysql.cursors import Cursor, DictCursorMixin
+
+from ..awaitable.one_shot import (
+    Args,
+    Refused,
+    affected,
+    all_rows,
+    first_row,
+    inserted,
+    parameters,
+    row_shape,
+    run,
+    write_many,
+)
+from ..bridge.call_scope import scoped
+from ..bridge.handled_errors import reraise
+from ..bridge.portal import bridged
+from ..connection.physical import Link
+from ..drivers.cursor_classes import CursorArguments
+from ..drivers.pymysql import code_of
+from ..settings import check_count, check_seconds, kind_of
+from .checkout import Keeper
+
+if TYPE_CHECKING:  # the surfaces stand below this file, see Operations._awaitable
+    from ..aio import AsyncConnection, AsyncCursor, DictCursor as AsyncDictCursor, Pending
+
+    Dicts = type[DictCursorMixin | AsyncDictCursor]
+    """Classes of cursors whose rows are dictionaries."""
+    Rows = type[Cursor | AsyncCursor]
+    """Classes of cursors whose rows may be anything."""
+
+T = TypeVar("T")
+Row = TypeVar("Row")
+# Deadlock, and lock wait timeout: the server has undone the transaction or the statement, and asks to try again.
+RETRYABLE = frozenset({1213, 1205})
+
+
+class Surface(Protocol):
+    """What ``aio.py`` makes of a pool."""
+
+    def acquire(self, pool: Any, lane: str | None) -> Pending[AsyncConnection]:
+        """Check out an awaitable connection."""
+
+    def transaction(
+        self, pool: Any, lane: str | None, isolation_level: str | None, read_only: bool
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Check out an awaitable connection for one transaction."""
+
+    def stream(
+        self, pool: Any, sql: str, args: Args, *, chunk_size: int, lane: str | None, cursor: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Iterate over the rows of a statement."""
+
+    def nested(self, pool: Any) -> bool:
+        """Tell whether the calling task is in a transaction of the pool."""
+
+
+class Operations(Keeper):
+    """The awaitable methods of :class:`offload_db.OffloadPool`."""
+
+    # aio.py stands below this file and puts its functions here.
+    _awaitable: ClassVar[Surface]
+
+    @overload
+    async def fetch_all(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Dicts,
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    async def fetch_all(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Rows | None = None,
+    ) -> list[Any]: ...
+    @overload
+    async def fetch_all(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Callable[..., Row],
+    ) -> list[Row]: ...
+    async def fetch_all(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Any = None,
+    ) -> list[Any]:
+        """Execute a statement and return all its rows, in a transaction of its own.
+
+        If the task is cancelled, the statement is killed and the transaction rolled back.
+
+        :param sql: the statement, with PyMySQL's placeholders
+        :param args: its parameters: a tuple, list or mapping, a single value, or None
+        :param lane: name of the lane that the connection counts against
+        :param timeout: seconds for all of it: waiting, connecting, executing and fetching
+        :param cursor: what makes the rows: a cursor class of the pool's driver, or a callable that is given each row's
+            columns as keyword arguments; None takes the pool's cursor class
+        :raises StatementTimeout: if the time is over; the statement was killed
+        :raises CheckoutTimeout: if no connection became free in time
+        """
+        make, kind = row_shape(cursor)
+        return await self._operate(
+            sql, lane, timeout, partial(run, all_rows, sql, args, make=make), kind, plain=make is None
+        )
+
+    @overload
+    async def fetch_one(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Dicts,
+    ) -> dict[str, Any] | None: ...
+    @overload
+    async def fetch_one(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Rows | None = None,
+    ) -> Any: ...
+    @overload
+    async def fetch_one(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Callable[..., Row],
+    ) -> Row | None: ...
+    async def fetch_one(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        lane: str | None = None,
+        timeout: float | None = None,
+        cursor: Any = None,
+    ) -> Any:
+        """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
+        make, kind = row_shape(cursor)
+        return await self._operate(
+            sql, lane, timeout, partial(run, first_row, sql, args, make=make), kind, plain=make is None
+        )
+
+    async def fetch_value(
+        self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Any = None
+    ) -> Any:
+        """Execute a statement and return the first column of its first row, None if there is no row.
+
+        Otherwise like :meth:`fetch_all`; no row is made, so a callable as *cursor* is not called.
+        """
+        make, kind = row_shape(cursor)
+        kind = tuple if make is not None or kind is None else kind
+        row = await self._operate(sql, lane, timeout, partial(run, first_row, sql, args), kind)
+        if row is None:
+            return None
+        return next(iter(row.values())) if isinstance(row, dict) else row[0]
+
+    async def execute(
+        self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None
+    ) -> int:
+        """Execute a statement in a transaction of its own and return the number of affected rows.
+
+        It is committed on success. If the task is cancelled, the statement is killed and rolled back, unless the
+        commit is under way already.
+        """
+        return await self._operate(sql, lane, timeout, partial(run, affected, sql, args))
+
+    async def insert(
+        self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None
+    ) -> int:
+        """Execute an INSERT like :meth:`execute`, and return the id that the server gave."""
+        return await self._operate(sql, lane, timeout, partial(run, inserted, sql, args))
+
+    async def execute_many(
+        self, sql: str, rows: Iterable[Any], *, lane: str | None = None, timeout: float | None = None
+    ) -> int:
+        """Execute a statement for each of *rows*, all in one transaction; returns the number of affected rows."""
+        if isinstance(rows, (str, bytes, Mapping)):  # they can be iterated, but are no rows
+            raise TypeError(f"rows={type(rows).__name__}; accepted are lists of rows, and what else gives rows")
+        # Many rows of parameters take a while to be put together, and others would wait for it.
+        return await self._operate(sql, lane, timeout, partial(write_many, sql, list(rows)), plain=False)
+
+    def acquire(self, lane: str | None = None) -> Pending[AsyncConnection]:
+        """Check out an awaitable connection: ``async with pool.acquire() as conn``, or ``await pool.acquire()``.
+
+        One that was awaited is given back with :meth:`release`.
+
+        :param lane: name of the lane that it counts against
+        :raises CheckoutTimeout: if none became free in time, or if none ever can
+        :raises LaneFull: if ``max_waiting`` callers are queued already
+        :raises PoolClosed: if the pool is closed
+        """
+        return self._awaitable.acquire(self, lane)
+
+    def release(self, connection: AsyncConnection) -> Awaitable[None]:
+        """Give a connection back; it is under way at once, and awaiting the result waits until it is done.
+
+        What is open on it is rolled back. Giving it back twice is fine.
+        """
+        give_back = getattr(connection, "_release", None)
+        if give_back is None:
+            raise TypeError(f"release({kind_of(connection)}); accepted are connections that acquire() gave")
+        released: Awaitable[None] = give_back()
+        return released
+
+    def transaction(
+        self, lane: str | None = None, isolation_level: str | None = None, *, read_only: bool = False
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Check out a connection for one transaction: ``async with pool.transaction() as conn``.
+
+        It is committed on success, and rolled back on any exception and on cancellation. Inside the block, another
+        ``pool.transaction()`` of the same task is a savepoint of this one.
+
+        :param lane: name of the lane that the connection counts against
+        :param isolation_level: ``"READ UNCOMMITTED"``, ``"READ COMMITTED"``, ``"REPEATABLE READ"`` or
+            ``"SERIALIZABLE"``; None takes the session's
+        :param read_only: let the server refuse writes
+        :raises ConfigurationError: if there is no such isolation level, or if a savepoint is asked for one of its own
+        :raises ConnectionLost: if the link broke; during the commit the outcome is unknown, and the error says so
+        """
+        return self._awaitable.transaction(self, lane, isolation_level, read_only)
+
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Dicts,
+    ) -> AsyncGenerator[dict[str, Any], None]: ...
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Rows | None = None,
+    ) -> AsyncGenerator[Any, None]: ...
+    @overload
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Callable[..., Row],
+    ) -> AsyncGenerator[Row, None]: ...
+    def stream(
+        self,
+        sql: str,
+        args: Args = None,
+        *,
+        chunk_size: int = 500,
+        lane: str | None = None,
+        cursor: Any = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Iterate over the rows of a statement without holding them all: ``async for row in pool.stream(sql)``.
+
+        Rows come in chunks, the next one being read while the last is worked on, and other tasks have a turn for each.
+        It is a transaction of its own, committed after the last row. Leaving the loop early, by ``break`` or by an
+        error, costs no reading of the rest, and what the statement wrote is rolled back; ``async with
+        contextlib.aclosing(pool.stream(sql)) as rows`` gives the connection back right there. If the task is cancelled,
+        the statement is killed and rolled back. Rows before an error come first.
+
+        :param chunk_size: rows for each trip to a worker
+        :param lane: name of the lane that the connection counts against
+        :param cursor: an unbuffered PyMySQL cursor class, or a callable that makes each row; None takes what is like
+            the pool's cursor class
+        """
+        check_count("OffloadPool.stream", "chunk_size", chunk_size, minimum=1)
+        row_shape(cursor)
+        return self._awaitable.stream(self, sql, parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
+
+    async def run_transaction(
+        self,
+        function: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        attempts: int = 3,
+        lane: str | None = None,
+        isolation_level: str | None = None,
+    ) -> T:
+        """Run *function* in a transaction, and the whole of it again after a deadlock or a lock wait timeout.
+
+        Nothing is repeated but the whole function, from a new transaction on: it must have no effect besides what it
+        does on the connection it is given. Inside another transaction it is a savepoint of it and runs once: what the
+        server has undone with it is the outer one's to repeat.
+
+        :param function: an async function of the connection
+        :param attempts: how often to run it at most
+        :raises pymysql.err.OperationalError: the error of the last attempt, as the pool's driver raises it
+        """
+        check_count("OffloadPool.run_transaction", "attempts", attempts, minimum=1)
+        if self._awaitable.nested(self):
+            attempts = 1
+        for attempt in range(1, attempts + 1):
+            try:
+                async with self.transaction(lane, isolation_level) as connection:
+                    return await function(connection)
+            except Exception as error:
+                if attempt == attempts or code_of(error) not in RETRYABLE:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _operate(
+        self,
+        sql: object,
+        lane: str | None,
+        timeout: float | None,
+        work: Callable[[Link, CursorArguments], T | Refused],
+        kind: Any = None,
+        *,
+        plain: bool = True,
+    ) -> T:
+        check_seconds("OffloadPool", "timeout", timeout)
+        if not isinstance(sql, (str, bytes)):
+            raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
+
+        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, kind, plain=plain))
+
+    def _operate_bridged(
+        self,
+        sql: object,
+        lane: str | None,
+        timeout: float | None,
+        work: Callable[[Link, CursorArguments], T | Refused],
+        kind: Any,
+        *,
+        plain: bool,
+    ) -> T:
+        with scoped(lane, timeout):
+            lease = self._checkout(lane)
+            link = lease.link
+            try:
+                cursor = link.driver.cursor_arguments(link.raw, kind, True)
+                shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
+                made = partial(work, link, cursor)
+                result = link.call("execute", made, link.turn, statement=True, shared=shared, text=sql)
+                if isinstance(result, Refused):
+                    reraise(result.error)
+                return result
+            finally:
+                lease.give_back()
