@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from offload_db import ConfigurationError, LaneFull, OffloadPool, StatementTimeout, connect, offload
 from offload_db.bridge.call_scope import current_scope
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from offload_db.contrib.asgi import OffloadMiddleware, lifespan
 from tests.conftest import MySQL, needs
 from tests.serving import Socket, served

@@ -19,7 +19,7 @@ import pytest
 import offload_db
 from offload_db import BlockingCallError, BlockingCallWarning, OffloadPool, blocking, offload
 from offload_db.bridge import portal as bridge
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from offload_db.connection import unpooled
 from tests.conftest import needs
 from tests.support import PATIENCE, RecordingCursor, in_thread, pool_of, settled, value

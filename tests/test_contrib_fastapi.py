@@ -25,7 +25,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
 from offload_db import ConfigurationError, Lane, LaneFull, OffloadPool, connect, offload
-from offload_db.bridge.portal import place
+from offload_db.bridge.place import place
 from offload_db.contrib.asgi import OffloadMiddleware
 from offload_db.contrib.fastapi import Gap, OffloadRoute, add_exception_handlers, find_gaps, lifespan
 from tests.conftest import MySQL, needs

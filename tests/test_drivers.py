@@ -14,7 +14,9 @@ from dbutils.pooled_db import PooledDB
 from pymysql.cursors import Cursor, DictCursor, SSCursor
 
 from offload_db import ConfigurationError, OffloadPool, offload
-from offload_db.drivers.pymysql import GENERIC, PYMYSQL, driver_of
+from offload_db.drivers.base import GENERIC
+from offload_db.drivers.pymysql import PYMYSQL
+from offload_db.drivers.registry import driver_of
 from tests.conftest import MySQL
 from tests.support import PLACES, attempt, run_at
 

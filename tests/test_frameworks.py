@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from offload_db import ConfigurationError, blocking, offload
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from tests.conftest import MySQL, needs
 from tests.samples import annotated
 from tests.samples.backend import Decorator, add_socket, build

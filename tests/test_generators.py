@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 
 from offload_db import blocking, offload
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from tests.support import Gate, pool_of, value
 
 pytestmark = pytest.mark.anyio

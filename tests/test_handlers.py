@@ -18,7 +18,7 @@ import pytest
 
 from offload_db import BridgeError, ConfigurationError, blocking, offload
 from offload_db.bridge import call_scope as scopes, decorator as handlers
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from offload_db.settings import shown
 from tests.support import Gate, in_thread, settled
 

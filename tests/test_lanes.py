@@ -21,7 +21,7 @@ from dbutils.pooled_db import TooManyConnectionsError
 from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
-from offload_db.bridge.hops import TaskSignal
+from offload_db.bridge.signals import TaskSignal
 from offload_db.pool.lanes import Lanes, Slot, _Ticket
 
 from .conftest import MySQL

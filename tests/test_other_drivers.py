@@ -19,7 +19,8 @@ import pytest
 
 from offload_db import ConfigurationError, ConnectionLost, OffloadPool, StatementTimeout, aio, offload
 from offload_db.connection import killer as kills
-from offload_db.drivers.pymysql import GENERIC, driver_of
+from offload_db.drivers.base import GENERIC
+from offload_db.drivers.registry import driver_of
 from offload_db.pool import checkout as keeper
 from tests.conftest import MySQL
 from tests.faults.proxy import Proxy

@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 
 from offload_db import BridgeError, blocking, offload
-from offload_db.bridge.portal import Place, place
+from offload_db.bridge.place import Place, place
 from tests.conftest import OLD_TRIO, needs
 from tests.support import Gate, Suspending, pool_of, value
 

@@ -20,7 +20,8 @@ from pymysql.constants import SERVER_STATUS
 from ..aio.settings import connection_settings
 from ..bridge.background import start
 from ..bridge.hops import Trip
-from ..bridge.portal import Place, bridged, place
+from ..bridge.place import Place, place
+from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
 from ..connection.uncopied import Uncopied
 from ..connection.unpooled import connect as connect_unpooled

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import anyio.lowlevel
 from pymysql import cursors as drivers
 
-from ..bridge.portal import Place, bridged, place
+from ..bridge.place import Place, place
+from ..bridge.portal import bridged
 from ..connection.sync_cursor import OffloadCursor
 from ..connection.uncopied import Uncopied
 from ..drivers.statement_digest import digest

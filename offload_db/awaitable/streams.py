@@ -18,7 +18,8 @@ import anyio.lowlevel
 
 from ..bridge.background import start
 from ..bridge.hops import Trip
-from ..bridge.portal import Place, bridged, place
+from ..bridge.place import Place, place
+from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
 from ..connection.sync_cursor import OffloadCursor
 from ..drivers.only_reads import only_reads

@@ -11,7 +11,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..bridge.portal import Caller, bridged, caller
+from ..bridge.callers import Caller, caller
+from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
 from ..errors import ConfigurationError
 from ..pool.pool import OffloadPool

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from .callers import flow
 from .cancellation import Cancellation
-from .portal import flow
 
 T = TypeVar("T")
 

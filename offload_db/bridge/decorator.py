@@ -22,10 +22,12 @@ from anyio.lowlevel import RunVar
 from ..errors import BridgeError, ConfigurationError
 from ..settings import check_seconds, check_word, kind_of, shown
 from .call_scope import Scope, continued, scoped
+from .callers import UNSHARED
 from .cancellation import Cancellation
 from .handled_errors import with_handled
 from .hops import Trip, carry, holder_limiter, hop
-from .portal import UNSHARED, Place, abridged, awaiting, current_task, place, suspend
+from .place import Place, current_task, place
+from .portal import abridged, awaiting, suspend
 from .thread_mode import adopt, drive
 
 P = ParamSpec("P")

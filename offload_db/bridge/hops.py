@@ -1,6 +1,6 @@
-"""Trips to worker threads, and the signals that tasks and threads wake each other with.
+"""One function on its way through a worker thread.
 
-Owns what is certain of a function that was sent to a thread, however often the task that sent it is cancelled.
+Owns what is certain of it, however often the task that sent it is cancelled: whether it has returned, or never starts.
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import sys
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -20,10 +18,11 @@ from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
 from .background import start
-from .call_scope import current_cancellation, current_scope
+from .call_scope import current_scope
 from .cancellation import Cancellation
 from .outcomes import Outcome
 from .portal import rest_of
+from .signals import TaskSignal, task_signal
 
 T = TypeVar("T")
 
@@ -37,151 +36,6 @@ _ABANDON = (
 
 # Seconds after which a thread is asked for again that could not be had.
 LOOK_AGAIN = 0.1
-
-
-class ThreadSignal:
-    """An event that one thread waits for; a finaliser may set it, also in the middle of that thread's own wait.
-
-    `threading.Event` takes a lock in both `wait` and `set`: a finaliser that runs in between would wait for itself.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> bool:
-        """Wake the thread; to be called once."""
-        with suppress(RuntimeError):  # a cancellation has woken it in the same moment
-            self._lock.release()
-        return True
-
-    def wait(self, seconds: float | None, shield: bool = False) -> None:
-        """Wait until the signal is set, or the seconds are over.
-
-        :param shield: keep the cancellation of the task that waits for this thread's work from interrupting
-        :raises CallCancelled: if that task is cancelled
-        """
-        cancellation = None if shield else current_cancellation()
-        if cancellation is not None:
-            cancellation.begin(self.set)
-        try:
-            self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
-        finally:
-            if cancellation is not None:
-                cancellation.end(self.set)
-        if cancellation is not None:
-            cancellation.check()
-
-
-class TaskSignal:
-    """An event that one task of asyncio waits for, at one place at a time; any thread may set it.
-
-    It does what anyio's does with a sixth of the objects: ten thousand tasks may wait, and the garbage collector looks
-    at all that they hold.
-    """
-
-    __slots__ = ("_loop", "_over", "_thread", "_waiter")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._thread = threading.get_ident()
-        self._loop = asyncio._get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> bool:
-        """Wake the task, from any thread; False if its loop is closed, and with it the task gone."""
-        try:
-            if threading.get_ident() == self._thread:
-                self._end()  # of a loop that has ended it raises as well, where the thread goes on without one
-            else:
-                self._schedule()
-        except RuntimeError:
-            return False
-        return True
-
-    def _schedule(self) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
-        self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _waiting(self) -> asyncio.Future[None]:
-        assert self._loop is not None
-        self._waiter = self._loop.create_future()
-        return self._waiter
-
-    async def wait(self) -> None:
-        """Wait until the signal is set."""
-        if not self._over:
-            waiting = self._waiting()
-            if not self._over:  # a finaliser may have set it when there was nobody yet to wake
-                await waiting
-
-    async def wait_for(self, seconds: float | None, shield: bool = False) -> None:
-        """Wait until the signal is set, or the seconds are over.
-
-        :param shield: keep cancel scopes from interrupting
-        """
-        if shield or self._loop is None:
-            with anyio.move_on_after(seconds, shield=shield):
-                await self.wait()
-        elif seconds is None:
-            await self.wait()
-        elif not self._over:
-            alarm = self._loop.call_later(seconds, self._wake)
-            try:
-                waiting = self._waiting()
-                if not self._over:  # as above
-                    await waiting
-            finally:
-                alarm.cancel()
-
-    async def wait_out(self, seconds: float = math.inf) -> None:
-        """Wait until the signal is set, or the seconds are over, however often the task is cancelled meanwhile.
-
-        The caller re-raises the cancellation that brought it here, so none is lost.
-        """
-        ends = anyio.current_time() + seconds
-        while not self._over and anyio.current_time() < ends:
-            try:
-                with anyio.CancelScope(deadline=ends, shield=True):
-                    await self.wait()
-            except anyio.get_cancelled_exc_class():  # asyncio's task.cancel() passes through a shield
-                continue
-
-
-class _TrioSignal(TaskSignal):
-    """The same for a task of trio."""
-
-    __slots__ = ("_event", "_token")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._event = anyio.Event()
-        self._token = sys.modules["trio"].lowlevel.current_trio_token()
-
-    def _schedule(self) -> None:
-        self._token.run_sync_soon(self._end)
-
-    def _wake(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Wait until the signal is set."""
-        await self._event.wait()
-
-
-def task_signal() -> TaskSignal:
-    """Make a signal for the running task."""
-    return TaskSignal() if asyncio._get_running_loop() is not None else _TrioSignal()
 
 
 class Trip(Generic[T]):

@@ -1,24 +1,18 @@
-"""Where am I, and how do I wait without blocking the event loop?
+"""How synchronous code suspends the task that it runs in.
 
-Owns the three places a synchronous call can be made from (a bridged task, the event loop's thread, any other thread),
-the suspension of a bridged task, and who is said to call. The trip to a worker thread is ``hops.py``'s, what belongs
-to a bridged call ``call_scope.py``'s. Knows no database.
+Owns the portal around a bridged call, and the wait for something awaitable from below it. Where a call is made from is
+``place.py``'s to say, who makes it ``callers.py``'s. Knows no database.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
-import enum
 import inspect
 import sys
-import threading
 import types
-import weakref
 from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from functools import partial
-from types import FrameType
 from typing import Any, TypeVar
 
 import anyio.lowlevel
@@ -29,6 +23,7 @@ from ..errors import BridgeError
 from .greenlet_pool import strand_for
 from .handled_errors import handling, with_handled
 from .outcomes import Outcome
+from .place import Place, current_task, place
 
 T = TypeVar("T")
 
@@ -41,54 +36,6 @@ _bridged_here: ContextVar[bool] = ContextVar("offload_db_bridged_here", default=
 
 # The tasks that run their first step in the middle of the code that starts them; Python 3.12 brought them.
 _EAGER_TASKS: Container[object] = getattr(asyncio.tasks, "_eager_tasks", ())
-
-
-class Place(enum.Enum):
-    """Where a synchronous call is made."""
-
-    BRIDGED = "a task that may suspend"
-    LOOP = "the event loop's thread"
-    THREAD = "any other thread"
-
-
-def place() -> Place:
-    """Tell where the caller is."""
-    # What has a portal runs in a greenlet inside of it.
-    if greenlet.getcurrent().parent is not None:
-        task = current_task()
-        # Asked about a task that it knows, greenback need not find out which loop runs.
-        if task is not None and greenback.has_portal(task):  # type: ignore[arg-type]  # of either loop
-            return Place.BRIDGED
-    return Place.LOOP if _on_loop_thread() else Place.THREAD
-
-
-def _on_loop_thread() -> bool:
-    return asyncio._get_running_loop() is not None or _in_trio()
-
-
-def _in_trio() -> bool:
-    trio = sys.modules.get("trio")  # whoever runs trio has imported it
-    if trio is None:
-        return False
-    try:
-        trio.lowlevel.current_trio_token()
-    except (RuntimeError, AttributeError):  # another thread is in the middle of importing it
-        return False
-    return True
-
-
-def current_task() -> object | None:
-    """Return the task that runs on this thread, None in a callback of the loop and where no loop runs."""
-    loop = asyncio._get_running_loop()
-    if loop is not None:
-        return asyncio.current_task(loop)
-    if not _in_trio():
-        return None
-    try:
-        task: object = sys.modules["trio"].lowlevel.current_task()
-    except RuntimeError:
-        return None
-    return task
 
 
 def suspend(awaitable: Awaitable[T]) -> T:
@@ -241,62 +188,3 @@ def rest_of(coroutine: Coroutine[Any, Any, T], waits: list[Any]) -> Generator[An
     except StopIteration as stop:
         result: T = stop.value
         return result
-
-
-def flow() -> tuple[int, int]:
-    """Tell one flow of control from the others that exist now: a task on its loop's thread, or any other thread."""
-    return threading.get_ident(), id(current_task())
-
-
-Caller = tuple[int, object]
-"""The thread and, where there is one, the task or piece of work on it."""
-
-# A plain executor runs all jobs of a thread in one context; the job is what tells them apart.
-_EXECUTOR_JOB = getattr(getattr(concurrent.futures.thread, "_WorkItem", None), "run", place).__code__
-
-_work: ContextVar[tuple[int, object]] = ContextVar("offload_db_work")
-UNSHARED = frozenset({_work})
-"""Context variables that belong to a thread and not to the task that it works for."""
-
-
-def caller() -> Caller:
-    """Identify who calls, without keeping it alive.
-
-    In a worker thread it is the piece of work, not the thread: frameworks run each request's work in a context of its
-    own, and a thread that opened a connection for one request may serve another while it is still open.
-    """
-    thread = threading.get_ident()
-    if _on_loop_thread():
-        task = current_task()
-        return (thread, None if task is None else weakref.ref(task))
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is _EXECUTOR_JOB:
-            return (thread, weakref.ref(frame.f_locals["self"]))
-        frame = frame.f_back
-    work = _work.get(None)
-    if work is None or work[0] != thread:
-        work = (thread, object())
-        _work.set(work)
-    return work
-
-
-# Where a thread's frames lie that waits for work: anyio's, trio's and the standard library's.
-_MACHINERY = (
-    *("/threading.py", "/queue.py", "/concurrent/futures/thread.py"),
-    *("/anyio/_backends/", "/trio/_core/_thread_cache.py"),
-)
-
-
-def rests(holder: Caller) -> bool:
-    """Tell whether a caller's piece of work is over and its thread waits for more, which only its loop can give it."""
-    thread = next((thread for thread in threading.enumerate() if thread.ident == holder[0]), None)
-    loop = getattr(thread, "loop", None)  # anyio's own threads know theirs
-    if loop is not None and loop is not asyncio._get_running_loop():
-        return False
-    frame = sys._current_frames().get(holder[0])
-    while frame is not None:
-        if not any(part in frame.f_code.co_filename.replace("\\", "/") for part in _MACHINERY):
-            return False
-        frame = frame.f_back
-    return True

@@ -13,8 +13,10 @@ import time
 import greenlet
 
 from ..bridge.call_scope import Scope, current_scope, waits_on_itself
-from ..bridge.hops import TaskSignal, ThreadSignal, task_signal
-from ..bridge.portal import Place, flow, place, suspend
+from ..bridge.callers import flow
+from ..bridge.place import Place, place
+from ..bridge.portal import suspend
+from ..bridge.signals import TaskSignal, ThreadSignal, task_signal
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .call_sites import call_path
 

@@ -23,7 +23,8 @@ from ..bridge.background import none_left, start
 from ..bridge.dispatcher import Departures
 from ..bridge.handled_errors import with_handled
 from ..bridge.hops import Trip
-from ..bridge.portal import Place, place, suspend
+from ..bridge.place import Place, place
+from ..bridge.portal import suspend
 from ..drivers.statement_digest import digest
 from ..errors import BlockingCallError, BlockingCallWarning, ThreadUnavailable
 from ..settings import check_word

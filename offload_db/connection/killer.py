@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..drivers.pymysql import Driver, Identity, driver_of
+from ..drivers.base import Driver, Identity
+from ..drivers.registry import driver_of
 from ..statistics import Counters
 
 logger = logging.getLogger("offload_db")

@@ -19,8 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..bridge.call_scope import Deadline, current_deadline, current_scope, current_setting
 from ..bridge.cancellation import Cancellation
-from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS
-from ..drivers.pymysql import Driver, Identity
+from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
 from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
 from .call_lock import Turn, closed_error
 from .executor import Expired, Workers

@@ -11,8 +11,8 @@ from typing import Any
 
 from pymysql.constants import CR
 
+from ..drivers.base import Driver, Identity
 from ..drivers.only_reads import only_reads
-from ..drivers.pymysql import Driver, Identity
 from ..drivers.pymysql_connection import OUT_OF_STEP
 from ..drivers.sql_text import NOTHING, UNSEEN, Trace, Traces, traces
 from ..errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnavailable

@@ -16,12 +16,14 @@ import anyio
 
 from ..bridge.call_scope import Given, Scope
 from ..bridge.hops import Trip, is_cancelled, send_off
-from ..bridge.portal import Place, place, suspend
+from ..bridge.place import Place, place
+from ..bridge.portal import suspend
 from ..errors import CheckoutTimeout, ConnectionClosed
-from ..pool.connector import Connector, patience_of
+from ..pool.connector import Connector
 from ..pool.pool import OffloadPool
 from .call_lock import Turn, closed_error
 from .lazy_results import LazyResult
+from .opening import patience_of
 from .physical import Link
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied

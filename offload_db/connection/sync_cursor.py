@@ -18,8 +18,8 @@ import anyio
 import pymysql
 
 from ..bridge.call_scope import Given, Scope, current_cancellation
-from ..bridge.portal import Place, place
-from ..drivers.pymysql import Driver
+from ..bridge.place import Place, place
+from ..drivers.base import Driver
 from .call_lock import closed_error
 from .lazy_results import LazyResult
 from .physical import Link

@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import pymysql
 
 from ..bridge.call_scope import current_cancellation, current_deadline
-from ..drivers.pymysql import driver_of
 from ..drivers.pymysql_connection import faster
+from ..drivers.registry import driver_of
 from ..errors import ThreadUnavailable
-from ..pool.connector import hurried, identify, patience_of, too_late, unhurried
 from ..statistics import Counters
 from .executor import Leaving, Workers
 from .killer import Killer
+from .opening import hurried, identify, patience_of, too_late, unhurried
 from .physical import Link
 from .sync_connection import OffloadConnection
 

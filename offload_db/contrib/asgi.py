@@ -16,7 +16,8 @@ from typing import Any
 
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
 from ..bridge.call_scope import name_call, pause_call
-from ..bridge.portal import Place, abridged, place
+from ..bridge.place import Place, place
+from ..bridge.portal import abridged
 from ..connection.call_sites import endpoint_of
 from ..settings import kind_of, shown
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pymysql
 import pytest
 
-from ..bridge.portal import Place, place
+from ..bridge.place import Place, place
 from ..connection.executor import on_loop_observers
 
 _NAME = "no_blocking_db"

@@ -40,7 +40,7 @@ from .. import (
     blocking,
 )
 from ..bridge.call_scope import current_scope
-from ..bridge.portal import Place, place
+from ..bridge.place import Place, place
 from ..pool.variants import Variant
 from ..settings import kind_of
 

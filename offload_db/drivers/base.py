@@ -52,6 +52,10 @@ READ_OUT_SECONDS = 30.0
 READ_OUT_BYTES = 64 * 2**20
 
 
+# Packages whose connections are of other drivers that are known.
+OTHER_PACKAGES = frozenset({"MySQLdb", "mysql"})
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which session on which server a connection leads to."""

@@ -1,10 +1,9 @@
-"""What differs between database drivers.
+"""What is known of PyMySQL.
 
-Owns every look into PyMySQL's connections and cursors that goes beyond DB-API 2: is the link alive, is a result unread,
-is a transaction open, did an error come from the server; and which driver a connection is of. Never waits for the
-server unless the docstring of :class:`Driver` says so.
+Owns every look into its connections and cursors that goes beyond DB-API 2: is the link alive, is a result unread, is a
+transaction open, did an error come from the server. Never waits for the server unless the docstring of
+:class:`offload_db.drivers.base.Driver` says so.
 """
-
 # ruff: noqa: D102  # an override does what the method that it overrides says
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from . import pymysql_connection as fast, pymysql_results as fast_results
 from .base import (
     CLIENT_CODES,
     FAREWELLS,
-    GENERIC,
     IDENTIFY,
     LOST,
     NOTHING_TO_KILL,
+    OTHER_PACKAGES,
     UNFIT_NODE,
     Allowance,
     Driver,
@@ -37,10 +36,7 @@ from .base import (
     pymysql_code,
 )
 from .cursor_classes import OWN, CursorArguments, class_for, refusal
-from .mysql_family import OTHERS
 from .pymysql_unread import read_out, readable, skip, skip_few, whole_rows
-
-__all__ = ["GENERIC", "PYMYSQL", "Driver", "Identity", "PyMySQLDriver", "code_of", "driver_from", "driver_of"]
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
 _WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__, fast_results.__file__})
@@ -365,7 +361,7 @@ class PyMySQLDriver(Driver):
 
 def _is_others(kind: type) -> bool:
     """Tell whether a class is one of another driver's, or made of one."""
-    return any(driver_from(cls.__module__) is not GENERIC for cls in kind.__mro__)
+    return any(cls.__module__.partition(".")[0] in OTHER_PACKAGES for cls in kind.__mro__)
 
 
 def _reads_its_own_way(kind: type) -> bool:
@@ -383,22 +379,3 @@ def _is_pymysqls(owner: type, name: str) -> bool:
 
 
 PYMYSQL = PyMySQLDriver()
-
-
-def driver_from(module: str) -> Driver:
-    """Return what is known of the driver whose module has this name."""
-    return OTHERS.get(module.partition(".")[0], GENERIC)
-
-
-def code_of(error: BaseException) -> int | None:
-    """Return the code of an error of any driver that is known."""
-    driver = PYMYSQL if isinstance(error, pymysql.MySQLError) else driver_from(type(error).__module__)
-    return driver.code(error)
-
-
-def driver_of(raw: Any) -> Driver:
-    """Return what is known of the driver that made the connection *raw*."""
-    if isinstance(raw, pymysql.connections.Connection):
-        return PYMYSQL
-    known = (driver_from(cls.__module__) for cls in type(raw).__mro__)
-    return next((driver for driver in known if driver is not GENERIC), GENERIC)

@@ -30,7 +30,7 @@ import anyio.abc
 import anyio.to_thread
 import pymysql
 
-from ..bridge.portal import Place, place
+from ..bridge.place import Place, place
 from ..connection.call_sites import call_path, request_scope
 from ..connection.unpooled import unpooled_counters
 from ..drivers.statement_digest import digest

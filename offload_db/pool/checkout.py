@@ -23,15 +23,16 @@ from dbutils.pooled_db import PooledDB
 
 from ..bridge.background import start
 from ..bridge.call_scope import Deadline, current_setting
-from ..bridge.portal import Place, place
+from ..bridge.place import Place, place
 from ..connection.executor import Leaving, OnLoopCall, Workers
 from ..connection.killer import Killer
+from ..connection.opening import SHORTEST_PATIENCE, identify, too_late
 from ..connection.physical import Link
-from ..drivers.pymysql import driver_of
 from ..drivers.pymysql_connection import hasten
+from ..drivers.registry import driver_of
 from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
 from ..statistics import Counters
-from .connector import SHORTEST_PATIENCE, Connector, identify, take_idle, too_late
+from .connector import Connector, take_idle
 from .lanes import Lane, Lanes, Slot, pool_closed
 from .leaks import Checkout, LeakWatch
 

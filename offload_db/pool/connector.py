@@ -1,7 +1,7 @@
-"""How physical connections are made.
+"""How the physical connections of a pool are made.
 
-Owns the settings that a connection is made with, the time that making one may take, and the pace of attempts while the
-server can't be reached. Does not count connections and keeps none.
+Owns the settings that a connection is made with, and the pace of attempts while the server can't be reached. Does not
+count connections and keeps none.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from ..bridge.call_scope import Deadline
-from ..connection.executor import Expired
-from ..drivers.pymysql import PYMYSQL, Driver, Identity, driver_from
+from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, hurried, patience_of, unhurried
+from ..drivers.base import Driver
+from ..drivers.pymysql import PYMYSQL
 from ..drivers.pymysql_connection import faster
-from ..errors import CheckoutTimeout, ConfigurationError, ThreadUnavailable
+from ..drivers.registry import driver_from
+from ..errors import CheckoutTimeout, ConfigurationError
 from .reachability import like, reached, timed_out
 
 # Attempts to connect at the same time. Each costs the interpreter's lock some 20 ms with PyMySQL 1.2 and TLS, so more
@@ -33,8 +34,6 @@ from .reachability import like, reached, timed_out
 AT_ONCE = 4
 # Seconds between attempts while the server can't be reached: doubled after each, from the first to the second.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-# Seconds that connecting may always take: drivers refuse 0.
-SHORTEST_PATIENCE = 0.01
 # What of the settings says to where, from where and as whom a connection is made: who can't get there says nothing to
 # those who go elsewhere.
 _WHERE: dict[str, object] = {
@@ -43,8 +42,6 @@ _WHERE: dict[str, object] = {
     "user": pymysql.connections.DEFAULT_USER,
     **dict.fromkeys(("unix_socket", "bind_address", "read_default_file", "read_default_group")),
 }
-# PyMySQL's own default for connect_timeout.
-DEFAULT_CONNECT_TIMEOUT = 10.0
 
 
 class Connector:
@@ -225,55 +222,6 @@ class _Gate:
             self._error = like(error)
             # Who gives the server more time than it was given here is told nothing by its not answering.
             self._given = patience if timed_out(error) else math.inf
-
-
-def patience_of(kwargs: dict[str, Any]) -> float:
-    """Return the seconds that PyMySQL is to wait for a new connection's first answers.
-
-    Its ``connect_timeout`` covers the TCP connect alone: a server that accepts and says nothing would be waited for
-    without end, or for as long as the longest query may take.
-    """
-    limits = (kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT, kwargs.get("read_timeout"))
-    return min(limit for limit in limits if limit)
-
-
-def hurried(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return PyMySQL's connection settings with no more than *seconds* for any one answer."""
-    shorter = max(seconds, SHORTEST_PATIENCE)
-    limits = {name: min(kwargs.get(name) or shorter, shorter) for name in ("connect_timeout", "read_timeout")}
-    return {**kwargs, **limits}
-
-
-def unhurried(raw: Any, kwargs: dict[str, Any]) -> None:
-    """Give PyMySQL's connection the limits that it was to have, for its queries and for when it connects anew."""
-    raw._read_timeout = kwargs.get("read_timeout")
-    raw.connect_timeout = kwargs.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT) or None
-
-
-def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
-    """Ask a new connection for its identity; waits for the server, and closes the connection if that fails.
-
-    :param seconds: how long the answer may be waited for
-    """
-    try:
-        with driver.limited(raw, max(seconds, SHORTEST_PATIENCE)):
-            return driver.identity(raw)
-    except BaseException as error:
-        # A server that does not know what it is asked is one whose statements can't be killed, no more.
-        ours = isinstance(error, (MemoryError, ThreadUnavailable))
-        if isinstance(error, Exception) and not ours and driver.in_step(error):
-            return None
-        driver.abandon(raw)
-        raise
-
-
-def too_late(error: BaseException, deadline: Deadline | None) -> CheckoutTimeout | None:
-    """Return the error to raise where connecting failed because the bridged call's time is over, None elsewhere."""
-    if deadline is None:
-        return None
-    if isinstance(error, Expired) or (isinstance(error, pymysql.err.OperationalError) and not deadline.left):
-        return CheckoutTimeout.because(f"no connection was opened in time: {deadline}")
-    return None
 
 
 def take_idle(pool: PooledDB) -> list[Any]:

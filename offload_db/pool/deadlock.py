@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from ..bridge.hops import TaskSignal, ThreadSignal
-from ..bridge.portal import Caller, Place, rests
+from ..bridge.callers import Caller, rests
+from ..bridge.place import Place
+from ..bridge.signals import TaskSignal, ThreadSignal
 
 
 class Room(Protocol):

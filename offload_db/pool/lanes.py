@@ -15,8 +15,10 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 
 from ..bridge.background import start
-from ..bridge.hops import TaskSignal, ThreadSignal, task_signal
-from ..bridge.portal import Caller, Place, caller, place, suspend
+from ..bridge.callers import Caller, caller
+from ..bridge.place import Place, place
+from ..bridge.portal import suspend
+from ..bridge.signals import TaskSignal, ThreadSignal, task_signal
 from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
 from ..settings import check_count, check_name, check_seconds, shown
 from ..statistics import LaneStatistics

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ..bridge.background import start
-from ..bridge.portal import current_task
+from ..bridge.place import current_task
 from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES, frames_from, module_of
 from ..errors import ThreadUnavailable
 from ..statistics import SourceLine

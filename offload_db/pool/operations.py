@@ -30,7 +30,7 @@ from ..bridge.handled_errors import reraise
 from ..bridge.portal import bridged
 from ..connection.physical import Link
 from ..drivers.cursor_classes import CursorArguments
-from ..drivers.pymysql import code_of
+from ..drivers.registry import code_of
 from ..settings import check_count, check_seconds, kind_of
 from .checkout import Keeper
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pymysql.constants import CR, ER
 
 from ..drivers.base import CLIENT_CODES
-from ..drivers.pymysql import code_of
+from ..drivers.registry import code_of
 
 E = TypeVar("E", bound=BaseException)
 

@@ -21,7 +21,8 @@ import pymysql
 from pymysql.cursors import SSCursor
 
 from offload_db import OffloadPool, offload
-from offload_db.drivers.pymysql import Identity, PyMySQLDriver
+from offload_db.drivers.base import Identity
+from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
 from tests.support import PATIENCE
 

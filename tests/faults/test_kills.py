@@ -16,7 +16,8 @@ import pytest
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
 from offload_db.connection import killer as kills
 from offload_db.connection.killer import Killer
-from offload_db.drivers.pymysql import Identity, PyMySQLDriver
+from offload_db.drivers.base import Identity
+from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
 from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 

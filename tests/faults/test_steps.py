@@ -14,7 +14,7 @@ import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
 from offload_db.bridge.call_scope import Scope
-from offload_db.bridge.hops import ThreadSignal
+from offload_db.bridge.signals import ThreadSignal
 from offload_db.connection.call_lock import Turn, _Waiting
 from offload_db.connection.physical import _Call
 from offload_db.pool.lanes import Lanes, _Ticket

@@ -1,0 +1,69 @@
+"""How long opening a connection may take, and who it leads to.
+
+Owns the limits on a new connection's first answers, and the question for its identity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pymysql
+
+from ..bridge.call_scope import Deadline
+from ..drivers.base import Driver, Identity
+from ..errors import CheckoutTimeout, ThreadUnavailable
+from .executor import Expired
+
+# Seconds that connecting may always take: drivers refuse 0.
+SHORTEST_PATIENCE = 0.01
+# PyMySQL's own default for connect_timeout.
+DEFAULT_CONNECT_TIMEOUT = 10.0
+
+
+def patience_of(kwargs: dict[str, Any]) -> float:
+    """Return the seconds that PyMySQL is to wait for a new connection's first answers.
+
+    Its ``connect_timeout`` covers the TCP connect alone: a server that accepts and says nothing would be waited for
+    without end, or for as long as the longest query may take.
+    """
+    limits = (kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT, kwargs.get("read_timeout"))
+    return min(limit for limit in limits if limit)
+
+
+def hurried(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return PyMySQL's connection settings with no more than *seconds* for any one answer."""
+    shorter = max(seconds, SHORTEST_PATIENCE)
+    limits = {name: min(kwargs.get(name) or shorter, shorter) for name in ("connect_timeout", "read_timeout")}
+    return {**kwargs, **limits}
+
+
+def unhurried(raw: Any, kwargs: dict[str, Any]) -> None:
+    """Give PyMySQL's connection the limits that it was to have, for its queries and for when it connects anew."""
+    raw._read_timeout = kwargs.get("read_timeout")
+    raw.connect_timeout = kwargs.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT) or None
+
+
+def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:
+    """Ask a new connection for its identity; waits for the server, and closes the connection if that fails.
+
+    :param seconds: how long the answer may be waited for
+    """
+    try:
+        with driver.limited(raw, max(seconds, SHORTEST_PATIENCE)):
+            return driver.identity(raw)
+    except BaseException as error:
+        # A server that does not know what it is asked is one whose statements can't be killed, no more.
+        ours = isinstance(error, (MemoryError, ThreadUnavailable))
+        if isinstance(error, Exception) and not ours and driver.in_step(error):
+            return None
+        driver.abandon(raw)
+        raise
+
+
+def too_late(error: BaseException, deadline: Deadline | None) -> CheckoutTimeout | None:
+    """Return the error to raise where connecting failed because the bridged call's time is over, None elsewhere."""
+    if deadline is None:
+        return None
+    if isinstance(error, Expired) or (isinstance(error, pymysql.err.OperationalError) and not deadline.left):
+        return CheckoutTimeout.because(f"no connection was opened in time: {deadline}")
+    return None
