@@ -15,6 +15,7 @@ from pymysql.cursors import SSCursor
 from offload_db import Lane, OffloadPool, StatementTimeout, aio, connect, offload
 from tests.conftest import MySQL, needs
 from tests.faults.checks import checked
+from tests.inside import core
 from tests.support import QUICK, settled, together, value
 
 pytestmark = [
@@ -106,7 +107,7 @@ async def test_the_main_paths(detector: Any, database: dict[str, Any]) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(6):
                 group.start_soon(pool.fetch_all, "SELECT SLEEP(20)")
-            await settled(lambda: sum(link.busy for link in pool._links) == 4)
+            await settled(lambda: sum(link.busy for link in core(pool).links) == 4)
             group.cancel_scope.cancel()
         await settled(lambda: pool.statistics().in_use == 0)
 
@@ -140,7 +141,7 @@ async def test_shutting_down_in_the_middle(detector: Any, database: dict[str, An
     async with anyio.create_task_group() as group:
         group.start_soon(together, lambda: pool.fetch_all("SELECT SLEEP(20)"))
         group.start_soon(together, lambda: other.fetch_all("SELECT SLEEP(20)"))
-        await settled(lambda: all(any(link.busy for link in p._links) for p in (pool, other)))
+        await settled(lambda: all(any(link.busy for link in core(p).links) for p in (pool, other)))
         await pool.aclose(0.1)
         other.terminate()
         await other.wait_closed()

@@ -21,6 +21,7 @@ import pytest
 from offload_db import CallCancelled, OffloadError, OffloadPool, blocking, connect, offload
 from tests.conftest import MySQL
 from tests.faults.checks import checked
+from tests.inside import core
 from tests.support import Gate, assert_ended, pool_of, running, settled, value, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -523,7 +524,7 @@ async def test_no_thread_to_be_had(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    await cancelled(in_thread_mode(legacy), lambda: any(link.busy for link in pool._links))
+    await cancelled(in_thread_mode(legacy), lambda: any(link.busy for link in core(pool).links))
     assert CallCancelled in map(type, legacy.met)
     assert pool.statistics().kills == 0
     assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 0

@@ -19,6 +19,7 @@ from dbutils.pooled_db import PooledDB
 
 import offload_db
 from offload_db import OffloadPool, settings
+from tests.inside import core
 from tests.support import QUICK
 
 pytest.importorskip("fastapi")
@@ -293,7 +294,7 @@ async def test_wrong_arguments_are_not_shown(
         for argument in arguments[name].keys() - SHOWN - {"host"}:
             if wrong == "partial" and argument in ("function", "app", "creator", "inner"):
                 continue  # it is called, and prints
-            if pool._closed:  # what was tried has closed it
+            if core(pool).closed:  # what was tried has closed it
                 pool = make_pool()
                 arguments = baselines(pool, database, tmp_path)
             said: list[str] = []

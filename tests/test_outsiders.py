@@ -26,6 +26,7 @@ from offload_db.connection import call_lock as turns
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
 from tests.faults.checks import checked
+from tests.inside import core
 from tests.support import in_thread, outcome, pool_of, running, settled, together, until, value
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -675,7 +676,7 @@ async def test_a_statement_that_takes_long(database: dict[str, Any], outside: Ou
         async def handler() -> None:
             with closing(pool.connection()) as connection:
                 long = outside.executor.submit(value, connection, f"SELECT SLEEP({4 * SHORT})")
-                until(lambda: next(iter(pool._links)).busy)
+                until(lambda: next(iter(core(pool).links)).busy)
                 with pytest.raises(CheckoutTimeout, match=r"thread 'ThreadPoolExecutor.* a connection for each"):
                     value(connection, "SELECT 1")
                 await outcome(long)

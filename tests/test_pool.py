@@ -19,6 +19,7 @@ from dbutils.pooled_db import PooledDB
 
 from offload_db import ConfigurationError, OffloadPool, PoolClosed, offload
 from offload_db.settings import shown
+from tests.inside import core
 
 from .conftest import MySQL
 from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value, watched_wire
@@ -231,7 +232,7 @@ def test_from_env_with_values_that_are_no_text(name: str) -> None:
 def test_from_env_with_one_size_alone() -> None:
     """A pool that is to be smaller than five needs no DB_POOL_MIN_SIZE, no more than create() needs min_size."""
     pool = OffloadPool.from_env({**GOOD, "DB_POOL_MAX_SIZE": "3"})
-    assert (pool._min_size, pool.statistics().size) == (3, 3)
+    assert (core(pool).min_size, pool.statistics().size) == (3, 3)
 
 
 def test_help_shows_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +464,7 @@ def test_closing_while_another_thread_takes_the_last_idle_link(mysql: MySQL) -> 
                 return super().pop()
 
         pool.connection().close()
-        pool._idle = Raced(pool._idle)
+        core(pool).idle = Raced(core(pool).idle)
         pool.close()
         assert len(taken) == 1
 
@@ -496,7 +497,7 @@ def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch
     """Who opens a connection throws none out that comes back in between, before its slot is free."""
     with pool_of(2, mysql.settings()) as pool:
         held = pool.connection()
-        rest, look = pool._rest, pool._rested
+        rest, look = core(pool).rest, core(pool).rested
         rested, opened = threading.Event(), threading.Event()
 
         def rest_and_wait(link: Any) -> None:
@@ -511,8 +512,8 @@ def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch
             return found
 
         closing: list[Any] = []
-        monkeypatch.setattr(pool, "_rest", rest_and_wait)
-        monkeypatch.setattr(pool, "_rested", look_too_early)
+        monkeypatch.setattr(core(pool), "rest", rest_and_wait)
+        monkeypatch.setattr(core(pool), "rested", look_too_early)
         with pool.connection():
             opened.set()
             closing[0].result(PATIENCE)

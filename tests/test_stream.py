@@ -17,6 +17,7 @@ from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, OffloadPool, StatementTimeout
 from offload_db.awaitable.streams import _Chunks
+from tests.inside import core
 
 from .conftest import MySQL
 from .support import pool_of, running, settled, together, until, value
@@ -144,7 +145,7 @@ async def test_a_cancellation_kills(stage: str, mysql: MySQL, database: dict[str
             await settled(lambda: running(mysql, database, "SLEEP"))
             if stage == "fetching":
                 # The reader of the third row is on the wire.
-                await settled(lambda: numbers == [1, 2] and next(iter(pool._links))._call is not None)
+                await settled(lambda: numbers == [1, 2] and next(iter(core(pool).links))._call is not None)
             group.cancel_scope.cancel()
         assert -1 not in numbers
         assert bool(numbers) is (stage == "fetching")
@@ -366,7 +367,7 @@ async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monke
 
     with pool_of(1, mysql.settings("mysql")) as pool:
         await pool.fetch_value("SELECT 1")
-        (link,) = pool._links
+        (link,) = core(pool).links
         assert link.identity is not None
         link.identity = replace(link.identity, by_query=False)
 

@@ -42,12 +42,12 @@ class Pool(OffloadPool):
     @property
     def size(self) -> int:
         """How many connections are open."""
-        return len(self._links)
+        return len(self._core.links)
 
     @property
     def freesize(self) -> int:
         """How many connections nobody uses."""
-        return len(self._idle)
+        return len(self._core.idle)
 
     @property
     def echo(self) -> bool:
@@ -77,11 +77,11 @@ class Pool(OffloadPool):
 
         If the task is cancelled, those that are left are closed without saying goodbye to the server.
         """
-        await bridged(self._close_idle)
+        await bridged(self._core.close_idle)
 
     def close(self) -> None:
         """Refuse who comes and who waits; :meth:`wait_closed` closes the connections."""
-        self._refuse()
+        self._core.refuse()
 
     def terminate(self) -> None:
         """Close the pool, and break off what its connections are used for."""
@@ -89,12 +89,12 @@ class Pool(OffloadPool):
         self._terminated = True
         # A kill waits for the server, and this may be the event loop's thread.
         try:
-            start(threading.Thread(target=self._break_off, name="offload_db terminate", daemon=True))
+            start(threading.Thread(target=self._core.break_off, name="offload_db terminate", daemon=True))
         except ThreadUnavailable:
             kills = False
         else:
             kills = True
-        for link in self._out():
+        for link in self._core.out():
             if not (kills and link.busy):
                 link.give_up()
 
@@ -105,13 +105,13 @@ class Pool(OffloadPool):
 
         :raises RuntimeError: if the pool was not closed
         """
-        if not self._closed:
+        if not self._core.closed:
             raise RuntimeError("wait_closed() is called after close()")
         if self._terminated:
             await self.aclose(0)
         else:
-            await bridged(self._close_idle)
-            await self._lanes.wait_until_idle()
+            await bridged(self._core.close_idle)
+            await self._core.lanes.wait_until_idle()
         self._shut = True
 
     async def __aexit__(
@@ -162,9 +162,9 @@ def _create(minsize: int, maxsize: int, echo: bool, options: dict[str, Any]) -> 
     assert isinstance(pool, Pool)
     pool._echo, pool._maxsize = echo, maxsize or None
     try:
-        pool._fill()
+        pool._core.fill()
     except BaseException:
-        pool._refuse()
-        pool._close_idle()
+        pool._core.refuse()
+        pool._core.close_idle()
         raise
     return pool

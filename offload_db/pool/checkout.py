@@ -34,7 +34,7 @@ from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnava
 from ..statistics import Counters
 from .connector import Connector, take_idle
 from .lanes import Lane, Lanes, Slot, pool_closed
-from .leaks import Checkout, LeakWatch
+from .leaks import CheckoutRecord, LeakWatch
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
@@ -47,40 +47,38 @@ HELPERS = 8
 class Lease:
     """One checkout: a link, and the slot that admits its holder."""
 
-    __slots__ = ("__weakref__", "_checkout", "_pool", "_slot", "_ticket", "link")
+    __slots__ = ("__weakref__", "_core", "_record", "_slot", "_ticket", "link")
 
-    def __init__(self, pool: Keeper, slot: Slot, link: Link, checkout: Checkout | None) -> None:
-        self._pool = pool
+    def __init__(self, core: PoolCore, slot: Slot, link: Link, record: CheckoutRecord | None) -> None:
+        self._core = core
         self._slot = slot
         self._ticket = slot.ticket
-        self._checkout = checkout
+        self._record = record
         self.link = link
         link.lease = weakref.ref(self)
-        pool._leased[link] = self._ticket  # from here on the link is this lease's to give back
+        core.leased[link] = self._ticket  # from here on the link is this lease's to give back
 
     def __del__(self) -> None:
         # Asked here and not by _holds, which would be one more call for each checkout.
-        if (
-            hasattr(self, "link") and self._pool._leased.get(self.link, self) is self._ticket
-        ):  # an exception came before
+        if hasattr(self, "link") and self._core.leased.get(self.link, self) is self._ticket:  # an exception came before
             self.drop()
 
     @property
     def _holds(self) -> bool:
         # A forked child holds nothing of what its parent has checked out.
-        return self._ticket is not None and self._pool._leased.get(self.link) is self._ticket
+        return self._ticket is not None and self._core.leased.get(self.link) is self._ticket
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
         self._end_watch()
         if self._holds:
-            self._pool._checkin(self.link, self._slot)
+            self._core.checkin(self.link, self._slot)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
         self._end_watch()
         if self._holds:
-            self._pool._reclaim(self.link, self._slot)
+            self._core.reclaim(self.link, self._slot)
 
     def strand(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
@@ -88,11 +86,11 @@ class Lease:
         self.drop()
 
     def _end_watch(self) -> None:
-        if self._checkout is not None and self._pool._leaks is not None:
-            self._pool._leaks.end(self._checkout)
+        if self._record is not None and self._core._leaks is not None:
+            self._core._leaks.end(self._record)
 
 
-class Keeper:
+class PoolCore:
     """Keeps the links of one pool.
 
     :param pool: what makes the connections; those that it holds idle are taken over
@@ -114,55 +112,55 @@ class Keeper:
     ) -> None:
         size = common.limit
         self._new_lanes = partial(Lanes, common, lanes)
-        self._lanes = self._new_lanes()
+        self.lanes = self._new_lanes()
         self._max_age = max_age
         self._maxusage: int | None = pool._maxusage
         self._maxcached: int = pool._maxcached
-        self._min_size = 0
-        self._counters = Counters()
-        self._workers = Workers(size, self._counters, on_loop_call)
-        self._connector = Connector(pool, fast=fast)
-        self._killer = Killer(self._connector.connect_admin, self._counters)
+        self.min_size = 0
+        self.counters = Counters()
+        self.workers = Workers(size, self.counters, on_loop_call)
+        self.connector = Connector(pool, fast=fast)
+        self.killer = Killer(self.connector.connect_admin, self.counters)
         self._leaks = None if leak_warning is None else LeakWatch(leak_warning)
         # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
         # never more links than slots; deque operations are atomic and no lock is needed.
-        self._idle: deque[Link] = deque()
+        self.idle: deque[Link] = deque()
         # Those that are out, and their holders' tickets. A link in neither is being opened, asked for a sign of life or
         # closed, and ends with the call that does so.
-        self._leased: dict[Link, object] = {}
-        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
-        self._closed = self._broken_off = False
+        self.leased: dict[Link, object] = {}
+        self.links: weakref.WeakSet[Link] = weakref.WeakSet()
+        self.closed = self._broken_off = False
         for raw in take_idle(pool):
-            if len(self._links) < size:
+            if len(self.links) < size:
                 if fast:
                     hasten(raw)
                 # One of them may have died at rest; then there is one less.
                 with suppress(Exception):
-                    self._idle.append(self._link(raw, self._connector))
+                    self.idle.append(self._link(raw, self.connector))
             else:
                 driver_of(raw).close(raw)
         _pools.add(self)
 
-    def _refuse(self) -> None:
-        self._closed = True
+    def refuse(self) -> None:
+        self.closed = True
         if self._leaks is not None:
             self._leaks.close()
-        self._lanes.close()
+        self.lanes.close()
 
-    def _out(self) -> list[Link]:
-        return [link for link in self._every() if link not in self._idle]
+    def out(self) -> list[Link]:
+        return [link for link in self._every() if link not in self.idle]
 
     def _every(self) -> list[Link]:
         while True:
             try:
-                return list(self._links)
+                return list(self.links)
             except RuntimeError:  # another thread has opened one just now
                 continue
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
         self._broken_off = True
-        out = deque(self._out())
+        out = deque(self.out())
 
         def interrupt() -> None:
             while True:
@@ -183,22 +181,22 @@ class Keeper:
         for helper in helpers:
             helper.join()
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         """Open connections until there are ``min_size``."""
         leases: list[Lease] = []
         try:
-            while len(self._links) < self._min_size and len(leases) < self._min_size:
-                leases.append(self._checkout(None))
+            while len(self.links) < self.min_size and len(leases) < self.min_size:
+                leases.append(self.checkout(None))
         finally:
             for lease in leases:
                 lease.give_back()
 
-    def _checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
-        connector = connector or self._connector
+    def checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
+        connector = connector or self.connector
         setting = current_setting()
         deadline = None if setting is None else setting.deadline
-        if len(self._leased) >= self._lanes.size:
-            for link in list(self._leased):
+        if len(self.leased) >= self.lanes.size:
+            for link in list(self.leased):
                 if link.is_stranded:
                     link.strand()
         try:
@@ -206,11 +204,11 @@ class Keeper:
                 setting.cancellation.check()
             if lane is None and setting is not None:
                 lane = setting.lane
-            slot = self._lanes.acquire(lane, timeout=None if deadline is None else deadline.left)
+            slot = self.lanes.acquire(lane, timeout=None if deadline is None else deadline.left)
         except BaseException as error:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
-                self._counters.add("cancelled")
+                self.counters.add("cancelled")
             raise
         if deadline is not None:
             deadline.spend("waiting for a connection", slot.waited)
@@ -222,21 +220,21 @@ class Keeper:
 
         def settle() -> None:
             # The connection is there though nobody wants it any more.
-            self._idle.extend(opened)
-            if self._closed:
-                self._close_idle()
-            self._lanes.release(slot)
+            self.idle.extend(opened)
+            if self.closed:
+                self.close_idle()
+            self.lanes.release(slot)
 
         leaving = Leaving(settle)
         try:
             started = time.monotonic()
             try:
-                link = self._rested(connector, None if deadline is None else deadline.left)
+                link = self.rested(connector, None if deadline is None else deadline.left)
                 if link is None:
                     left = None if deadline is None else deadline.left
                     self._make_room(connector)
                     connect = partial(self._open, connector, left)
-                    self._workers.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
+                    self.workers.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
                     link = opened[0]
             finally:
                 if deadline is not None:
@@ -252,10 +250,10 @@ class Keeper:
                 raise late from None
             raise
         link.renew(slot.statement_timeout, slot.checkout_timeout)
-        self._counters.checked_out(slot.waited)
+        self.counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 
-    def _rested(self, connector: Connector, seconds: float | None) -> Link | None:
+    def rested(self, connector: Connector, seconds: float | None) -> Link | None:
         """Take an idle link that stands, mostly without a round trip; None if there is none.
 
         :param seconds: how long a round trip may take, where that is less than :data:`PING_TIMEOUT`
@@ -275,11 +273,11 @@ class Keeper:
                 asked = time.monotonic()
                 patience = max(SHORTEST_PATIENCE, min(PING_TIMEOUT, until - asked))
                 try:
-                    answers = self._workers.run("ping", partial(link.answers, patience))
+                    answers = self.workers.run("ping", partial(link.answers, patience))
                 except BaseException:
-                    self._idle.append(link)
-                    if self._closed:
-                        self._close_idle()
+                    self.idle.append(link)
+                    if self.closed:
+                        self.close_idle()
                     raise
                 reason = link.fault = None if answers else "dead_idle"
                 if not answers and time.monotonic() - asked >= SILENCE:
@@ -295,18 +293,18 @@ class Keeper:
 
         What forgot that one will have forgotten them as well, and to ask each would take as long again.
         """
-        for link in [link for link in self._idle if link.connector is connector and link.rested <= since]:
+        for link in [link for link in self.idle if link.connector is connector and link.rested <= since]:
             with suppress(ValueError):  # another thread may have taken it
-                self._idle.remove(link)
+                self.idle.remove(link)
                 link.fault = "dead_idle"
                 self._discard(link, "dead_idle")
 
     def _pop(self, connector: Connector) -> Link | None:
         """Take the idle link of this kind that was used last."""
-        for link in reversed(list(self._idle)):
+        for link in reversed(list(self.idle)):
             if link.connector is connector:
                 try:
-                    self._idle.remove(link)
+                    self.idle.remove(link)
                 except ValueError:  # another thread has taken it
                     continue
                 return link
@@ -315,13 +313,13 @@ class Keeper:
     def _make_room(self, connector: Connector) -> None:
         """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""
         # Every link that is out or being opened has a slot, so this is the most that there can be.
-        while self._lanes.in_use + len(self._idle) > self._lanes.size:
+        while self.lanes.in_use + len(self.idle) > self.lanes.size:
             # One of the same kind has come to rest just now: who gave it back still has, or had, a slot for it.
-            link = next((link for link in list(self._idle) if link.connector is not connector), None)
+            link = next((link for link in list(self.idle) if link.connector is not connector), None)
             if link is None:
                 return
             try:
-                self._idle.remove(link)
+                self.idle.remove(link)
             except ValueError:  # another thread has taken it
                 continue
             self._discard(link, "displaced")
@@ -333,14 +331,14 @@ class Keeper:
     def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> Link:
         driver = driver_of(raw)
         identity = identify(driver, raw, min(connector.patience, until - time.monotonic()))
-        admin = None if connector is self._connector else connector.connect_admin
-        link = Link(raw, driver, identity, self._workers, self._killer, connector=connector, connect_admin=admin)
+        admin = None if connector is self.connector else connector.connect_admin
+        link = Link(raw, driver, identity, self.workers, self.killer, connector=connector, connect_admin=admin)
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
-        self._links.add(link)
+        self.links.add(link)
         return link
 
-    def _checkin(self, link: Link, slot: Slot) -> None:
+    def checkin(self, link: Link, slot: Slot) -> None:
         reason = self._fate(link)
         if link.writes_on:
             try:
@@ -376,46 +374,46 @@ class Keeper:
                         raise
         finally:
             try:
-                self._leased.pop(link, None)
+                self.leased.pop(link, None)
                 if reason is None:
-                    self._rest(link)
-                    self._counters.add("checkins")
+                    self.rest(link)
+                    self.counters.add("checkins")
                 else:
                     self._discard(link, reason)
             finally:
-                self._lanes.release(slot)
+                self.lanes.release(slot)
 
     def _check_in_later(self, link: Link, slot: Slot) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
-        self._leased[link] = slot  # the lease has nothing to give back any more
+        self.leased[link] = slot  # the lease has nothing to give back any more
         try:
             # Not by `threading`, which takes locks: the finaliser may have come in their middle.
             _thread.start_new_thread(self._check_in_quietly, (link, slot))
         except RuntimeError:
-            self._leased[link] = slot.ticket
+            self.leased[link] = slot.ticket
             return False
         return True
 
     def _check_in_quietly(self, link: Link, slot: Slot) -> None:
         with suppress(OffloadError):  # nobody is there any more to be told
-            self._checkin(link, slot)
+            self.checkin(link, slot)
 
-    def _rest(self, link: Link) -> None:
+    def rest(self, link: Link) -> None:
         link.driver.forget(link.raw)
         link.rested = time.monotonic()
-        self._idle.append(link)
-        if self._closed:
-            self._close_idle()
-        elif self._maxcached and len(self._idle) > self._maxcached:  # others came back in the same moment
+        self.idle.append(link)
+        if self.closed:
+            self.close_idle()
+        elif self._maxcached and len(self.idle) > self._maxcached:  # others came back in the same moment
             with suppress(IndexError):
-                self._discard(self._idle.popleft(), "maxcached")
+                self._discard(self.idle.popleft(), "maxcached")
 
     def _discard(self, link: Link, reason: str) -> None:
         try:
             if reason == "abandoned_result" and place() is not Place.LOOP:
                 link.end_result()  # or the server might work on for rows that nobody takes
             if link.fault is None and place() is Place.BRIDGED:
-                self._workers.run("close", link.close, shield=True)
+                self.workers.run("close", link.close, shield=True)
         except ThreadUnavailable:  # it goes without a goodbye
             link.fault = reason
         except BaseException:
@@ -423,34 +421,34 @@ class Keeper:
             raise
         finally:
             link.close()
-            self._links.discard(link)
-            self._counters.discarded(reason)
+            self.links.discard(link)
+            self.counters.discarded(reason)
 
-    def _close_idle(self) -> None:
+    def close_idle(self) -> None:
         while True:
             try:
-                link = self._idle.pop()
+                link = self.idle.pop()
             except IndexError:  # another thread may have taken the last one
                 return
             try:
                 self._discard(link, "closed")
             except BaseException:  # the task was cancelled: the rest goes without a goodbye, and so without a trip
-                while self._idle:
-                    rest = self._idle.pop()
+                while self.idle:
+                    rest = self.idle.pop()
                     rest.fault = rest.fault or "closed"
                     self._discard(rest, "closed")
                 raise
 
-    def _close_kind(self, connector: Connector) -> None:
+    def close_kind(self, connector: Connector) -> None:
         while (link := self._pop(connector)) is not None:
             self._discard(link, "closed")
 
-    def _count_kind(self, connector: Connector) -> tuple[int, int]:
+    def count_kind(self, connector: Connector) -> tuple[int, int]:
         """Return how many connections of the kind are idle, and how many are out."""
-        idle = sum(link.connector is connector for link in self._idle.copy())
-        return idle, max(0, sum(link.connector is connector for link in self._links.copy()) - idle)
+        idle = sum(link.connector is connector for link in self.idle.copy())
+        return idle, max(0, sum(link.connector is connector for link in self.links.copy()) - idle)
 
-    def _reclaim(self, link: Link, slot: Slot) -> None:
+    def reclaim(self, link: Link, slot: Slot) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         reason = self._fate(link)
         if link.writes_on:
@@ -460,21 +458,21 @@ class Keeper:
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
-        self._leased.pop(link, None)
+        self.leased.pop(link, None)
         if reason is None:
             link.rested = time.monotonic()
-            self._idle.append(link)
-            if self._closed:
+            self.idle.append(link)
+            if self.closed:
                 # The pool was closed in between, and whoever did that may not have found it here.
                 with suppress(ValueError):
-                    self._idle.remove(link)
+                    self.idle.remove(link)
                     reason = "closed"
         if reason is not None:
             link.fault = link.fault or reason
             link.close()
-            self._links.discard(link)
-        self._counters.finalised(reason)
-        self._lanes.release(slot)
+            self.links.discard(link)
+        self.counters.finalised(reason)
+        self.lanes.release(slot)
 
     def _fate(self, link: Link) -> str | None:
         """Return why a link that comes back cannot be used again, None if it can."""
@@ -484,39 +482,39 @@ class Keeper:
         return link.verdict() or self._outlived(link)
 
     def _outlived(self, link: Link) -> str | None:
-        if self._closed:
+        if self.closed:
             return "closed"
-        if self._maxcached and len(self._idle) >= self._maxcached:
+        if self._maxcached and len(self.idle) >= self._maxcached:
             return "maxcached"
         if self._maxusage and link.statements >= self._maxusage:
             return "maxusage"
         return "max_age" if time.monotonic() >= link.expires else None
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
         # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
-        links, self._links, self._idle, self._leased = list(self._links), weakref.WeakSet(), deque(), {}
+        links, self.links, self.idle, self.leased = list(self.links), weakref.WeakSet(), deque(), {}
         for link in links:
             link.after_fork()
-        self._lanes = self._new_lanes()
-        self._counters.after_fork()
-        self._connector.after_fork()
-        self._killer.renew()
+        self.lanes = self._new_lanes()
+        self.counters.after_fork()
+        self.connector.after_fork()
+        self.killer.renew()
         if self._leaks is not None:
             self._leaks = LeakWatch(self._leaks.seconds)
 
 
-_pools: weakref.WeakSet[Keeper] = weakref.WeakSet()
+_pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
 
-def every_pool() -> list[Keeper]:
+def every_pool() -> list[PoolCore]:
     """List the pools of this process that somebody still holds."""
     return list(_pools)
 
 
 def _after_fork() -> None:
     for pool in list(_pools):
-        pool._after_fork()
+        pool.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

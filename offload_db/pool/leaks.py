@@ -31,7 +31,7 @@ LONGEST_LAST_WAIT = 0.25
 _DEPTH = 12
 
 
-class Checkout:
+class CheckoutRecord:
     """When and where a connection was checked out."""
 
     __slots__ = ("_stack", "_task", "reported", "since")
@@ -91,13 +91,13 @@ class LeakWatch:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._condition = threading.Condition()
-        self._watched: set[Checkout] = set()
+        self._watched: set[CheckoutRecord] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def begin(self) -> Checkout:
+    def begin(self) -> CheckoutRecord:
         """Note a checkout."""
-        checkout = Checkout()
+        checkout = CheckoutRecord()
         with self._condition:
             self._watched.add(checkout)
             if self._thread is None:
@@ -107,7 +107,7 @@ class LeakWatch:
                     self._thread = thread
         return checkout
 
-    def end(self, checkout: Checkout) -> None:
+    def end(self, checkout: CheckoutRecord) -> None:
         """Note that the connection came back."""
         # No lock: a finaliser may call this in the middle of anything.
         self._watched.discard(checkout)

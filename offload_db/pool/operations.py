@@ -368,7 +368,7 @@ class Operations(Keeper):
         plain: bool,
     ) -> T:
         with scoped(lane, timeout):
-            lease = self._checkout(lane)
+            lease = self._core.checkout(lane)
             link = lease.link
             try:
                 cursor = link.driver.cursor_arguments(link.raw, kind, True)

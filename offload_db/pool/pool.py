@@ -136,14 +136,14 @@ class OffloadPool(Operations):
             leak_warning=leak_warning,
             fast=fast,
         )
-        self._kinds = Kinds(self._connector)
+        self._kinds = Kinds(self._core.connector)
         if unused := unused_options(pool):
             logger.info("of the PooledDB that is wrapped, these settings change nothing here: %s", ", ".join(unused))
 
     def __repr__(self) -> str:
         return (
-            f"<OffloadPool {self._lanes.in_use}/{self._lanes.size} in use, {len(self._idle)} idle, "
-            f"{self._lanes.waiting} waiting{', closed' if self._closed else ''}>"
+            f"<OffloadPool {self._core.lanes.in_use}/{self._core.lanes.size} in use, {len(self._core.idle)} idle, "
+            f"{self._core.lanes.waiting} waiting{', closed' if self._core.closed else ''}>"
         )
 
     @classmethod
@@ -197,7 +197,7 @@ class OffloadPool(Operations):
                 f"OffloadPool.create: creator={kind_of(creator)} is not accepted: {error}"
             ) from error
         pool = cls(dbutils, **chosen)
-        pool._min_size = min_size
+        pool._core.min_size = min_size
         return pool
 
     @classmethod
@@ -236,7 +236,7 @@ class OffloadPool(Operations):
         :raises ConfigurationError: if there is no such lane
         :raises pymysql.err.OperationalError: if the server can't be reached, as the driver raises it
         """
-        return type(self)._surface(self._checkout(lane))
+        return type(self)._surface(self._core.checkout(lane))
 
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; the same as :meth:`connection`, under DBUtils' other name.
@@ -257,7 +257,7 @@ class OffloadPool(Operations):
         :raises ConfigurationError: if they are not, or a function of the user's opens the pool's connections
         :raises CheckoutTimeout: as :meth:`connection` does, and everything else that it raises
         """
-        return type(self)._surface(self._checkout(None, self._kinds.of(settings)))
+        return type(self)._surface(self._core.checkout(None, self._kinds.of(settings)))
 
     def variant(self, **changes: Any) -> Variant:
         """Give a view of this pool whose connections are opened with other settings, within the same limits.
@@ -265,36 +265,36 @@ class OffloadPool(Operations):
         :param changes: arguments of :func:`pymysql.connect` that differ from the pool's; the bits of ``client_flag``
             are added to its own
         """
-        return Variant(self, self._connector.variant(changes))
+        return Variant(self, self._core.connector.variant(changes))
 
     @property
     def minsize(self) -> int:
         """How many connections the pool opens ahead of need, when it is entered."""
-        return self._min_size
+        return self._core.min_size
 
     @property
     def maxsize(self) -> int | None:
         """The most connections at once; None only where :func:`offload_db.aio.create_pool` was given no limit."""
-        return self._lanes.size
+        return self._core.lanes.size
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool holds now and has counted so far."""
-        return self._counters.snapshot(
-            size=self._lanes.size,
-            links=len(self._links),
-            idle=len(self._idle),
-            in_use=self._lanes.in_use,
-            waiting=self._lanes.waiting,
-            lanes=self._lanes.statistics(),
+        return self._core.counters.snapshot(
+            size=self._core.lanes.size,
+            links=len(self._core.links),
+            idle=len(self._core.idle),
+            in_use=self._core.lanes.in_use,
+            waiting=self._core.lanes.waiting,
+            lanes=self._core.lanes.statistics(),
         )
 
     def blocking_calls(self) -> list[BlockingCall]:
         """List the places in the source that blocked the event loop, the costliest first."""
-        return self._counters.blocked.places()
+        return self._core.counters.blocked.places()
 
     async def __aenter__(self) -> OffloadPool:
         """Open ``min_size`` connections ahead of need."""
-        await bridged(self._fill)
+        await bridged(self._core.fill)
         return self
 
     async def __aexit__(
@@ -312,32 +312,32 @@ class OffloadPool(Operations):
         """
         if drain_timeout != 0:
             check_seconds("OffloadPool.aclose", "drain_timeout", drain_timeout)
-        self._refuse()
+        self._core.refuse()
         try:
             with anyio.move_on_after(drain_timeout):
-                await self._lanes.wait_until_idle()
+                await self._core.lanes.wait_until_idle()
         finally:
             with anyio.CancelScope(shield=True):
                 # Not through the pool's own workers, which are what has to be freed.
                 try:
                     try:
-                        await hop(self._break_off, anyio.CapacityLimiter(1))
+                        await hop(self._core.break_off, anyio.CapacityLimiter(1))
                     except RuntimeError:  # no further thread can be had: the interpreter exits
-                        self._break_off()
+                        self._core.break_off()
                     with anyio.move_on_after(BREAK_OFF_TIMEOUT):
-                        await self._lanes.wait_until_idle()
+                        await self._core.lanes.wait_until_idle()
                 finally:  # asyncio's own task.cancel() passes through a shield
-                    for link in self._out():
+                    for link in self._core.out():
                         link.give_up()
-                    await bridged(self._close_idle)
+                    await bridged(self._core.close_idle)
 
     def close(self) -> None:
         """Close the pool: refuse who comes and who waits, and close the idle connections.
 
         A connection that is out is closed when it comes back; :meth:`aclose` waits for that. Closing twice is fine.
         """
-        self._refuse()
-        self._close_idle()
+        self._core.refuse()
+        self._core.close_idle()
 
 
 def _as_lanes(lanes: Iterable[Lane]) -> tuple[Lane, ...]:

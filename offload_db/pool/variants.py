@@ -52,24 +52,24 @@ class Variant:
 
     def connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; see :meth:`offload_db.OffloadPool.connection`."""
-        return type(self._pool)._surface(self._pool._checkout(lane, self._connector))
+        return type(self._pool)._surface(self._core.checkout(lane, self._connector))
 
     def close_idle(self) -> None:
         """Close the connections of this view that are idle; the pool stays open."""
-        self._pool._close_kind(self._connector)
+        self._core.close_kind(self._connector)
 
     @property
     def size(self) -> int:
         """The most connections of the whole pool at once."""
-        return self._pool._lanes.size
+        return self._core.lanes.size
 
     def counts(self) -> tuple[int, int]:
         """Return how many connections of this view are idle, and how many in use."""
-        return self._pool._count_kind(self._connector)
+        return self._core.count_kind(self._connector)
 
     def checkout_timeout(self, lane: str | None) -> float | None:
         """Return the seconds that a connection is waited for, None for ever."""
-        return self._pool._lanes.checkout_timeout(lane)
+        return self._core.lanes.checkout_timeout(lane)
 
     @property
     def address(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from examples.support.mariadb import PrivateServer
 from offload_db import OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import pool_of, value
 
 from .checks import adds_up, assert_ended, serve
@@ -41,7 +42,7 @@ def collision(servers: tuple[MySQL, MySQL], **options: Any) -> Iterator[tuple[Of
             pass
         with pool_of(SIZE, {**first.settings(), **proxy.address}, **options) as pool:
             serve(pool)
-            ids = sorted(link.identity.session for link in pool._links if link.identity is not None)
+            ids = sorted(link.identity.session for link in core(pool).links if link.identity is not None)
             assert len(ids) == SIZE
             with Victims(second, ids) as victims:
                 proxy.targets = [(second.host, second.port), (first.host, first.port)]
@@ -87,7 +88,7 @@ async def test_ids_that_collide(general: bool, servers: tuple[MySQL, MySQL]) -> 
         assert now.kills > 30
         assert now.kills_failed == 0
         assert proxy.accepted > SIZE + now.kills  # the balancer did lead to the wrong server
-        assert sorted(link.identity.session for link in pool._links if link.identity is not None) == ids
+        assert sorted(link.identity.session for link in core(pool).links if link.identity is not None) == ids
         assert_ended(servers[0], "SLEEP(50)")
         adds_up(pool)
 

@@ -15,6 +15,7 @@ from pymysql.cursors import SSCursor
 
 from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import pool_of, settled, value
 
 from .checks import assert_ended, checked, running
@@ -245,7 +246,7 @@ async def test_cancelled_while_the_server_is_full(database: dict[str, Any], name
             with anyio.move_on_after(step * 0.0005):
                 await handler()
             await settled(lambda: pool.statistics().in_use == 0)
-            for link in list(pool._links):  # so that the next has to connect again
+            for link in list(core(pool).links):  # so that the next has to connect again
                 link.driver.cut(link.raw)
         await checked(pool, mysql, name)
 

@@ -11,6 +11,7 @@ import pytest
 
 from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import pool_of, until, value
 
 from .checks import check
@@ -59,7 +60,7 @@ def test_statements_under_way(loop_of: str, way: str, database: dict[str, Any], 
     with pool_of(2, database) as pool:
         loop = _new_loop(loop_of)
         tasks = [loop.create_task(_ways(pool)[way]()) for _ in range(2)]
-        loop.run_until_complete(_until(lambda: sum(link.busy for link in pool._links) == 2))
+        loop.run_until_complete(_until(lambda: sum(link.busy for link in core(pool).links) == 2))
         loop.close()
         until(lambda: pool.statistics().in_use == 0, timeout=5)
         check(pool, mysql, database["database"])
@@ -70,14 +71,14 @@ def test_a_connect_under_way(database: dict[str, Any], mysql: MySQL, monkeypatch
     """A connection that was being opened goes to rest for the next one."""
     begun, go_on = threading.Event(), threading.Event()
     with pool_of(1, database) as pool:
-        connect = pool._connector.connect
+        connect = core(pool).connector.connect
 
         def slow(seconds: float | None) -> Any:
             begun.set()
             assert go_on.wait(20)
             return connect(seconds)
 
-        monkeypatch.setattr(pool._connector, "connect", slow)
+        monkeypatch.setattr(core(pool).connector, "connect", slow)
         loop = _new_loop("asyncio")
         task = loop.create_task(_ways(pool)["connecting"]())
         loop.run_until_complete(_until(begun.is_set))
@@ -97,8 +98,8 @@ def test_a_call_that_is_over_before_the_loop_closes(database: dict[str, Any]) ->
         task = loop.create_task(_ways(pool)["handler"]())
 
         async def stop() -> None:
-            await _until(lambda: any(link.busy for link in pool._links))
-            until(lambda: not any(link.busy for link in pool._links))  # the loop stands still meanwhile
+            await _until(lambda: any(link.busy for link in core(pool).links))
+            until(lambda: not any(link.busy for link in core(pool).links))  # the loop stands still meanwhile
 
         loop.run_until_complete(stop())
         loop.close()

@@ -19,6 +19,7 @@ from offload_db import offload
 from offload_db.pool.connector import _Gate
 from offload_db.pool.reachability import like, reached
 from tests.conftest import MySQL, needs
+from tests.inside import core
 from tests.support import PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
 from tests.tls import certify, tls_server_in
 
@@ -53,7 +54,7 @@ async def test_a_bad_argument(place: str, database: dict[str, Any]) -> None:
                 for _ in range(2):
                     with pytest.raises(error):
                         pool.connect(**settings)
-                    pool._close_idle()
+                    core(pool).close_idle()
                     for good in (pool.connection, partial(pool.connect, **database, ssl_disabled=True)):
                         with good() as connection:
                             assert value(connection, "SELECT 1") == 1, kind
@@ -77,7 +78,7 @@ async def test_a_variant_that_cannot_connect(changes: dict[str, Any], database: 
             failed, served = await together(partial(handler, bad.connection), partial(handler, pool.connection))
             assert failed[0] == "OperationalError", failed  # type: ignore[index]
             assert served == 1
-            pool._close_idle()
+            core(pool).close_idle()
 
 
 async def test_a_mixed_load(database: dict[str, Any]) -> None:
@@ -309,7 +310,7 @@ async def test_kills_of_several_kinds_share_no_connections(
                     group.start_soon(handler, kind)
                 await settled(lambda: sum("SLEEP" in str(p["INFO"]) for p in tls_server.process_list()) == 16)
                 killed: dict[str, set[str]] = {"TLS": set(), "plain": set()}
-                reach = pool._killer._reach
+                reach = core(pool).killer._reach
 
                 def note(identity: Any, call: Any, deadline: float) -> Any:
                     admin = reach(identity, call, deadline)
@@ -318,7 +319,7 @@ async def test_kills_of_several_kinds_share_no_connections(
                         killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
                     return admin
 
-                pool._killer._reach = note  # type: ignore[method-assign]
+                core(pool).killer._reach = note  # type: ignore[method-assign]
                 group.cancel_scope.cancel()
         assert not scope.cancelled_caught
         assert killed == {"TLS": {"TLS"}, "plain": {"plain"}}

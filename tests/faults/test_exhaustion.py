@@ -21,6 +21,7 @@ from offload_db.drivers import base as driver_base, pymysql as drivers
 from offload_db.pool import lanes
 from offload_db.pool.lanes import Lane, Lanes
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, settled, together, until, value
 
 from .checks import check, checked, serve
@@ -167,7 +168,7 @@ async def test_a_limit_without_a_thread(database: dict[str, Any], no_threads: Ca
 
         async with anyio.create_task_group() as group:
             group.start_soon(late)
-            await settled(lambda: any(link.busy for link in pool._links))
+            await settled(lambda: any(link.busy for link in core(pool).links))
             with no_threads():
                 await anyio.sleep(0.6)
                 assert not failed
@@ -220,7 +221,7 @@ async def test_terminating_without_a_thread(database: dict[str, Any], no_threads
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        await settled(lambda: any(link.busy for link in pool._links))
+        await settled(lambda: any(link.busy for link in core(pool).links))
         with no_threads():
             pool.terminate()
             await settled(lambda: bool(failed))

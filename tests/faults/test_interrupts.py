@@ -22,6 +22,7 @@ import offload_db
 from offload_db import OffloadPool
 from offload_db.bridge import dispatcher as departures, reactor as sharing
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PATIENCE, attempt, in_thread, pool_of, settled, together, until, value
 
 from .checks import checked, serve
@@ -188,7 +189,7 @@ def test_a_script_is_interrupted(
         serve(pool)
         for number in itertools.count(1):
             if kind == "a new one":
-                pool._close_idle()
+                core(pool).close_idle()
             injection = Injection(number, error)
             injection.strike(partial(work, pool))
             if not injection.where:

@@ -19,6 +19,7 @@ from offload_db.connection.killer import Killer
 from offload_db.drivers.base import Identity
 from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 
 from .checks import assert_ended, checked, running, serve
@@ -133,7 +134,7 @@ async def test_no_kill_possible(
             def refuse(seconds: float) -> Any:
                 raise pymysql.err.OperationalError(1040, "Too many connections")
 
-            patch.setattr(pool._killer, "_connect", refuse)
+            patch.setattr(core(pool).killer, "_connect", refuse)
             patch.setattr(kills, "PATIENCE", 0.5)
             if cancel:
                 with anyio.move_on_after(0.3) as scope:
@@ -252,7 +253,7 @@ def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL) -> 
     lock = threading.Lock()
 
     with pool_of(12, database, statement_timeout=0.4) as pool:
-        connect = pool._connector.connect_admin
+        connect = core(pool).connector.connect_admin
 
         def counted(seconds: float) -> Any:
             nonlocal inside, most
@@ -271,7 +272,7 @@ def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL) -> 
             raw.close = closing
             return raw
 
-        pool._killer._connect = counted
+        core(pool).killer._connect = counted
         _all_time_out(pool, 12)
         assert 1 <= most <= 4
         assert pool.statistics().kills == 12

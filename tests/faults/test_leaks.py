@@ -15,6 +15,7 @@ from pymysql.cursors import SSCursor
 
 from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import in_thread, outcome, pool_of, settled, until, value, watched_wire
 
 from .checks import check, checked
@@ -135,7 +136,7 @@ def test_max_age_is_spread(database: dict[str, Any], mysql: MySQL) -> None:
     """Connections of the same age are not all replaced at once: their lives differ by up to a tenth."""
     with pool_of(10, database, max_age=100.0) as pool:
         held = [pool.connection() for _ in range(10)]
-        lives = [link.expires - link.born for link in pool._links]
+        lives = [link.expires - link.born for link in core(pool).links]
         assert all(90.0 <= life <= 100.0 for life in lives)
         assert len(set(lives)) == 10
         for connection in held:
@@ -187,7 +188,7 @@ def test_dropped_while_the_pool_is_closed(
         def closed_just_after(link: Any) -> None:
             pool.close()
 
-        monkeypatch.setattr(pool, "_outlived", closed_just_after)
+        monkeypatch.setattr(core(pool), "_outlived", closed_just_after)
         del connection
         gc.collect()
         assert pool.statistics().discards == {"closed": 1}

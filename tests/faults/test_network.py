@@ -19,6 +19,7 @@ from offload_db.connection import killer as kills
 from offload_db.drivers.pymysql_results import TURN_ROWS
 from offload_db.pool import checkout as keeper
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import in_thread, pool_of, run_at, until, value
 
 from .checks import assert_ended, check, checked, serve
@@ -277,7 +278,7 @@ def test_cut_while_idle(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> 
     with pool_of(3, through) as pool:
         for reset in (False, True):
             serve(pool)
-            links = list(pool._links)
+            links = list(core(pool).links)
             proxy.cut(reset=reset)
             until(lambda: not any(link.driver.alive_at_rest(link.raw) for link in links))  # noqa: B023
             serve(pool)

@@ -15,6 +15,7 @@ import pytest
 from examples.support.mariadb import PrivateServer
 from offload_db import ConnectionLost, OffloadPool, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PATIENCE, in_thread, pool_of, until, value
 
 from .checks import adds_up, check, serve
@@ -173,7 +174,7 @@ def test_no_storm_of_connects(server: PrivateServer, own: dict[str, Any]) -> Non
     """Twenty callers of a dead server make few attempts to connect, with growing pauses, and get errors at once."""
     with Proxy((server.endpoint.host, server.endpoint.port)) as proxy, pool_of(20, {**own, **proxy.address}) as pool:
         serve(pool)
-        links = list(pool._links)
+        links = list(core(pool).links)
         server.kill()
         until(lambda: not any(link.driver.alive_at_rest(link.raw) for link in links))
         before, started = proxy.accepted, time.monotonic()

@@ -19,6 +19,7 @@ from offload_db.connection.call_lock import Turn, _Waiting
 from offload_db.connection.physical import _Call
 from offload_db.pool.lanes import Lanes, _Ticket
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
 
 pytestmark = pytest.mark.timeout(60)
@@ -201,7 +202,7 @@ def test_a_connection_that_is_closed_while_a_statement_runs(database: dict[str, 
     with pool_of(1, database, on_loop_call="allow", autocommit=False) as pool:
         connection = pool.connection()
         running = in_thread(partial(value, connection, "INSERT INTO t SELECT SLEEP(0.5)"))
-        until(lambda: any(link.busy for link in pool._links))
+        until(lambda: any(link.busy for link in core(pool).links))
         on_a_loop(connection.close)
         with pool.connection() as other:
             assert value(other, "SELECT COUNT(*) FROM t") == 0

@@ -20,6 +20,7 @@ from offload_db.drivers.pymysql import PyMySQLDriver
 from offload_db.pool import checkout as keeper
 from offload_db.pool.connector import AT_ONCE, Connector
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
 
 from .checks import assert_ended, checked, serve
@@ -199,7 +200,7 @@ async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: di
             await outcome(other)
         proxy.deaf = False
         await settled(lambda: _answers(pool))
-        await outcome(in_thread(pool._close_idle))
+        await outcome(in_thread(core(pool).close_idle))
         proxy.deaf = True
         with pytest.raises(CheckoutTimeout):
             await handler_of("thread", lambda: run(pool, "SELECT 1"), timeout=0.3)()
