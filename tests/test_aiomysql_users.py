@@ -39,9 +39,9 @@ def settings(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
 
 def test_names() -> None:
     """Every name that aiomysql exports is there, and so are the modules that its names are imported from."""
+    from offload_db.aio.connection import Connection, connect
+    from offload_db.aio.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
     from offload_db.aio.pool import Pool, create_pool
-    from offload_db.awaitable.connection import Connection, connect
-    from offload_db.awaitable.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
     for name in NAMES.split():
         assert hasattr(aiomysql, name), name

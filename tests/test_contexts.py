@@ -18,8 +18,7 @@ import pytest
 
 import offload_db
 from offload_db import BlockingCallError, BlockingCallWarning, OffloadPool, blocking, offload
-from offload_db.bridge import portal as bridge
-from offload_db.bridge.place import Place, place
+from offload_db.bridge.place import Place, current_task, place
 from offload_db.connection import unpooled
 from tests.conftest import needs
 from tests.support import PATIENCE, RecordingCursor, in_thread, pool_of, settled, value
@@ -200,7 +199,7 @@ async def test_callbacks_are_not_bridged(anyio_backend_name: str) -> None:
     called = anyio.Event()
 
     def callback() -> None:
-        found.append((place(), bridge.current_task()))
+        found.append((place(), current_task()))
         called.set()
 
     @offload

@@ -23,14 +23,13 @@ from pymysql.err import (
     Warning as Warning,  # noqa: A004  # DB-API 2 has named it so
 )
 
-from ..awaitable import surface as surface
-from ..awaitable.connection import AsyncConnection as AsyncConnection, Connection as Connection, connect as connect
-from ..awaitable.cursors import (
+from ..awaitable.pending import Pending as Pending
+from .connection import AsyncConnection as AsyncConnection, Connection as Connection, connect as connect
+from .cursors import (
     AsyncCursor as AsyncCursor,
     Cursor as Cursor,
     DictCursor as DictCursor,
     SSCursor as SSCursor,
     SSDictCursor as SSDictCursor,
 )
-from ..awaitable.pending import Pending as Pending
 from .pool import Pool as Pool, create_pool as create_pool

@@ -17,14 +17,12 @@ import pymysql
 from pymysql import cursors as drivers
 from pymysql.constants import SERVER_STATUS
 
-from ..aio.settings import connection_settings
 from ..bridge.background import start
 from ..bridge.hops import Trip
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
 from ..connection.uncopied import Uncopied
-from ..connection.unpooled import connect as connect_unpooled
 from ..errors import ThreadUnavailable
 from .cursors import AsyncCursor, DictCursor, SSDictCursor, awaitable_class, cursor_class, driver_class
 from .pending import Pending
@@ -303,25 +301,3 @@ class _Released:
 
 Connection = AsyncConnection
 """The name that aiomysql's users know."""
-
-
-def connect(
-    host: str = "localhost",
-    user: str | None = None,
-    password: str = "",
-    db: str | None = None,
-    port: int = 3306,
-    *,
-    echo: bool = False,
-    **settings: Any,
-) -> Pending[AsyncConnection]:
-    """Open a connection that belongs to no pool; awaited, or entered with ``async with``, which closes it.
-
-    The keywords are :func:`aiomysql.connect`'s, see :func:`create_pool`. If the task is cancelled, no connection is
-    left open.
-
-    :raises pymysql.err.OperationalError: if the server can't be reached
-    """
-    given = {"host": host, "user": user, "password": password, "db": db, "port": port, **settings}
-    wanted = connection_settings("connect", given)
-    return Pending(lambda: AsyncConnection(connect_unpooled(**wanted), echo=echo))

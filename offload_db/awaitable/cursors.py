@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import anyio.lowlevel
 from pymysql import cursors as drivers
@@ -21,9 +21,6 @@ from ..connection.uncopied import Uncopied
 from ..drivers.statement_digest import digest
 from ..settings import kind_of
 from .one_shot import parameters
-
-if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
-    from .connection import AsyncConnection
 
 Row = TypeVar("Row")
 
@@ -40,6 +37,12 @@ _SETTINGS = ("dict_type", "max_stmt_length")
 _HOOKS = ("_conv_row", "_do_get_result", "_query", "_show_warnings")
 
 
+class _Connection(Protocol):
+    """What a cursor needs of the connection that made it."""
+
+    echo: bool
+
+
 class AsyncCursor(Uncopied):
     """An awaitable cursor; the methods are PyMySQL's, the attributes are plain properties.
 
@@ -49,7 +52,7 @@ class AsyncCursor(Uncopied):
     _driver_class: ClassVar[Any] = None
     """The driver's class of such cursors, None where it is the connection's own."""
 
-    def __init__(self, connection: AsyncConnection, cursor: OffloadCursor) -> None:
+    def __init__(self, connection: _Connection, cursor: OffloadCursor) -> None:
         self._connection = connection
         self._cursor = cursor
         self._in_a_row = 0
@@ -58,7 +61,7 @@ class AsyncCursor(Uncopied):
         return f"<AsyncCursor {'closed' if self.closed else 'open'}>"
 
     @property
-    def connection(self) -> AsyncConnection | None:
+    def connection(self) -> Any:
         """The connection, None after closing."""
         return None if self.closed else self._connection
 

@@ -24,13 +24,14 @@ from ..connection.sync_connection import OffloadConnection
 from ..connection.sync_cursor import OffloadCursor
 from ..drivers.only_reads import only_reads
 from ..errors import ThreadUnavailable
-from ..pool.pool import OffloadPool
+from .connection import AsyncConnection
 from .one_shot import row_shape
 from .pending import Pending
+from .transactions import Source
 
 
 async def stream(
-    pool: OffloadPool, sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
+    pool: Source[AsyncConnection], sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
 ) -> AsyncGenerator[Any, None]:
     """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
     make, kind = row_shape(cursor)

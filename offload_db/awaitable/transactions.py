@@ -6,40 +6,52 @@ Owns which transaction a task is in. What is sent is the synchronous connection'
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeVar
 
 from ..bridge.callers import Caller, caller
 from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
 from ..errors import ConfigurationError
-from ..pool.pool import OffloadPool
 from ..settings import shown
 
-if TYPE_CHECKING:  # connection.py offers transactions, and stands below this file
-    from .connection import AsyncConnection
+
+class _Connection(Protocol):
+    """What a transaction needs of the connection that it runs on."""
+
+    _connection: OffloadConnection
+    _depth: int
+
+
+C = TypeVar("C", bound=_Connection)
+C_co = TypeVar("C_co", bound=_Connection, covariant=True)
+
+
+class Source(Protocol[C_co]):
+    """What gives connections: a pool."""
+
+    def acquire(self, lane: str | None = None) -> AbstractAsyncContextManager[C_co]:
+        """Check one out for the block."""
+
 
 ISOLATION_LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
-_current: ContextVar[tuple[OffloadPool, Caller, AsyncConnection] | None] = ContextVar(
-    "offload_db_transaction", default=None
-)
+_current: ContextVar[tuple[Source[Any], Caller, Any] | None] = ContextVar("offload_db_transaction", default=None)
 
 
-def outer_transaction(pool: OffloadPool) -> AsyncConnection | None:
+def outer_transaction(pool: Source[C]) -> C | None:
     """Return the connection whose transaction on *pool* the calling task is in."""
     current = _current.get()
     if current is None or current[0] is not pool or current[1] != caller() or not current[2]._depth:
         return None
-    return current[2]
+    connection: C = current[2]
+    return connection
 
 
 @asynccontextmanager
-async def transaction(
-    connection: AsyncConnection, isolation_level: str | None, read_only: bool
-) -> AsyncGenerator[AsyncConnection, None]:
+async def transaction(connection: C, isolation_level: str | None, read_only: bool) -> AsyncGenerator[C, None]:
     """Run the block in a transaction of the connection; see :meth:`AsyncConnection.transaction`."""
     inner = connection._depth > 0
     check_isolation_level(isolation_level)
@@ -90,8 +102,8 @@ def _send(connection: OffloadConnection, statements: list[str]) -> None:
 
 @asynccontextmanager
 async def pool_transaction(
-    pool: OffloadPool, lane: str | None, isolation_level: str | None, read_only: bool
-) -> AsyncGenerator[AsyncConnection, None]:
+    pool: Source[C], lane: str | None, isolation_level: str | None, read_only: bool
+) -> AsyncGenerator[C, None]:
     """Check out a connection for a transaction; inside one of the same task and pool, make a savepoint of it."""
     check_isolation_level(isolation_level)  # before a connection is opened for nothing
     outer = outer_transaction(pool)

@@ -20,7 +20,6 @@ from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..errors import CheckoutTimeout, ConnectionClosed
 from ..pool.connector import Connector
-from ..pool.pool import OffloadPool
 from .call_lock import Turn, closed_error
 from .lazy_results import LazyResult
 from .opening import patience_of
@@ -367,6 +366,3 @@ def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
         driver.set_read_timeout(raw, before)
     link.reconnected()
     return result
-
-
-OffloadPool._surface = OffloadConnection

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import anyio
 import pymysql
@@ -20,13 +20,10 @@ import pymysql
 from ..bridge.call_scope import Given, Scope, current_cancellation
 from ..bridge.place import Place, place
 from ..drivers.base import Driver
-from .call_lock import closed_error
+from .call_lock import Turn, closed_error
 from .lazy_results import LazyResult
 from .physical import Link
 from .uncopied import Uncopied
-
-if TYPE_CHECKING:  # connection.py makes the cursors, and stands below this file
-    from .sync_connection import OffloadConnection
 
 # Calls that are counted as statements.
 _STATEMENTS = frozenset({"callproc", "execute", "executemany"})
@@ -34,6 +31,16 @@ _STATEMENTS = frozenset({"callproc", "execute", "executemany"})
 _TEXTS = ("query", "operation", "procname")
 # Arguments that are read without running any code of the user's, which a generator of rows does.
 _PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)})
+
+
+class _Connection(Protocol):
+    """What a cursor needs of the connection that made it."""
+
+    _link: Link | None
+    _turn: Turn
+
+    def _entrust(self, scope: Scope) -> None:
+        """Let a call have it as its own."""
 
 
 class OffloadCursor(Given, Uncopied):
@@ -48,10 +55,10 @@ class OffloadCursor(Given, Uncopied):
 
     _raw: Any
     _link: Link
-    _connection: OffloadConnection | None
+    _connection: _Connection | None
     _ahead: _Ahead
 
-    def __init__(self, connection: OffloadConnection, link: Link, raw: Any) -> None:
+    def __init__(self, connection: _Connection, link: Link, raw: Any) -> None:
         put = partial(object.__setattr__, self)
         put("_raw", raw)
         put("_link", link)
@@ -67,7 +74,7 @@ class OffloadCursor(Given, Uncopied):
         return f"<OffloadCursor {'closed' if self._connection is None else 'open'}>"
 
     @property
-    def connection(self) -> OffloadConnection | None:
+    def connection(self) -> Any:
         """The connection, None after closing."""
         return self._connection
 
@@ -303,7 +310,7 @@ class OffloadCursor(Given, Uncopied):
         link.check()
         return link
 
-    def _opened(self) -> OffloadConnection:
+    def _opened(self) -> _Connection:
         connection = self._connection
         if connection is None:
             link = self._link

@@ -325,7 +325,7 @@ def snapshot() -> dict[str, Any]:
     ``loop_lag`` is null where nothing watched.
     """
     pools = every_pool()
-    sources = [("pool", pool._counters.blocked) for pool in pools]
+    sources = [("pool", pool.counters.blocked) for pool in pools]
     sources += [("connect", unpooled_counters().blocked), ("pymysql", _observation.calls)]
     lag = _Samples()
     for each in list(_watches):
@@ -335,7 +335,7 @@ def snapshot() -> dict[str, Any]:
         "format": FORMAT,
         "pid": os.getpid(),
         "loop_lag": asdict(lag.shown(interval)) if interval else None,
-        "hops": sum(pool._counters.value("hops") for pool in pools),
+        "hops": sum(pool.counters.value("hops") for pool in pools),
         "blocking_calls": [_shown(source, blocked) for source, calls in sources for blocked in calls.paths()],
     }
 

@@ -141,13 +141,22 @@ class PoolCore:
                 driver_of(raw).close(raw)
         _pools.add(self)
 
+    def __repr__(self) -> str:
+        lanes = self.lanes
+        return (
+            f"<OffloadPool {lanes.in_use}/{lanes.size} in use, {len(self.idle)} idle, "
+            f"{lanes.waiting} waiting{', closed' if self.closed else ''}>"
+        )
+
     def refuse(self) -> None:
+        """Refuse who waits for a connection, and who comes."""
         self.closed = True
         if self._leaks is not None:
             self._leaks.close()
         self.lanes.close()
 
     def out(self) -> list[Link]:
+        """List the links that somebody holds."""
         return [link for link in self._every() if link not in self.idle]
 
     def _every(self) -> list[Link]:
@@ -192,6 +201,10 @@ class PoolCore:
                 lease.give_back()
 
     def checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
+        """Admit the caller and give it a link; see :meth:`offload_db.OffloadPool.connection`.
+
+        :param connector: what opens it, where it is to be of another kind than the pool's own
+        """
         connector = connector or self.connector
         setting = current_setting()
         deadline = None if setting is None else setting.deadline
@@ -339,6 +352,7 @@ class PoolCore:
         return link
 
     def checkin(self, link: Link, slot: Slot) -> None:
+        """Take a link back, or throw it out; waits for the server if a rollback is due."""
         reason = self._fate(link)
         if link.writes_on:
             try:
@@ -425,6 +439,7 @@ class PoolCore:
             self.counters.discarded(reason)
 
     def close_idle(self) -> None:
+        """Close the links at rest."""
         while True:
             try:
                 link = self.idle.pop()
@@ -440,6 +455,7 @@ class PoolCore:
                 raise
 
     def close_kind(self, connector: Connector) -> None:
+        """Close the links at rest that this connector has opened."""
         while (link := self._pop(connector)) is not None:
             self._discard(link, "closed")
 

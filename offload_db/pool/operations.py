@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from pymysql.cursors import Cursor, DictCursorMixin
 
+from ..awaitable.connection import AsyncConnection
+from ..awaitable.cursors import AsyncCursor, DictCursor as AsyncDictCursor
 from ..awaitable.one_shot import (
     Args,
     Refused,
@@ -25,22 +27,23 @@ from ..awaitable.one_shot import (
     run,
     write_many,
 )
+from ..awaitable.pending import Pending
+from ..awaitable.streams import stream
+from ..awaitable.transactions import outer_transaction, pool_transaction
 from ..bridge.call_scope import scoped
 from ..bridge.handled_errors import reraise
 from ..bridge.portal import bridged
 from ..connection.physical import Link
+from ..connection.sync_connection import OffloadConnection
 from ..drivers.cursor_classes import CursorArguments
 from ..drivers.registry import code_of
 from ..settings import check_count, check_seconds, kind_of
-from .checkout import Keeper
+from .checkout import PoolCore
 
-if TYPE_CHECKING:  # the surfaces stand below this file, see Operations._awaitable
-    from ..aio import AsyncConnection, AsyncCursor, DictCursor as AsyncDictCursor, Pending
-
-    Dicts = type[DictCursorMixin | AsyncDictCursor]
-    """Classes of cursors whose rows are dictionaries."""
-    Rows = type[Cursor | AsyncCursor]
-    """Classes of cursors whose rows may be anything."""
+Dicts = type[DictCursorMixin | AsyncDictCursor]
+"""Classes of cursors whose rows are dictionaries."""
+Rows = type[Cursor | AsyncCursor]
+"""Classes of cursors whose rows may be anything."""
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -48,31 +51,10 @@ Row = TypeVar("Row")
 RETRYABLE = frozenset({1213, 1205})
 
 
-class Surface(Protocol):
-    """What ``aio.py`` makes of a pool."""
-
-    def acquire(self, pool: Any, lane: str | None) -> Pending[AsyncConnection]:
-        """Check out an awaitable connection."""
-
-    def transaction(
-        self, pool: Any, lane: str | None, isolation_level: str | None, read_only: bool
-    ) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Check out an awaitable connection for one transaction."""
-
-    def stream(
-        self, pool: Any, sql: str, args: Args, *, chunk_size: int, lane: str | None, cursor: Any
-    ) -> AsyncGenerator[Any, None]:
-        """Iterate over the rows of a statement."""
-
-    def nested(self, pool: Any) -> bool:
-        """Tell whether the calling task is in a transaction of the pool."""
-
-
-class Operations(Keeper):
+class Operations:
     """The awaitable methods of :class:`offload_db.OffloadPool`."""
 
-    # aio.py stands below this file and puts its functions here.
-    _awaitable: ClassVar[Surface]
+    _core: PoolCore
 
     @overload
     async def fetch_all(
@@ -225,7 +207,7 @@ class Operations(Keeper):
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises PoolClosed: if the pool is closed
         """
-        return self._awaitable.acquire(self, lane)
+        return Pending(lambda: AsyncConnection(OffloadConnection(self._core.checkout(lane))))
 
     def release(self, connection: AsyncConnection) -> Awaitable[None]:
         """Give a connection back; it is under way at once, and awaiting the result waits until it is done.
@@ -253,7 +235,7 @@ class Operations(Keeper):
         :raises ConfigurationError: if there is no such isolation level, or if a savepoint is asked for one of its own
         :raises ConnectionLost: if the link broke; during the commit the outcome is unknown, and the error says so
         """
-        return self._awaitable.transaction(self, lane, isolation_level, read_only)
+        return pool_transaction(self, lane, isolation_level, read_only)
 
     @overload
     def stream(
@@ -309,7 +291,7 @@ class Operations(Keeper):
         """
         check_count("OffloadPool.stream", "chunk_size", chunk_size, minimum=1)
         row_shape(cursor)
-        return self._awaitable.stream(self, sql, parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
+        return stream(self, sql, parameters(args), chunk_size=chunk_size, lane=lane, cursor=cursor)
 
     async def run_transaction(
         self,
@@ -330,7 +312,7 @@ class Operations(Keeper):
         :raises pymysql.err.OperationalError: the error of the last attempt, as the pool's driver raises it
         """
         check_count("OffloadPool.run_transaction", "attempts", attempts, minimum=1)
-        if self._awaitable.nested(self):
+        if outer_transaction(self) is not None:
             attempts = 1
         for attempt in range(1, attempts + 1):
             try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import anyio
 import pymysql
@@ -21,6 +21,7 @@ from pymysql.connections import Connection
 from ..bridge.hops import hop
 from ..bridge.portal import bridged
 from ..connection.executor import OnLoopCall
+from ..connection.sync_connection import OffloadConnection
 from ..errors import ConfigurationError
 from ..settings import (
     DEFAULT_MIN_SIZE,
@@ -34,14 +35,11 @@ from ..settings import (
     read_environment,
 )
 from ..statistics import BlockingCall, PoolStatistics
-from .checkout import Lease
+from .checkout import PoolCore
 from .connector import unused_options
 from .lanes import Lane
 from .operations import Operations
 from .variants import Kinds, Variant
-
-if TYPE_CHECKING:  # the surfaces stand below this file, see OffloadPool._surface
-    from ..connection.sync_connection import OffloadConnection
 
 logger = logging.getLogger("offload_db")
 
@@ -85,9 +83,6 @@ class OffloadPool(Operations):
     :raises ConfigurationError: if a setting is bad; nothing has been sent to the server then
     """
 
-    # The surfaces stand below this file and import it; connection.py puts its class here.
-    _surface: ClassVar[Callable[[Lease], OffloadConnection]]
-
     def __init__(
         self,
         pool: PooledDB,
@@ -127,7 +122,7 @@ class OffloadPool(Operations):
             checkout_timeout=checkout_timeout,
             statement_timeout=statement_timeout,
         )
-        super().__init__(
+        self._core = PoolCore(
             pool,
             common,
             _as_lanes(lanes),
@@ -141,10 +136,7 @@ class OffloadPool(Operations):
             logger.info("of the PooledDB that is wrapped, these settings change nothing here: %s", ", ".join(unused))
 
     def __repr__(self) -> str:
-        return (
-            f"<OffloadPool {self._core.lanes.in_use}/{self._core.lanes.size} in use, {len(self._core.idle)} idle, "
-            f"{self._core.lanes.waiting} waiting{', closed' if self._core.closed else ''}>"
-        )
+        return repr(self._core)
 
     @classmethod
     def create(
@@ -236,7 +228,7 @@ class OffloadPool(Operations):
         :raises ConfigurationError: if there is no such lane
         :raises pymysql.err.OperationalError: if the server can't be reached, as the driver raises it
         """
-        return type(self)._surface(self._core.checkout(lane))
+        return OffloadConnection(self._core.checkout(lane))
 
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; the same as :meth:`connection`, under DBUtils' other name.
@@ -257,7 +249,7 @@ class OffloadPool(Operations):
         :raises ConfigurationError: if they are not, or a function of the user's opens the pool's connections
         :raises CheckoutTimeout: as :meth:`connection` does, and everything else that it raises
         """
-        return type(self)._surface(self._core.checkout(None, self._kinds.of(settings)))
+        return OffloadConnection(self._core.checkout(None, self._kinds.of(settings)))
 
     def variant(self, **changes: Any) -> Variant:
         """Give a view of this pool whose connections are opened with other settings, within the same limits.
@@ -265,7 +257,7 @@ class OffloadPool(Operations):
         :param changes: arguments of :func:`pymysql.connect` that differ from the pool's; the bits of ``client_flag``
             are added to its own
         """
-        return Variant(self, self._core.connector.variant(changes))
+        return Variant(self._core, self._core.connector.variant(changes))
 
     @property
     def minsize(self) -> int:

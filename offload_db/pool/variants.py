@@ -7,16 +7,14 @@ pool's limits; which is thrown out to make room is ``checkout.py``'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 
+from ..connection.sync_connection import OffloadConnection
 from ..errors import ConfigurationError
+from .checkout import PoolCore
 from .connector import Connector
-
-if TYPE_CHECKING:  # the pool makes its variants, and stands below this file
-    from ..connection.sync_connection import OffloadConnection
-    from .pool import OffloadPool
 
 # Sets of arguments to connect() that a pool remembers. Code that has more of them, or makes new objects for each call,
 # gets connections that nobody else can use.
@@ -43,16 +41,16 @@ class Variant:
     They are used for nothing else. An idle one makes room where another kind needs it, and the other way round.
     """
 
-    def __init__(self, pool: OffloadPool, connector: Connector) -> None:
-        self._pool = pool
+    def __init__(self, core: PoolCore, connector: Connector) -> None:
+        self._core = core
         self._connector = connector
 
     def __repr__(self) -> str:
-        return f"<Variant of {self._pool!r}>"
+        return f"<Variant of {self._core!r}>"
 
     def connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; see :meth:`offload_db.OffloadPool.connection`."""
-        return type(self._pool)._surface(self._core.checkout(lane, self._connector))
+        return OffloadConnection(self._core.checkout(lane, self._connector))
 
     def close_idle(self) -> None:
         """Close the connections of this view that are idle; the pool stays open."""
