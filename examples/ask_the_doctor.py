@@ -12,15 +12,15 @@ import argparse
 import os
 
 from examples.support.mariadb import PrivateServer
-from offload_db.doctor import command as doctor
+from offload_db.doctor import command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    doctor.add_arguments(parser)
+    command.add_arguments(parser)
     with PrivateServer(options=["--max-connections=10", "--wait-timeout=5"]) as private:
         os.environ.update(private.endpoint.environment())
-        status = doctor.run(parser.parse_args(["--workers", "4", "--pool-size", "20"]))
+        status = command.run(parser.parse_args(["--workers", "4", "--pool-size", "20"]))
     print(f"exit code: {status}")
 
 

@@ -18,7 +18,7 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, blocking, offload
-from offload_db.bridge import call_scope as scopes, hops as trips, portal as bridge
+from offload_db.bridge import call_scope, callers, hops, signals
 from offload_db.connection.executor import Workers
 from offload_db.statistics import Counters
 from tests.support import PATIENCE, Gate, RecordingCursor, in_thread, pool_of, settled
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.anyio
 class Possession:
     """Something that belongs to a bridged call."""
 
-    def __init__(self, ended: list[scopes.Scope]) -> None:
+    def __init__(self, ended: list[call_scope.Scope]) -> None:
         self.ended = ended
 
-    def disown(self, scope: scopes.Scope) -> None:
+    def disown(self, scope: call_scope.Scope) -> None:
         self.ended.append(scope)
 
 
@@ -67,14 +67,14 @@ def statement_thread(pool: OffloadPool) -> int:
 async def test_hop_returns_and_raises() -> None:
     """A hop runs the function in another thread and passes on its result or its error, whatever its kind."""
     limiter = anyio.CapacityLimiter(1)
-    assert await trips.hop(threading.get_ident, limiter) != threading.get_ident()
+    assert await hops.hop(threading.get_ident, limiter) != threading.get_ident()
     for error in (ValueError("a", 1), KeyboardInterrupt("b"), SystemExit(3)):
 
         def fail(error: BaseException = error) -> None:
             raise error
 
         with pytest.raises(type(error)) as caught:
-            await trips.hop(fail, limiter)
+            await hops.hop(fail, limiter)
         assert caught.value is error
         assert caught.value.__context__ is None
     assert limiter.borrowed_tokens == 0
@@ -84,7 +84,7 @@ async def test_context_variables_flow_into_the_worker() -> None:
     """A hop sees the task's context variables."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     variable.set("seen")
-    assert await trips.hop(variable.get, anyio.CapacityLimiter(1)) == "seen"
+    assert await hops.hop(variable.get, anyio.CapacityLimiter(1)) == "seen"
     assert await bridged(blocking(variable.get)) == "seen"
 
 
@@ -97,7 +97,7 @@ async def test_a_cancelled_scope_waits_for_the_worker() -> None:
     async def victim() -> None:
         with scope:
             try:
-                await trips.hop(gate, limiter)
+                await hops.hop(gate, limiter)
                 trail.append("returned")
             finally:
                 trail.append(f"{gate.inside} inside")
@@ -122,7 +122,7 @@ async def test_a_cancelled_task_waits_for_the_worker(anyio_backend_name: str) ->
 
     async def victim() -> None:
         try:
-            await trips.hop(gate, anyio.CapacityLimiter(1))
+            await hops.hop(gate, anyio.CapacityLimiter(1))
         finally:
             trail.append(gate.inside)
             await asyncio.sleep(0)  # nothing is pending any more: a finally block can await
@@ -196,10 +196,10 @@ async def test_cancelled_before_the_start() -> None:
 
     async def victim() -> None:
         with scope:
-            await trips.hop(late, limiter)
+            await hops.hop(late, limiter)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(trips.hop, gate, limiter)
+        group.start_soon(hops.hop, gate, limiter)
         await gate.entered()
         group.start_soon(victim)
         await anyio.wait_all_tasks_blocked()
@@ -210,7 +210,7 @@ async def test_cancelled_before_the_start() -> None:
     assert late.calls == 0
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await trips.hop(late, limiter)
+        await hops.hop(late, limiter)
     assert late.calls == 0
 
 
@@ -220,21 +220,21 @@ async def test_a_task_to_be_cancelled_makes_no_trip(anyio_backend_name: str) -> 
     gate.open()
     with anyio.CancelScope() as outer, anyio.CancelScope():
         outer.cancel()
-        await trips.hop(gate, limiter)
+        await hops.hop(gate, limiter)
     if anyio_backend_name != "trio":
 
         async def cancel_myself() -> None:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            await trips.hop(gate, limiter)
+            await hops.hop(gate, limiter)
 
         with pytest.raises(asyncio.CancelledError):
             await asyncio.get_running_loop().create_task(cancel_myself())
     assert gate.calls == 0
     with anyio.CancelScope() as outer, anyio.CancelScope(shield=True):
         outer.cancel()
-        await trips.hop(gate, limiter)
+        await hops.hop(gate, limiter)
     assert gate.calls == 1
 
 
@@ -243,8 +243,8 @@ async def test_a_trip_is_one_wait_of_the_task(anyio_backend_name: str) -> None:
     if anyio_backend_name == "trio":
         pytest.skip("trio decides by itself when a task gives way")
     limiter = anyio.CapacityLimiter(1)
-    await trips.hop(int, limiter)
-    trip = trips.hop(int, limiter)
+    await hops.hop(int, limiter)
+    trip = hops.hop(int, limiter)
     waits_for = [trip.send(None)]
     await asyncio.wait(waits_for)
     with pytest.raises(StopIteration):
@@ -256,7 +256,7 @@ async def test_an_abandoned_trip_never_starts() -> None:
     """A thread that gets to its function after the cancellation was raised leaves it alone."""
     gate = Gate()
     gate.open()
-    trip = trips.Trip(gate)
+    trip = hops.Trip(gate)
     await trip.abandon()
     await anyio.to_thread.run_sync(trip.run)
     assert gate.calls == 0
@@ -287,13 +287,13 @@ async def test_no_more_threads_than_the_limit_while_winding_down() -> None:
 
     async def victim() -> None:
         with scope:
-            await trips.hop(gate, limiter)
+            await hops.hop(gate, limiter)
 
     async with anyio.create_task_group() as group:
         group.start_soon(victim)
         await gate.entered()
         scope.cancel()
-        group.start_soon(trips.hop, gate, limiter)
+        group.start_soon(hops.hop, gate, limiter)
         await anyio.wait_all_tasks_blocked()
         await anyio.to_thread.run_sync(lambda: None)
         gate.open()
@@ -379,19 +379,19 @@ async def test_cancelled_connect_holds_nothing(database: dict[str, Any]) -> None
 
 async def test_scopes() -> None:
     """Nested calls share the outermost one's scope, children inherit it, and it ends with that call."""
-    seen_scopes: list[scopes.Scope | None] = []
-    ended: list[scopes.Scope] = []
+    seen_scopes: list[call_scope.Scope | None] = []
+    ended: list[call_scope.Scope] = []
 
     async def child() -> None:
-        seen_scopes.append(scopes.current_scope())
+        seen_scopes.append(call_scope.current_scope())
 
     @offload
     async def inner() -> None:
-        seen_scopes.append(scopes.current_scope())
+        seen_scopes.append(call_scope.current_scope())
 
     @offload
     async def outer() -> None:
-        scope = scopes.current_scope()
+        scope = call_scope.current_scope()
         seen_scopes.append(scope)
         assert scope is not None
         scope.owned.add(Possession(ended))
@@ -399,11 +399,11 @@ async def test_scopes() -> None:
         assert ended == []
         async with anyio.create_task_group() as group:
             group.start_soon(child)
-        seen_scopes.append(await anyio.to_thread.run_sync(scopes.current_scope))
+        seen_scopes.append(await anyio.to_thread.run_sync(call_scope.current_scope))
 
-    assert scopes.current_scope() is None
+    assert call_scope.current_scope() is None
     await outer()
-    assert scopes.current_scope() is None
+    assert call_scope.current_scope() is None
     assert len(seen_scopes) == 4
     assert seen_scopes[0] is not None
     assert all(scope is seen_scopes[0] for scope in seen_scopes)
@@ -413,24 +413,24 @@ async def test_scopes() -> None:
 async def test_a_child_that_outlives_its_call_has_no_scope() -> None:
     """What outlives the bridged call, such as a background task, belongs to it no more."""
     release = anyio.Event()
-    found: list[scopes.Scope | None] = []
+    found: list[call_scope.Scope | None] = []
 
     async def child() -> None:
         await release.wait()
-        found.append(scopes.current_scope())
+        found.append(call_scope.current_scope())
 
         @offload
         async def another() -> None:
-            found.append(scopes.current_scope())
+            found.append(call_scope.current_scope())
 
         await another()
 
     async with anyio.create_task_group() as group:
 
         @offload
-        async def handler() -> scopes.Scope | None:
+        async def handler() -> call_scope.Scope | None:
             group.start_soon(child)
-            return scopes.current_scope()
+            return call_scope.current_scope()
 
         scope = await handler()
         release.set()
@@ -441,11 +441,11 @@ async def test_a_child_that_outlives_its_call_has_no_scope() -> None:
 
 async def test_a_scope_ends_when_its_call_fails() -> None:
     """A scope ends also when the call raises or is cancelled."""
-    ended: list[scopes.Scope] = []
+    ended: list[call_scope.Scope] = []
 
     @offload
     async def handler(work: Callable[[], Awaitable[None]]) -> None:
-        scope = scopes.current_scope()
+        scope = call_scope.current_scope()
         assert scope is not None
         scope.owned.add(Possession(ended))
         await work()
@@ -458,7 +458,7 @@ async def test_a_scope_ends_when_its_call_fails() -> None:
     with anyio.move_on_after(0):
         await handler(anyio.sleep_forever)
     assert len(ended) == 2
-    assert scopes.current_scope() is None
+    assert call_scope.current_scope() is None
 
 
 async def test_lanes_of_nested_calls() -> None:
@@ -467,23 +467,23 @@ async def test_lanes_of_nested_calls() -> None:
 
     @offload(lane="inner")
     async def inner() -> None:
-        lanes.append(scopes.current_lane())
+        lanes.append(call_scope.current_lane())
 
     @offload(lane="outer")
     async def outer() -> None:
         await inner()
-        lanes.append(scopes.current_lane())
+        lanes.append(call_scope.current_lane())
 
     @offload
     async def without() -> None:
         await inner()
-        lanes.append(scopes.current_lane())
+        lanes.append(call_scope.current_lane())
 
     await outer()
     await without()
     await inner()
     assert lanes == ["outer", "outer", "inner", None, "inner"]
-    assert scopes.current_lane() is None
+    assert call_scope.current_lane() is None
 
 
 async def test_an_error_that_was_dealt_with() -> None:
@@ -513,32 +513,32 @@ async def test_an_error_that_was_dealt_with() -> None:
 
 async def test_callers() -> None:
     """Tasks are different callers, the same task is always the same one, and none is kept alive by it."""
-    first, second = bridge.caller(), bridge.caller()
+    first, second = callers.caller(), callers.caller()
     assert first == second
-    others: list[bridge.Caller] = []
+    others: list[callers.Caller] = []
 
     async def child() -> None:
-        others.append(bridge.caller())
+        others.append(callers.caller())
 
     async with anyio.create_task_group() as group:
         group.start_soon(child)
     assert others[0] != first
-    thread, again = await anyio.to_thread.run_sync(lambda: (bridge.caller(), bridge.caller()))
+    thread, again = await anyio.to_thread.run_sync(lambda: (callers.caller(), callers.caller()))
     assert thread == again != first
-    assert await bridged(bridge.caller) == first
+    assert await bridged(callers.caller) == first
 
 
 @pytest.mark.parametrize("seconds", [None, 30.0])
 async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser may set a signal while what the task is to wait for is being made; the wait ends all the same."""
-    signal = trips.task_signal()
-    begin = trips.TaskSignal._waiting
+    signal = signals.task_signal()
+    begin = signals.TaskSignal._waiting
 
-    def collected(self: trips.TaskSignal) -> asyncio.Future[None]:
+    def collected(self: signals.TaskSignal) -> asyncio.Future[None]:
         assert self.set()
         return begin(self)
 
-    monkeypatch.setattr(trips.TaskSignal, "_waiting", collected)
+    monkeypatch.setattr(signals.TaskSignal, "_waiting", collected)
     if signal._loop is None:
         pytest.skip("for trio's tasks it is anyio's event, whose wait has no such moment")
     with anyio.fail_after(5):
@@ -548,7 +548,7 @@ async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, mo
 async def test_signals_from_threads() -> None:
     """A signal wakes its task from any thread, also when it was set before anybody waited."""
     for early in (True, False):
-        signal = trips.task_signal()
+        signal = signals.task_signal()
         if early:
             assert await anyio.to_thread.run_sync(signal.set)
             await signal.wait()
@@ -562,8 +562,8 @@ async def test_signals_from_threads() -> None:
 def test_a_signal_of_a_closed_loop() -> None:
     """Who signals a task whose loop is closed learns that nobody is there."""
 
-    async def make() -> trips.TaskSignal:
-        return trips.task_signal()
+    async def make() -> signals.TaskSignal:
+        return signals.task_signal()
 
     signal = in_thread(lambda: asyncio.run(make())).result(PATIENCE)
     assert signal.set() is False
@@ -572,8 +572,8 @@ def test_a_signal_of_a_closed_loop() -> None:
 def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
     """Whoever closed a loop with a task that waits learns from its signal that nobody is there."""
 
-    async def make() -> trips.TaskSignal:
-        return trips.task_signal()
+    async def make() -> signals.TaskSignal:
+        return signals.task_signal()
 
     loop = asyncio.new_event_loop()
     signal = loop.run_until_complete(make())

@@ -12,7 +12,7 @@ import pytest
 
 from examples.support.mariadb import Endpoint, PrivateServer
 from offload_db import ConfigurationError
-from offload_db.doctor import command as doctor
+from offload_db.doctor import command
 from offload_db.doctor.checks import diagnose
 from offload_db.doctor.facts import Facts, Plan, examine
 
@@ -83,8 +83,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         for name, text in {**({} if where is None else where.environment()), **environment}.items():
             monkeypatch.setenv(name, text)
         parser = argparse.ArgumentParser()
-        doctor.add_arguments(parser)
-        status = doctor.run(parser.parse_args(words))
+        command.add_arguments(parser)
+        status = command.run(parser.parse_args(words))
         shown = capsys.readouterr()
         return Answer(status, shown.out, shown.err)
 
@@ -299,11 +299,11 @@ def test_the_password_is_in_no_representation(facts: tuple[Plan, Facts]) -> None
 def test_the_plan() -> None:
     """Arguments go before the environment, and no database is needed."""
     parser = argparse.ArgumentParser()
-    doctor.add_arguments(parser)
-    plan = doctor.read_plan(parser.parse_args(["--host", "h", "--port", "5"]), {"MYSQL_HOST": "x", "MYSQL_USER": "u"})
+    command.add_arguments(parser)
+    plan = command.read_plan(parser.parse_args(["--host", "h", "--port", "5"]), {"MYSQL_HOST": "x", "MYSQL_USER": "u"})
     assert (plan.settings["host"], plan.settings["port"], plan.settings["database"]) == ("h", 5, None)
     assert (plan.size, plan.workers, plan.connections) == (20, 1, 20)
     with pytest.raises(ConfigurationError, match="DB_POOL_MIN_SIZE=9 is more than DB_POOL_MAX_SIZE=3"):
-        doctor.read_plan(
+        command.read_plan(
             parser.parse_args(["--host", "h", "--user", "u"]), {"DB_POOL_MIN_SIZE": "9", "DB_POOL_MAX_SIZE": "3"}
         )

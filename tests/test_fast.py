@@ -20,9 +20,9 @@ from pymysql.cursors import Cursor, DictCursor, SSCursor
 
 from offload_db import ConfigurationError, OffloadConnection, OffloadPool, connect, offload
 from offload_db.drivers import (
-    pymysql_columns as fast_columns,
-    pymysql_connection as fast,
-    pymysql_results as fast_results,
+    pymysql_columns,
+    pymysql_connection,
+    pymysql_results,
 )
 from offload_db.drivers.pymysql_connection import BUFFER, FastConnection
 
@@ -167,13 +167,13 @@ def test_columns_that_change(twins: tuple[Any, Any], mysql: MySQL) -> None:
 
 def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """However many different results there are, the definitions of a few are kept, and all are read right."""
-    kept = fast_columns.KnownColumns(20000)
-    monkeypatch.setattr(fast_results, "known", kept)
+    kept = pymysql_columns.KnownColumns(20000)
+    monkeypatch.setattr(pymysql_results, "known", kept)
     for number in range(40):
         assert_same(twins, f"SELECT {number} AS c{number}")
         assert_same(twins, f"SELECT 1 AS same, {number} AS c{number}")
         assert 0 < kept.size <= 20000
-        assert all(len(alike) <= fast_columns.ALIKE for alike in kept.kept.values())
+        assert all(len(alike) <= pymysql_columns.ALIKE for alike in kept.kept.values())
 
 
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:
@@ -312,7 +312,7 @@ def test_what_an_idle_connection_was_told_is_not_lost(database: dict[str, Any], 
         mysql.kill_connection(raw.thread_id())
         assert select.select([raw._sock], [], [], 20)[0]
         if quick:
-            fast.hasten(raw)
+            pymysql_connection.hasten(raw)
             assert type(raw) is FastConnection
         with pytest.raises(pymysql.err.OperationalError) as lost:
             raw.query("SELECT 1")
@@ -383,8 +383,8 @@ def test_an_unknown_pymysql(
     if what == "a version":
         monkeypatch.setattr(pymysql, "VERSION", (2, 0, 0, "final", 1))
     else:
-        monkeypatch.setitem(fast._RELIED_ON, Connection, ("_renamed",))
-    fast._strange.cache_clear()
+        monkeypatch.setitem(pymysql_connection._RELIED_ON, Connection, ("_renamed",))
+    pymysql_connection._strange.cache_clear()
     try:
         with caplog.at_level(logging.INFO, "offload_db"):
             for _ in range(2):
@@ -392,7 +392,7 @@ def test_an_unknown_pymysql(
                     assert kind_of(pool) is Connection
     finally:
         monkeypatch.undo()
-        fast._strange.cache_clear()
+        pymysql_connection._strange.cache_clear()
     (line,) = [record.getMessage() for record in caplog.records if "PyMySQL" in record.getMessage()]
     assert "own speed" in line
 

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import pytest
 
 from offload_db import BridgeError, ConfigurationError, blocking, offload
-from offload_db.bridge import call_scope as scopes, decorator as handlers
+from offload_db.bridge import call_scope, decorator
 from offload_db.bridge.place import Place, place
 from offload_db.settings import shown
 from tests.support import Gate, in_thread, settled
@@ -621,7 +621,7 @@ async def test_blocking_is_cancelled_after_it_is_back() -> None:
 
 async def test_blocking_keeps_to_its_threads_while_winding_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread of a cancelled call counts against the limit until it has come back."""
-    monkeypatch.setattr(handlers, "THREADS", 1)
+    monkeypatch.setattr(decorator, "THREADS", 1)
     gate, scope = Gate(), anyio.CancelScope()
     hopping = blocking(gate)
 
@@ -759,4 +759,4 @@ def test_scopes_of_thrown_away_handlers() -> None:
 
     started: Any = start()
     started.close()
-    assert scopes.current_scope() is None
+    assert call_scope.current_scope() is None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from offload_db import ConfigurationError, OffloadPool, monitor
-from offload_db.monitor import report_command as monitor_report
+from offload_db.monitor import report_command
 from offload_db.monitor.report_command import join
 
 from .support import pool_of
@@ -127,7 +127,7 @@ def test_several_processes(runtime: dict[str, Any]) -> None:
 
 def command(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    monitor_report.add_arguments(parser)
+    report_command.add_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -136,16 +136,16 @@ def test_the_command(tmp_path: Path, runtime: dict[str, Any], capsys: pytest.Cap
     audit, seen = tmp_path / "audit.json", tmp_path / "runtime.json"
     audit.write_text(json.dumps({"findings": [finding(slow, line=1), finding(join)]}), encoding="utf-8")
     seen.write_text(json.dumps(runtime), encoding="utf-8")
-    assert monitor_report.run(command(str(audit), str(seen))) == 0
+    assert report_command.run(command(str(audit), str(seen))) == 0
     text = capsys.readouterr().out
     assert text.index("slow, ") < text.index("quick, ")
     assert "[ODB101]" in text
     assert "[not in the audit]" in text
     assert "execute: SELECT SLEEP(%s)" in text
     assert "In the audit, and not seen blocking yet:\n  ODB101 join, " in text
-    assert monitor_report.run(command(str(audit), str(seen), str(seen), "--format", "json")) == 0
+    assert report_command.run(command(str(audit), str(seen), str(seen), "--format", "json")) == 0
     assert json.loads(capsys.readouterr().out) == join(json.loads(audit.read_text()), [runtime, runtime])
-    assert monitor_report.run(command("-", str(seen))) == 0
+    assert report_command.run(command("-", str(seen))) == 0
     assert "audit" not in capsys.readouterr().out
     assert monitor.report(audit, runtime) == text.rstrip("\n")
     assert json.loads(monitor.report(None, runtime, format="json"))["summary"]["findings"] is None
@@ -157,13 +157,13 @@ def test_files_that_are_no_reports(content: str | None, tmp_path: Path, capsys: 
     file = tmp_path / "wrong.json"
     if content is not None:
         file.write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert monitor_report.run(command(str(file), str(file))) == 2
+    assert report_command.run(command(str(file), str(file))) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "wrong.json" in shown.err
     assert "offload-db audit --format json" in shown.err
     with pytest.raises(ConfigurationError, match=r"monitor\.dump"):
-        monitor_report.read_runtime(file)
+        report_command.read_runtime(file)
     with pytest.raises(ConfigurationError, match=r"wrong\.json"):
         monitor.report(file)
 

@@ -18,7 +18,7 @@ import pymysql
 import pytest
 
 from offload_db import ConfigurationError, ConnectionLost, OffloadPool, StatementTimeout, aio, offload
-from offload_db.connection import killer as kills
+from offload_db.connection import killer
 from offload_db.drivers.base import GENERIC
 from offload_db.drivers.registry import driver_of
 from offload_db.pool import checkout as keeper
@@ -582,7 +582,7 @@ async def test_a_dead_link_costs_a_bounded_wait(
     driver: Any, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a network that forwards nothing, a cancelled statement comes back, and so does the ping of a rested link."""
-    monkeypatch.setattr(kills, "PATIENCE", 0.5)
+    monkeypatch.setattr(killer, "PATIENCE", 0.5)
     monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
     monkeypatch.setattr(keeper, "PING_TIMEOUT", 0.5)
     timeout = "connect_timeout" if driver.__name__ == "MySQLdb" else "connection_timeout"

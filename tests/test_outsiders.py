@@ -22,7 +22,7 @@ import pymysql
 import pytest
 
 from offload_db import BlockingCallError, CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, offload
-from offload_db.connection import call_lock as turns
+from offload_db.connection import call_lock
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
 from tests.faults.checks import checked
@@ -717,7 +717,7 @@ async def test_the_log_says_who_keeps_it(
     shared: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log names, once for each call, who has kept others waiting for a while, and since when."""
-    monkeypatch.setattr(turns, "LONG", SHORT / 10)
+    monkeypatch.setattr(call_lock, "LONG", SHORT / 10)
     used, end = anyio.Event(), anyio.Event()
 
     @offload

@@ -21,7 +21,7 @@ from pymysql import converters
 from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, SSCursor
 
-from offload_db.drivers import pymysql_columns as fast_columns
+from offload_db.drivers import pymysql_columns
 from offload_db.drivers.pymysql_columns import Columns, KnownColumns
 from offload_db.drivers.pymysql_connection import FastConnection
 from offload_db.drivers.pymysql_results import TURN_ROWS
@@ -64,7 +64,7 @@ def test_fuzzed_answers() -> None:
 
 def test_the_fuzzer_finds_what_is_read_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that gives another value than PyMySQL's is told, by a smaller case than the one it was met in."""
-    monkeypatch.setattr(fast_columns, "_SHORT_CUTS", ((int, lambda value: int(value) + (value == b"12")),))
+    monkeypatch.setattr(pymysql_columns, "_SHORT_CUTS", ((int, lambda value: int(value) + (value == b"12")),))
     case = Case(answers=(result((FIELD_TYPE.LONG,), row(b"1"), row(b"12"), row(b"3")),), pieces=(500,), ends=True)
     assert "13" in (reader.difference(case) or "")
     small = reader.shrunk(case)

@@ -31,11 +31,11 @@ import pytest
 from pymysql.cursors import Cursor, SSCursor
 
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, ThreadUnavailable, offload
-from offload_db.bridge import dispatcher as departures, greenlet_pool as strands, reactor as sharing
+from offload_db.bridge import dispatcher, greenlet_pool, reactor
 from offload_db.bridge.dispatcher import Departures
 from offload_db.bridge.hops import Trip
 from offload_db.bridge.reactor import BUSY, Hub, current_hub, make_patient
-from offload_db.drivers import pymysql_results as fast_results
+from offload_db.drivers import pymysql_results
 from offload_db.drivers.pymysql_connection import FastConnection
 from tests.conftest import MySQL
 from tests.faults.checks import checked
@@ -167,7 +167,7 @@ async def test_a_busy_thread_gets_no_more(
 ) -> None:
     """While one statement keeps the thread by something that never waits, those that come go through another one."""
     entered, leave = threading.Event(), threading.Event()
-    decode = fast_results.FastResult._read_rowdata_packet
+    decode = pymysql_results.FastResult._read_rowdata_packet
 
     def slow(self: Any) -> None:
         decode(self)
@@ -175,7 +175,7 @@ async def test_a_busy_thread_gets_no_more(
             entered.set()
             leave.wait(30)
 
-    monkeypatch.setattr(fast_results.FastResult, "_read_rowdata_packet", slow)
+    monkeypatch.setattr(pymysql_results.FastResult, "_read_rowdata_packet", slow)
     with pool_of(3, database) as pool:
         await warm(pool, 3)
         async with anyio.create_task_group() as group:
@@ -199,7 +199,7 @@ async def test_a_pause_before_the_thread_begins(
             super().__init__()
             time.sleep(2 * BUSY)
 
-    monkeypatch.setattr(departures, "Hub", Paused)
+    monkeypatch.setattr(dispatcher, "Hub", Paused)
     with pool_of(2, database) as pool, anyio.fail_after(20):
         assert await together(*[lambda: pool.fetch_value("SELECT 1")] * 2) == [1, 1]
 
@@ -612,17 +612,17 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         sender = Departures(4)
-        back: list[departures._Ride] = []
+        back: list[dispatcher._Ride] = []
 
         def block(shared: Any) -> None:
             wake(shared)
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
-                back.append(departures._Ride(Trip(int), asyncio.get_running_loop().create_future()))
+                back.append(dispatcher._Ride(Trip(int), asyncio.get_running_loop().create_future()))
                 sender._depart(back[:], asyncio.get_running_loop())
                 until(lambda: shared._thread.back)
 
-        wake = departures._SharedTrip._wake
+        wake = dispatcher._SharedTrip._wake
         trip = Trip(int)
         task = asyncio.create_task(sender.travel(trip, shared=True))
         if cut == "the task's start":
@@ -633,7 +633,7 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
             await asyncio.wait_for(task, 20)
             assert trip.back
         else:
-            monkeypatch.setattr(departures._SharedTrip, "_wake", block)
+            monkeypatch.setattr(dispatcher._SharedTrip, "_wake", block)
             await asyncio.wait_for(task, 20)
             await asyncio.wait_for(back[0].back, 20)
 
@@ -716,7 +716,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
 
     poll = select.poll
     monkeypatch.setattr(select, "poll", Poll)
-    monkeypatch.setattr(sharing, "TOLD_AFTER", 100)
+    monkeypatch.setattr(reactor, "TOLD_AFTER", 100)
     hub.add([Piece(first)])
     hub.run(lambda: told.append(len(over)))
     assert over == ["first", "second"]
@@ -980,7 +980,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
         def run() -> None:
             for _ in range(5):
                 share(*(functools.partial(value, connection, "SELECT 1") for connection in connections))
-                kept.update(map(weakref.ref, strands._here.idle))
+                kept.update(map(weakref.ref, greenlet_pool._here.idle))
 
         thread = threading.Thread(target=run)
         thread.start()

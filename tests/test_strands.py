@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from offload_db import offload
-from offload_db.bridge import greenlet_pool as strands
+from offload_db.bridge import greenlet_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -39,13 +39,13 @@ async def below(depth: int, function: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _none_kept() -> None:
-    strands._here.idle.clear()
+    greenlet_pool._here.idle.clear()
 
 
 async def test_a_call_deep_in_the_stack_takes_no_frames_from_later_ones() -> None:
     """After calls from any depth a bridged call has as many frames left as code that is not bridged."""
     first = await handler()
-    strands._here.idle.clear()
+    greenlet_pool._here.idle.clear()
     expected = frames_left()
     assert first == pytest.approx(expected, abs=TOLERANCE)
     for depth in (700, 300, 50, 700):
@@ -75,7 +75,7 @@ async def test_a_strand_is_used_again_by_calls_from_as_deep(anyio_backend_name: 
     kept: set[int] = set()
     for depth in (10, 10, 5, 20, 300, 10):
         await below(depth, handler)
-        kept |= {id(strand) for strand in strands._here.idle}
+        kept |= {id(strand) for strand in greenlet_pool._here.idle}
     assert len(kept) == 1
 
 

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, StatementTimeout, aio, offload
-from offload_db.connection import killer as kills
+from offload_db.connection import killer
 from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.support import PLACES, attempt, pool_of, run_at, settled, value
 
@@ -103,7 +103,7 @@ async def test_kills_without_effect(
     place: str, accepted: bool, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a statement that went on after its kill it is told that the link was cut, and not that it was killed."""
-    monkeypatch.setattr(kills, "PATIENCE", 0.1)
+    monkeypatch.setattr(killer, "PATIENCE", 0.1)
     monkeypatch.setattr(PyMySQLDriver, "kill", lambda *_: accepted)
     with pool_of(1, database, statement_timeout=0.05) as pool:
 

@@ -21,7 +21,7 @@ import pymysql
 from pymysql import converters
 from pymysql.constants import CR, ER, SERVER_STATUS
 
-from . import pymysql_connection as fast, pymysql_results as fast_results
+from . import pymysql_connection, pymysql_results
 from .base import (
     CLIENT_CODES,
     FAREWELLS,
@@ -39,7 +39,7 @@ from .cursor_classes import OWN, CursorArguments, class_for, refusal
 from .pymysql_unread import read_out, readable, skip, skip_few, whole_rows
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
-_WIRE_FILES = frozenset({pymysql.connections.__file__, fast.__file__, fast_results.__file__})
+_WIRE_FILES = frozenset({pymysql.connections.__file__, pymysql_connection.__file__, pymysql_results.__file__})
 
 # What a program may have put something of its own around, for its logs.
 _SENDING: dict[type, tuple[str, ...]] = {
@@ -102,7 +102,7 @@ class PyMySQLDriver(Driver):
 
     def shares(self, raw: Any) -> bool:
         # What belongs to the user may keep the thread or hold locks; so may a file that is to be loaded.
-        if type(raw) is not fast.FastConnection or getattr(raw, "_local_infile", False):
+        if type(raw) is not pymysql_connection.FastConnection or getattr(raw, "_local_infile", False):
             return False
         return all(_is_pymysqls(owner, name) for owner, names in _SENDING.items() for name in names)
 
@@ -133,14 +133,14 @@ class PyMySQLDriver(Driver):
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        return sock is not None and not fast.held(raw) and not readable(sock, 0)
+        return sock is not None and not pymysql_connection.held(raw) and not readable(sock, 0)
 
     def out_of_step(self, raw: Any) -> bool:
         # The faster connection looks by itself, before each command.
-        if type(raw) is fast.FastConnection or raw._sock is None or self.unread(raw):
+        if type(raw) is pymysql_connection.FastConnection or raw._sock is None or self.unread(raw):
             return False
-        told = fast.held(raw)
-        return bool(told) and not fast.is_farewell(told)
+        told = pymysql_connection.held(raw)
+        return bool(told) and not pymysql_connection.is_farewell(told)
 
     def unread(self, raw: Any) -> bool:
         result = raw._result
@@ -163,7 +163,7 @@ class PyMySQLDriver(Driver):
         if ahead:
             return len(ahead)
         # The end of the result and an error stay where they are, for whoever asks for what comes after the last row.
-        return whole_rows(fast.arrived(result.connection))[0]
+        return whole_rows(pymysql_connection.arrived(result.connection))[0]
 
     def hold(self, cursor: Any) -> bool:
         # An unbuffered cursor's finaliser would read the rest. A garbage collector may call it first, so reference it

@@ -12,7 +12,7 @@ from typing import Any
 import pymysql
 from pymysql.constants import ER
 
-from . import pymysql_connection as fast
+from . import pymysql_connection
 from .base import Allowance, pymysql_code
 
 
@@ -65,7 +65,7 @@ def _skip_whole(connection: Any) -> int:
     """Take the rows that have arrived whole out of the reader's buffer; returns their bytes."""
     if not getattr(connection, "looks_ahead", False) or getattr(connection, "_compression", None):
         return 0
-    rows, size = whole_rows(fast.arrived(connection))
+    rows, size = whole_rows(pymysql_connection.arrived(connection))
     if rows:
         connection._rfile.read(size)
         connection._next_seq_id = (connection._next_seq_id + rows) % 256
@@ -106,7 +106,7 @@ def _arrives(connection: Any, seconds: float) -> bool:
     """Tell whether something to read arrives within the seconds."""
     if seconds <= 0:
         return False
-    return bool(fast.arrived(connection)) or readable(connection._sock, seconds)
+    return bool(pymysql_connection.arrived(connection)) or readable(connection._sock, seconds)
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:

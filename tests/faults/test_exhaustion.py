@@ -16,8 +16,8 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, StatementTimeout, ThreadUnavailable, aio, offload
-from offload_db.bridge import reactor as sharing
-from offload_db.drivers import base as driver_base, pymysql as drivers
+from offload_db.bridge import reactor
+from offload_db.drivers import base, pymysql as drivers
 from offload_db.pool import lanes
 from offload_db.pool.lanes import Lane, Lanes
 from tests.conftest import MySQL
@@ -76,7 +76,7 @@ async def test_no_descriptors_left(database: dict[str, Any], mysql: MySQL) -> No
     with pool_of(5, database) as pool:
         await warm(pool, 4)
         await pool.execute("CREATE TABLE t (a INT)")
-        await anyio.sleep(3 * sharing.STAYS)  # the shared thread that is there goes, and with it what it needs
+        await anyio.sleep(3 * reactor.STAYS)  # the shared thread that is there goes, and with it what it needs
 
         @offload
         async def handler() -> Any:
@@ -255,7 +255,7 @@ def test_a_ping_without_a_thread(
 ) -> None:
     """A connection that could not be asked whether it stands is not thrown out."""
     monkeypatch.setattr(drivers.PyMySQLDriver, "sees_rest", lambda driver, raw: False)
-    monkeypatch.setattr(drivers.PyMySQLDriver, "limited", driver_base.Driver.limited)
+    monkeypatch.setattr(drivers.PyMySQLDriver, "limited", base.Driver.limited)
     with pool_of(1, database) as pool:
         value(pool.connection(), "SELECT 1")
         with no_threads(), pytest.raises(ThreadUnavailable):

@@ -20,7 +20,7 @@ import pytest
 
 import offload_db
 from offload_db import OffloadPool
-from offload_db.bridge import dispatcher as departures, reactor as sharing
+from offload_db.bridge import dispatcher, reactor
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, attempt, in_thread, pool_of, settled, together, until, value
@@ -91,7 +91,7 @@ def _finalises(frame: FrameType | None) -> bool:
     return False
 
 
-DISPATCHER = (departures.__file__, sharing.__file__)
+DISPATCHER = (dispatcher.__file__, reactor.__file__)
 
 
 @pytest.mark.parametrize(("side", "uvloop"), [("loop", False), ("loop", True), ("thread", False)])
@@ -99,16 +99,16 @@ def test_the_dispatcher_runs_out_of_memory(
     side: str, *, uvloop: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever of its lines fails, every statement comes back with a result or an error, and later ones are served."""
-    monkeypatch.setattr(departures, "LOOK_AFTER", 0.01)
+    monkeypatch.setattr(dispatcher, "LOOK_AFTER", 0.01)
     injection = Injection(0, MemoryError)
-    run = sharing.Hub.run
+    run = reactor.Hub.run
 
     def traced(hub: Any, progress: Any) -> None:
         with injection.here():
             run(hub, progress)
 
     if side == "thread":
-        monkeypatch.setattr(sharing.Hub, "run", traced)
+        monkeypatch.setattr(reactor.Hub, "run", traced)
 
     async def main() -> None:
         nonlocal injection
@@ -116,7 +116,7 @@ def test_the_dispatcher_runs_out_of_memory(
         with pool_of(3, database) as pool:
             await together(*[lambda: pool.fetch_value("SELECT SLEEP(0.01)")] * 3)
             for number in itertools.count(1):
-                await asyncio.sleep(2.5 * sharing.STAYS)  # so that each time a new thread begins, and one error is over
+                await asyncio.sleep(2.5 * reactor.STAYS)  # so that each time a new thread begins, and one error is over
                 injection = Injection(number, MemoryError, DISPATCHER)
                 if side == "loop":
                     sys.settrace(injection.step)

@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
-from offload_db.connection import killer as kills
+from offload_db.connection import killer
 from offload_db.connection.killer import Killer
 from offload_db.drivers.base import Identity
 from offload_db.drivers.pymysql import PyMySQLDriver
@@ -135,7 +135,7 @@ async def test_no_kill_possible(
                 raise pymysql.err.OperationalError(1040, "Too many connections")
 
             patch.setattr(core(pool).killer, "_connect", refuse)
-            patch.setattr(kills, "PATIENCE", 0.5)
+            patch.setattr(killer, "PATIENCE", 0.5)
             if cancel:
                 with anyio.move_on_after(0.3) as scope:
                     await handler()
@@ -309,7 +309,7 @@ async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str,
         assert_ended(mysql, LONG)
         now = pool.statistics()
         assert (now.kills, now.kills_failed, now.discards) == (60, 0, {})
-        assert proxy.accepted - before <= 2 * kills.AT_ONCE  # connections are handed on
+        assert proxy.accepted - before <= 2 * killer.AT_ONCE  # connections are handed on
         await checked(pool, mysql, through["database"])
 
 

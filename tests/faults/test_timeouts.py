@@ -14,10 +14,10 @@ from pymysql.cursors import SSCursor
 
 from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, offload
 from offload_db.bridge.hops import Trip
-from offload_db.connection import killer as kills
+from offload_db.connection import killer
 from offload_db.connection.killer import TURN
 from offload_db.drivers.pymysql import PyMySQLDriver
-from offload_db.pool import checkout as keeper
+from offload_db.pool import checkout
 from offload_db.pool.connector import AT_ONCE, Connector
 from tests.conftest import MySQL
 from tests.inside import core
@@ -173,7 +173,7 @@ async def test_the_deadline_covers_a_sign_of_life(
     way: str, proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking a link that has rested long takes no longer than the deadline; links that were not asked stay."""
-    monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
+    monkeypatch.setattr(checkout, "PING_AFTER", 0.0)
     with pool_of(3, through) as pool:
         await outcome(in_thread(lambda: serve(pool)))
         proxy.blackhole()
@@ -336,7 +336,7 @@ async def test_a_blackholed_link(
     way: str, proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a link that swallows everything a statement_timeout costs a bounded wait; the link is cut and counted."""
-    monkeypatch.setattr(kills, "PATIENCE", 0.7)  # what the library grants a kill; not waited for in full here
+    monkeypatch.setattr(killer, "PATIENCE", 0.7)  # what the library grants a kill; not waited for in full here
 
     def body() -> StatementTimeout:
         with pool.connection() as connection:

@@ -22,7 +22,7 @@ import pymysql.cursors
 from pymysql.connections import Connection
 
 from offload_db.bridge.reactor import Hub
-from offload_db.drivers import pymysql_columns as fast_columns
+from offload_db.drivers import pymysql_columns
 from offload_db.drivers.pymysql_connection import FastConnection
 
 from .cases import CONVERSIONS, Case, Packet, case_of, smaller
@@ -179,7 +179,7 @@ def difference(case: Case) -> str | None:
     expected = play(case, Connection)
     for known in ("new", "known"):
         if known == "new":
-            fast_columns.known.clear()
+            pymysql_columns.known.clear()
         ours = _shared(lambda: play(case, FastConnection)) if case.shared else play(case, FastConnection)
         for number in range(max(len(expected), len(ours))):
             theirs, mine = (seen[number] if number < len(seen) else "nothing" for seen in (expected, ours))
