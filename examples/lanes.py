@@ -1,4 +1,4 @@
-"""Lanes: a heavy report must not take every connection from an endpoint that is polled.
+"""Admission: a heavy report must not take every connection from an endpoint that is polled.
 
 The same load twice, over a pool of four connections: eight reports at once, beside a dashboard that polls. First
 without lanes, then with a lane that lets reports have two connections and six callers wait.

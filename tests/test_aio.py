@@ -21,7 +21,7 @@ from offload_db import (
     OffloadPool,
     PoolClosed,
 )
-from offload_db.connection.physical import Link
+from offload_db.connection.physical import PhysicalConnection
 
 from .conftest import MySQL
 from .support import assert_ended, attempt, pool_of, running, settled, together, value, watched_wire
@@ -596,13 +596,13 @@ async def test_many_transactions_side_by_side(table: dict[str, Any]) -> None:
 async def test_several_tasks_await_one_release(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them goes on when the connection is back."""
     waiting = threading.Event()
-    tidy = Link.tidy
+    tidy = PhysicalConnection.tidy
 
-    def tidy_later(link: Link) -> None:
+    def tidy_later(link: PhysicalConnection) -> None:
         assert waiting.wait(20)
         tidy(link)
 
-    monkeypatch.setattr(Link, "tidy", tidy_later)
+    monkeypatch.setattr(PhysicalConnection, "tidy", tidy_later)
     with pool_of(1, database, autocommit=False) as pool:
         connection = await pool.acquire()
         await connection.query("CREATE TABLE t (a INT)")

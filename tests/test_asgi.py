@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from offload_db import ConfigurationError, LaneFull, OffloadPool, StatementTimeout, connect, offload
-from offload_db.bridge.call_scope import current_scope
+from offload_db.bridge.call_scope import current_bridged_call
 from offload_db.bridge.place import Place, place
 from offload_db.contrib.asgi import OffloadMiddleware, lifespan
 from tests.conftest import MySQL, needs
@@ -599,7 +599,7 @@ async def test_what_a_web_socket_holds(pool: OffloadPool) -> None:
     trail: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        call = current_scope()
+        call = current_bridged_call()
         assert call is not None
         held = pool.connection()
         for _ in range(2):

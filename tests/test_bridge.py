@@ -1,4 +1,4 @@
-"""Claims about the trip of a bridged call to a worker thread, and the scope of a bridged call."""
+"""Claims about the hop of a bridged call to a worker thread, and the scope of a bridged call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 from offload_db import OffloadPool, blocking, offload
 from offload_db.bridge import call_scope, callers, hops, signals
-from offload_db.connection.executor import Workers
+from offload_db.connection.executor import Executor
 from offload_db.statistics import Counters
 from tests.support import PATIENCE, Gate, RecordingCursor, in_thread, pool_of, settled
 
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.anyio
 class Possession:
     """Something that belongs to a bridged call."""
 
-    def __init__(self, ended: list[call_scope.Scope]) -> None:
+    def __init__(self, ended: list[call_scope.BridgedCall]) -> None:
         self.ended = ended
 
-    def disown(self, scope: call_scope.Scope) -> None:
+    def disown(self, scope: call_scope.BridgedCall) -> None:
         self.ended.append(scope)
 
 
@@ -67,14 +67,14 @@ def statement_thread(pool: OffloadPool) -> int:
 async def test_hop_returns_and_raises() -> None:
     """A hop runs the function in another thread and passes on its result or its error, whatever its kind."""
     limiter = anyio.CapacityLimiter(1)
-    assert await hops.hop(threading.get_ident, limiter) != threading.get_ident()
+    assert await hops.run_in_thread(threading.get_ident, limiter) != threading.get_ident()
     for error in (ValueError("a", 1), KeyboardInterrupt("b"), SystemExit(3)):
 
         def fail(error: BaseException = error) -> None:
             raise error
 
         with pytest.raises(type(error)) as caught:
-            await hops.hop(fail, limiter)
+            await hops.run_in_thread(fail, limiter)
         assert caught.value is error
         assert caught.value.__context__ is None
     assert limiter.borrowed_tokens == 0
@@ -84,7 +84,7 @@ async def test_context_variables_flow_into_the_worker() -> None:
     """A hop sees the task's context variables."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     variable.set("seen")
-    assert await hops.hop(variable.get, anyio.CapacityLimiter(1)) == "seen"
+    assert await hops.run_in_thread(variable.get, anyio.CapacityLimiter(1)) == "seen"
     assert await bridged(blocking(variable.get)) == "seen"
 
 
@@ -97,7 +97,7 @@ async def test_a_cancelled_scope_waits_for_the_worker() -> None:
     async def victim() -> None:
         with scope:
             try:
-                await hops.hop(gate, limiter)
+                await hops.run_in_thread(gate, limiter)
                 trail.append("returned")
             finally:
                 trail.append(f"{gate.inside} inside")
@@ -122,7 +122,7 @@ async def test_a_cancelled_task_waits_for_the_worker(anyio_backend_name: str) ->
 
     async def victim() -> None:
         try:
-            await hops.hop(gate, anyio.CapacityLimiter(1))
+            await hops.run_in_thread(gate, anyio.CapacityLimiter(1))
         finally:
             trail.append(gate.inside)
             await asyncio.sleep(0)  # nothing is pending any more: a finally block can await
@@ -196,10 +196,10 @@ async def test_cancelled_before_the_start() -> None:
 
     async def victim() -> None:
         with scope:
-            await hops.hop(late, limiter)
+            await hops.run_in_thread(late, limiter)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(hops.hop, gate, limiter)
+        group.start_soon(hops.run_in_thread, gate, limiter)
         await gate.entered()
         group.start_soon(victim)
         await anyio.wait_all_tasks_blocked()
@@ -210,7 +210,7 @@ async def test_cancelled_before_the_start() -> None:
     assert late.calls == 0
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await hops.hop(late, limiter)
+        await hops.run_in_thread(late, limiter)
     assert late.calls == 0
 
 
@@ -220,35 +220,35 @@ async def test_a_task_to_be_cancelled_makes_no_trip(anyio_backend_name: str) -> 
     gate.open()
     with anyio.CancelScope() as outer, anyio.CancelScope():
         outer.cancel()
-        await hops.hop(gate, limiter)
+        await hops.run_in_thread(gate, limiter)
     if anyio_backend_name != "trio":
 
         async def cancel_myself() -> None:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            await hops.hop(gate, limiter)
+            await hops.run_in_thread(gate, limiter)
 
         with pytest.raises(asyncio.CancelledError):
             await asyncio.get_running_loop().create_task(cancel_myself())
     assert gate.calls == 0
     with anyio.CancelScope() as outer, anyio.CancelScope(shield=True):
         outer.cancel()
-        await hops.hop(gate, limiter)
+        await hops.run_in_thread(gate, limiter)
     assert gate.calls == 1
 
 
 async def test_a_trip_is_one_wait_of_the_task(anyio_backend_name: str) -> None:
-    """On asyncio's loops a task that makes a trip is suspended once, and not once more to give way before."""
+    """On asyncio's loops a task that makes a hop is suspended once, and not once more to give way before."""
     if anyio_backend_name == "trio":
         pytest.skip("trio decides by itself when a task gives way")
     limiter = anyio.CapacityLimiter(1)
-    await hops.hop(int, limiter)
-    trip = hops.hop(int, limiter)
-    waits_for = [trip.send(None)]
+    await hops.run_in_thread(int, limiter)
+    hop = hops.run_in_thread(int, limiter)
+    waits_for = [hop.send(None)]
     await asyncio.wait(waits_for)
     with pytest.raises(StopIteration):
-        trip.send(None)
+        hop.send(None)
     assert isinstance(waits_for[0], asyncio.Future)
 
 
@@ -256,15 +256,15 @@ async def test_an_abandoned_trip_never_starts() -> None:
     """A thread that gets to its function after the cancellation was raised leaves it alone."""
     gate = Gate()
     gate.open()
-    trip = hops.Trip(gate)
-    await trip.abandon()
-    await anyio.to_thread.run_sync(trip.run)
+    hop = hops.Hop(gate)
+    await hop.wait_until_over()
+    await anyio.to_thread.run_sync(hop.run)
     assert gate.calls == 0
 
 
 async def test_shielded_calls() -> None:
     """A shielded call runs in a cancelled scope, returns its result, and the cancellation comes afterwards."""
-    workers = Workers(1, Counters())
+    workers = Executor(1, Counters())
     results: list[int] = []
 
     @offload
@@ -287,13 +287,13 @@ async def test_no_more_threads_than_the_limit_while_winding_down() -> None:
 
     async def victim() -> None:
         with scope:
-            await hops.hop(gate, limiter)
+            await hops.run_in_thread(gate, limiter)
 
     async with anyio.create_task_group() as group:
         group.start_soon(victim)
         await gate.entered()
         scope.cancel()
-        group.start_soon(hops.hop, gate, limiter)
+        group.start_soon(hops.run_in_thread, gate, limiter)
         await anyio.wait_all_tasks_blocked()
         await anyio.to_thread.run_sync(lambda: None)
         gate.open()
@@ -379,19 +379,19 @@ async def test_cancelled_connect_holds_nothing(database: dict[str, Any]) -> None
 
 async def test_scopes() -> None:
     """Nested calls share the outermost one's scope, children inherit it, and it ends with that call."""
-    seen_scopes: list[call_scope.Scope | None] = []
-    ended: list[call_scope.Scope] = []
+    seen_scopes: list[call_scope.BridgedCall | None] = []
+    ended: list[call_scope.BridgedCall] = []
 
     async def child() -> None:
-        seen_scopes.append(call_scope.current_scope())
+        seen_scopes.append(call_scope.current_bridged_call())
 
     @offload
     async def inner() -> None:
-        seen_scopes.append(call_scope.current_scope())
+        seen_scopes.append(call_scope.current_bridged_call())
 
     @offload
     async def outer() -> None:
-        scope = call_scope.current_scope()
+        scope = call_scope.current_bridged_call()
         seen_scopes.append(scope)
         assert scope is not None
         scope.owned.add(Possession(ended))
@@ -399,11 +399,11 @@ async def test_scopes() -> None:
         assert ended == []
         async with anyio.create_task_group() as group:
             group.start_soon(child)
-        seen_scopes.append(await anyio.to_thread.run_sync(call_scope.current_scope))
+        seen_scopes.append(await anyio.to_thread.run_sync(call_scope.current_bridged_call))
 
-    assert call_scope.current_scope() is None
+    assert call_scope.current_bridged_call() is None
     await outer()
-    assert call_scope.current_scope() is None
+    assert call_scope.current_bridged_call() is None
     assert len(seen_scopes) == 4
     assert seen_scopes[0] is not None
     assert all(scope is seen_scopes[0] for scope in seen_scopes)
@@ -413,24 +413,24 @@ async def test_scopes() -> None:
 async def test_a_child_that_outlives_its_call_has_no_scope() -> None:
     """What outlives the bridged call, such as a background task, belongs to it no more."""
     release = anyio.Event()
-    found: list[call_scope.Scope | None] = []
+    found: list[call_scope.BridgedCall | None] = []
 
     async def child() -> None:
         await release.wait()
-        found.append(call_scope.current_scope())
+        found.append(call_scope.current_bridged_call())
 
         @offload
         async def another() -> None:
-            found.append(call_scope.current_scope())
+            found.append(call_scope.current_bridged_call())
 
         await another()
 
     async with anyio.create_task_group() as group:
 
         @offload
-        async def handler() -> call_scope.Scope | None:
+        async def handler() -> call_scope.BridgedCall | None:
             group.start_soon(child)
-            return call_scope.current_scope()
+            return call_scope.current_bridged_call()
 
         scope = await handler()
         release.set()
@@ -441,11 +441,11 @@ async def test_a_child_that_outlives_its_call_has_no_scope() -> None:
 
 async def test_a_scope_ends_when_its_call_fails() -> None:
     """A scope ends also when the call raises or is cancelled."""
-    ended: list[call_scope.Scope] = []
+    ended: list[call_scope.BridgedCall] = []
 
     @offload
     async def handler(work: Callable[[], Awaitable[None]]) -> None:
-        scope = call_scope.current_scope()
+        scope = call_scope.current_bridged_call()
         assert scope is not None
         scope.owned.add(Possession(ended))
         await work()
@@ -458,7 +458,7 @@ async def test_a_scope_ends_when_its_call_fails() -> None:
     with anyio.move_on_after(0):
         await handler(anyio.sleep_forever)
     assert len(ended) == 2
-    assert call_scope.current_scope() is None
+    assert call_scope.current_bridged_call() is None
 
 
 async def test_lanes_of_nested_calls() -> None:
@@ -531,14 +531,14 @@ async def test_callers() -> None:
 @pytest.mark.parametrize("seconds", [None, 30.0])
 async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser may set a signal while what the task is to wait for is being made; the wait ends all the same."""
-    signal = signals.task_signal()
-    begin = signals.TaskSignal._waiting
+    signal = signals.task_event()
+    begin = signals.TaskEvent._waiting
 
-    def collected(self: signals.TaskSignal) -> asyncio.Future[None]:
+    def collected(self: signals.TaskEvent) -> asyncio.Future[None]:
         assert self.set()
         return begin(self)
 
-    monkeypatch.setattr(signals.TaskSignal, "_waiting", collected)
+    monkeypatch.setattr(signals.TaskEvent, "_waiting", collected)
     if signal._loop is None:
         pytest.skip("for trio's tasks it is anyio's event, whose wait has no such moment")
     with anyio.fail_after(5):
@@ -548,7 +548,7 @@ async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, mo
 async def test_signals_from_threads() -> None:
     """A signal wakes its task from any thread, also when it was set before anybody waited."""
     for early in (True, False):
-        signal = signals.task_signal()
+        signal = signals.task_event()
         if early:
             assert await anyio.to_thread.run_sync(signal.set)
             await signal.wait()
@@ -562,8 +562,8 @@ async def test_signals_from_threads() -> None:
 def test_a_signal_of_a_closed_loop() -> None:
     """Who signals a task whose loop is closed learns that nobody is there."""
 
-    async def make() -> signals.TaskSignal:
-        return signals.task_signal()
+    async def make() -> signals.TaskEvent:
+        return signals.task_event()
 
     signal = in_thread(lambda: asyncio.run(make())).result(PATIENCE)
     assert signal.set() is False
@@ -572,8 +572,8 @@ def test_a_signal_of_a_closed_loop() -> None:
 def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
     """Whoever closed a loop with a task that waits learns from its signal that nobody is there."""
 
-    async def make() -> signals.TaskSignal:
-        return signals.task_signal()
+    async def make() -> signals.TaskEvent:
+        return signals.task_event()
 
     loop = asyncio.new_event_loop()
     signal = loop.run_until_complete(make())

@@ -56,11 +56,11 @@ class Truck(Base):
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     name: orm.Mapped[str] = orm.mapped_column(sa.String(40))
     version: orm.Mapped[int] = orm.mapped_column(default=1)
-    trips: orm.Mapped[list[Trip]] = orm.relationship(back_populates="truck")
+    trips: orm.Mapped[list[Hop]] = orm.relationship(back_populates="truck")
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own way
 
 
-class Trip(Base):
+class Hop(Base):
     __tablename__ = "trips"
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     truck_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey("trucks.id"))
@@ -103,7 +103,7 @@ async def test_orm_sessions_under_load(pool: OffloadPool, engine: Engine, mysql:
             session.execute(sa.text("SELECT SLEEP(0.005)"))
             await anyio.lowlevel.checkpoint()
             with session.begin_nested():
-                session.add(Trip(truck=truck))
+                session.add(Hop(truck=truck))
             session.commit()
             return truck.name, len(truck.trips) > 1
 
@@ -262,7 +262,7 @@ async def test_transactions(place: str, pool: OffloadPool, engine: Engine) -> No
             session.flush()
             raise ZeroDivisionError
         with pytest.raises(exc.IntegrityError), orm.Session(engine) as session, session.begin():
-            session.add(Trip(truck_id=99))
+            session.add(Hop(truck_id=99))
         assert number_of_trucks(pool) == 2
         with orm.Session(engine) as session, session.begin():
             session.add(Truck(name="kept"))

@@ -312,7 +312,7 @@ def test_what_an_idle_connection_was_told_is_not_lost(database: dict[str, Any], 
         mysql.kill_connection(raw.thread_id())
         assert select.select([raw._sock], [], [], 20)[0]
         if quick:
-            pymysql_connection.hasten(raw)
+            pymysql_connection.upgrade(raw)
             assert type(raw) is FastConnection
         with pytest.raises(pymysql.err.OperationalError) as lost:
             raw.query("SELECT 1")

@@ -759,4 +759,4 @@ def test_scopes_of_thrown_away_handlers() -> None:
 
     started: Any = start()
     started.close()
-    assert call_scope.current_scope() is None
+    assert call_scope.current_bridged_call() is None

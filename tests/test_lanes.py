@@ -21,8 +21,8 @@ from dbutils.pooled_db import TooManyConnectionsError
 from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
-from offload_db.bridge.signals import TaskSignal
-from offload_db.pool.lanes import Lanes, Slot, _Ticket
+from offload_db.bridge.signals import TaskEvent
+from offload_db.pool.lanes import Admission, Permit, _Ticket
 
 from .conftest import MySQL
 from .support import PATIENCE, in_thread, outcome, pool_of, settled, until
@@ -30,25 +30,25 @@ from .support import PATIENCE, in_thread, outcome, pool_of, settled, until
 
 def lanes_of(
     size: int, *lanes: Lane, max_waiting: int | None = None, checkout_timeout: float | None = PATIENCE
-) -> Lanes:
-    return Lanes(Lane("the pool", size, max_waiting=max_waiting, checkout_timeout=checkout_timeout), lanes)
+) -> Admission:
+    return Admission(Lane("the pool", size, max_waiting=max_waiting, checkout_timeout=checkout_timeout), lanes)
 
 
 @offload
-async def acquire(lanes: Lanes, lane: str | None = None, timeout: float | None = None) -> Slot:
+async def acquire(lanes: Admission, lane: str | None = None, timeout: float | None = None) -> Permit:
     return lanes.acquire(lane, timeout=timeout)
 
 
-def taken(lanes: Lanes, lane: str | None = None) -> Slot:
+def taken(lanes: Admission, lane: str | None = None) -> Permit:
     """Take a free slot as somebody whom no test waits for."""
     return in_thread(lambda: lanes.acquire(lane, timeout=0.01)).result(PATIENCE)
 
 
-def assert_all_free(lanes: Lanes, size: int) -> None:
+def assert_all_free(lanes: Admission, size: int) -> None:
     """Nothing is held or queued, and as many slots as ever can be taken without waiting."""
     assert (lanes.in_use, lanes.waiting) == (0, 0)
 
-    def take_all() -> list[Slot]:
+    def take_all() -> list[Permit]:
         return [lanes.acquire(None, timeout=0.01) for _ in range(size)]
 
     for slot in in_thread(take_all).result(PATIENCE):
@@ -285,8 +285,8 @@ async def test_checkout_timeout_of_the_lane() -> None:
     assert_all_free(lanes, 2)
 
 
-def in_new_thread(lanes: Lanes) -> Callable[[str | None], Any]:
-    async def waiter(lane: str | None) -> Slot:
+def in_new_thread(lanes: Admission) -> Callable[[str | None], Any]:
+    async def waiter(lane: str | None) -> Permit:
         return await outcome(in_thread(lambda: lanes.acquire(lane)))
 
     return waiter
@@ -297,7 +297,7 @@ async def test_a_cancelled_waiter_loses_no_slot() -> None:
     """A waiter whose scope is cancelled leaves the queue, and the next one gets the slot."""
     lanes = lanes_of(1)
     held = taken(lanes)
-    got: list[Slot] = []
+    got: list[Permit] = []
     scope = anyio.CancelScope()
 
     async def doomed() -> None:
@@ -477,7 +477,9 @@ def test_release_by_a_finaliser_at_any_line_of_a_waiting_thread() -> None:
         held = lanes.acquire(None)
         fired = threading.Event()
 
-        def waiter(lanes: Lanes = lanes, held: Slot = held, fired: threading.Event = fired, line: int = line) -> Slot:
+        def waiter(
+            lanes: Admission = lanes, held: Permit = held, fired: threading.Event = fired, line: int = line
+        ) -> Permit:
             seen = 0
 
             def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -510,7 +512,7 @@ def test_release_by_a_finaliser_at_any_line_of_a_waiting_thread() -> None:
     pytest.fail("acquire() runs more lines than the test expects")
 
 
-def fires(fired: threading.Event, lanes: Lanes) -> bool:
+def fires(fired: threading.Event, lanes: Admission) -> bool:
     """Tell whether the line was reached; not if the waiter has rested in the queue for long enough to have run all."""
     for _ in range(100):
         if fired.wait(0.3):
@@ -525,13 +527,13 @@ async def test_release_by_a_finaliser_just_before_a_task_waits(monkeypatch: pyte
     """A slot that comes back between a task's queueing and its waiting reaches it."""
     lanes = lanes_of(1)
     held = taken(lanes)
-    wait = TaskSignal.wait_for
+    wait = TaskEvent.wait_for
 
-    async def late(self: TaskSignal, *args: Any) -> None:
+    async def late(self: TaskEvent, *args: Any) -> None:
         lanes.release(held)
         await wait(self, *args)
 
-    monkeypatch.setattr(TaskSignal, "wait_for", late)
+    monkeypatch.setattr(TaskEvent, "wait_for", late)
     with anyio.fail_after(PATIENCE):
         slot = await acquire(lanes)
     lanes.release(slot)
@@ -687,7 +689,7 @@ def test_repr_shows_the_state() -> None:
     """The lanes show what is held and who waits."""
     lanes = lanes_of(2, Lane("a", 1))
     slot = lanes.acquire("a")
-    assert repr(lanes) == "<Lanes 1/2 in use: the pool 0/2 in use, 0 waiting, lane 'a' 1/1 in use, 0 waiting>"
+    assert repr(lanes) == "<Admission 1/2 in use: the pool 0/2 in use, 0 waiting, lane 'a' 1/1 in use, 0 waiting>"
     lanes.release(slot)
     lanes.release(slot)  # giving back twice is harmless
     assert lanes.in_use == 0

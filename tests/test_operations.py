@@ -229,7 +229,7 @@ async def test_bad_input_is_refused(table: dict[str, Any]) -> None:
         await pool.fetch_value("SELECT 1")
 
 
-# Lanes, timeouts, cancellation
+# Admission, timeouts, cancellation
 
 
 @pytest.mark.anyio

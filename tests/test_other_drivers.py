@@ -507,7 +507,7 @@ async def test_awaitable_transactions_run_again(words: tuple[OffloadPool, Offloa
 
 
 async def test_awaitable_streams_are_left_early(words: tuple[OffloadPool, OffloadPool]) -> None:
-    """Leaving a stream reads no rest: what is read ahead is killed, or the connection given up, as with PyMySQL."""
+    """Detached a stream reads no rest: what is read ahead is killed, or the connection given up, as with PyMySQL."""
     pool, _ = words
     rows = "SELECT seq, REPEAT('x', 1000) FROM seq_1_to_100000000"
     with anyio.fail_after(20):

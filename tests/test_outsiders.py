@@ -412,7 +412,7 @@ async def test_a_cancelled_handler(
             cursor.close()
             connection.close()
 
-    async def scoped() -> None:
+    async def bridged_call() -> None:
         with scope:
             await handler()
 
@@ -422,7 +422,7 @@ async def test_a_cancelled_handler(
     with anyio.fail_after(LIMIT):
         if way == "scope":
             async with anyio.create_task_group() as group:
-                group.start_soon(scoped)
+                group.start_soon(bridged_call)
                 await settled(is_running)
                 scope.cancel()
         else:

@@ -32,9 +32,9 @@ from pymysql.cursors import Cursor, SSCursor
 
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, ThreadUnavailable, offload
 from offload_db.bridge import dispatcher, greenlet_pool, reactor
-from offload_db.bridge.dispatcher import Departures
-from offload_db.bridge.hops import Trip
-from offload_db.bridge.reactor import BUSY, Hub, current_hub, make_patient
+from offload_db.bridge.dispatcher import Dispatcher
+from offload_db.bridge.hops import Hop
+from offload_db.bridge.reactor import BUSY, Reactor, current_reactor, make_patient
 from offload_db.drivers import pymysql_results
 from offload_db.drivers.pymysql_connection import FastConnection
 from tests.conftest import MySQL
@@ -194,12 +194,12 @@ async def test_a_pause_before_the_thread_begins(
 ) -> None:
     """A long garbage collection just before a shared thread begins loses no statement."""
 
-    class Paused(Hub):
+    class Paused(Reactor):
         def __init__(self) -> None:
             super().__init__()
             time.sleep(2 * BUSY)
 
-    monkeypatch.setattr(dispatcher, "Hub", Paused)
+    monkeypatch.setattr(dispatcher, "Reactor", Paused)
     with pool_of(2, database) as pool, anyio.fail_after(20):
         assert await together(*[lambda: pool.fetch_value("SELECT 1")] * 2) == [1, 1]
 
@@ -215,14 +215,14 @@ class Serial(Cursor):
 
     def execute(self, query: Any, args: Any = None) -> int:
         """Send the statement."""
-        assert current_hub() is None
+        assert current_reactor() is None
         with self.lock:
             return super().execute(query, args)
 
 
 def convert(text: Any) -> Any:
     """Convert a number as a user may."""
-    assert current_hub() is None
+    assert current_reactor() is None
     return int(text)
 
 
@@ -238,14 +238,14 @@ async def test_the_users_own_code_has_a_thread_of_its_own(
     }
 
     def make(**row: Any) -> Any:
-        assert current_hub() is None
+        assert current_reactor() is None
         return row["n"]
 
     original = pymysql.connections.Connection.query
 
     @functools.wraps(original)
     def logged(self: Any, *args: Any, **kwargs: Any) -> Any:
-        assert current_hub() is None
+        assert current_reactor() is None
         return original(self, *args, **kwargs)
 
     if what == "patched":
@@ -265,7 +265,7 @@ async def test_a_generator_of_rows(database: dict[str, Any], mysql: MySQL) -> No
         lock = threading.Lock()
 
         def rows() -> Iterator[tuple[int]]:
-            assert current_hub() is None
+            assert current_reactor() is None
             with lock:
                 yield (1,)
                 yield (2,)
@@ -611,20 +611,20 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
     """Whatever becomes of the task that sends the thread, who waits for a trip is not left waiting, nor cancelled."""
 
     async def main() -> None:
-        sender = Departures(4)
-        back: list[dispatcher._Ride] = []
+        sender = Dispatcher(4)
+        back: list[dispatcher._SharedHop] = []
 
         def block(shared: Any) -> None:
             wake(shared)
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
-                back.append(dispatcher._Ride(Trip(int), asyncio.get_running_loop().create_future()))
+                back.append(dispatcher._SharedHop(Hop(int), asyncio.get_running_loop().create_future()))
                 sender._depart(back[:], asyncio.get_running_loop())
                 until(lambda: shared._thread.back)
 
-        wake = dispatcher._SharedTrip._wake
-        trip = Trip(int)
-        task = asyncio.create_task(sender.travel(trip, shared=True))
+        wake = dispatcher.SharedThread._wake
+        trip = Hop(int)
+        task = asyncio.create_task(sender.send(trip, shared=True))
         if cut == "the task's start":
             while sender._shared is None:  # noqa: ASYNC110  # round by round: in the next one the task starts
                 await asyncio.sleep(0)
@@ -633,7 +633,7 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
             await asyncio.wait_for(task, 20)
             assert trip.back
         else:
-            monkeypatch.setattr(dispatcher._SharedTrip, "_wake", block)
+            monkeypatch.setattr(dispatcher.SharedThread, "_wake", block)
             await asyncio.wait_for(task, 20)
             await asyncio.wait_for(back[0].back, 20)
 
@@ -658,17 +658,17 @@ class Piece:
 
 def share(*calls: Callable[[], None]) -> None:
     """Run calls in this thread."""
-    hub = Hub()
+    hub = Reactor()
     assert hub.add([Piece(call) for call in calls])
     hub.run(lambda: None)
     assert not hub.add([])
-    assert current_hub() is None
+    assert current_reactor() is None
 
 
 def test_calls_can_be_added_at_any_moment() -> None:
     """A call that is added while the thread falls asleep, wakes up or works is made at once; after the end, never."""
     near, far = socket.socketpair()
-    hub, made = Hub(), threading.Event()
+    hub, made = Reactor(), threading.Event()
 
     def hold() -> None:
         hub.wait(near, select.POLLIN, None)
@@ -694,7 +694,7 @@ def test_calls_can_be_added_at_any_moment() -> None:
 def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the thread ends it tells of every call, also where a wake-up came when it was awake already."""
     near, far = socket.socketpair()
-    hub = Hub()
+    hub = Reactor()
     over: list[str] = []
     told: list[int] = []
 
@@ -728,7 +728,7 @@ def test_a_call_added_just_as_the_thread_wakes_up(monkeypatch: pytest.MonkeyPatc
 def test_a_thread_that_breaks_down() -> None:
     """Where a thread cannot go on, the calls that wait in it end as if they were late."""
     near, far = socket.socketpair()
-    hub = Hub()
+    hub = Reactor()
     late: list[bool] = []
 
     def wait() -> None:
@@ -753,7 +753,7 @@ def test_a_busy_thread_takes_none() -> None:
     """A thread that has not looked at its calls for a while takes no further ones, until it has."""
     near, far = socket.socketpair()
     far.send(b"x")
-    hub, entered, leave, looked = Hub(), threading.Event(), threading.Event(), threading.Event()
+    hub, entered, leave, looked = Reactor(), threading.Event(), threading.Event(), threading.Event()
 
     def keep() -> None:
         entered.set()
@@ -780,7 +780,7 @@ def test_a_busy_thread_takes_none() -> None:
 def test_a_thread_that_has_waited_is_not_busy() -> None:
     """A thread that wakes up from a long wait takes further calls at once."""
     near, far = socket.socketpair()
-    hub, took = Hub(), []
+    hub, took = Reactor(), []
 
     def wait() -> None:
         threading.Timer(BUSY * 3, far.send, (b"x",)).start()
@@ -801,7 +801,7 @@ def test_patience_for_more_than_poll_takes() -> None:
 
     def wait() -> None:
         threading.Timer(0.1, far.send, (b"x",)).start()
-        current: Any = current_hub()
+        current: Any = current_reactor()
         current.wait(near, select.POLLIN, 31536000.0)
         over.append(near.recv(1))
 
@@ -815,7 +815,7 @@ def test_who_is_over_is_told_while_others_are_busy() -> None:
     """What has come to its end is told soon, also where another call never has to wait."""
     near, far = socket.socketpair()
     far.send(b"x")
-    hub, told = Hub(), threading.Event()
+    hub, told = Reactor(), threading.Event()
     started = time.monotonic()
 
     def read() -> None:
@@ -958,7 +958,7 @@ def test_a_late_one_beside_one_that_always_gets_something(mysql: MySQL) -> None:
             over.append(time.monotonic() - started)
 
         def read() -> None:
-            hub = current_hub()
+            hub = current_reactor()
             assert hub is not None
             while not over and time.monotonic() - started < 10:
                 hub.wait(near, select.POLLIN, None)
@@ -999,7 +999,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
 COLLECTED_WHEN_THE_THREAD_ENDS = """
 import gc, threading, weakref
 from contextvars import copy_context
-from offload_db.bridge.reactor import Hub
+from offload_db.bridge.reactor import Reactor
 
 gc.disable()
 shared_out = threading.Event()
@@ -1015,7 +1015,7 @@ class Piece:
 
 
 def run():
-    hub = Hub()
+    hub = Reactor()
     hub.hub = hub  # for the collector to find
     watched.append(weakref.ref(hub, collected))
     hub.add([Piece()])

@@ -17,9 +17,9 @@ import pytest
 
 import offload_db
 from offload_db import BlockingCallError, CheckoutTimeout, ConnectionClosed, blocking, offload
-from offload_db.bridge.call_scope import Scope
+from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.decorator import THREADS
-from offload_db.connection.call_lock import Turn
+from offload_db.connection.call_lock import CallLock
 
 from .conftest import MySQL
 from .support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value
@@ -630,42 +630,42 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
 
     Its scope ends wherever the collector closes the coroutine, also in the middle of `take()` of the same thread.
     """
-    scope = Scope()
-    turn = Turn(scope)
+    scope = BridgedCall()
+    turn = CallLock(scope)
 
     def collected_under_the_lock() -> None:
         with turn._lock:
             scope.end()
 
     in_thread(collected_under_the_lock).result(3.0)
-    assert turn.take()
+    assert turn.acquire()
 
 
 @pytest.mark.parametrize("same_thread", [True, False])
 def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
     """The turn of a task whose event loop was closed under it goes on to the next who waits."""
-    turn = Turn()
-    assert turn.take()
+    turn = CallLock()
+    assert turn.acquire()
     loop = asyncio.new_event_loop()
     task = loop.create_task(take(turn))
     loop.run_until_complete(asyncio.sleep(0.01))
     assert len(turn._queue) == 1
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
     loop.close()
-    future = in_thread(turn.take)
+    future = in_thread(turn.acquire)
     until(lambda: len(turn._queue) == 2)
     if same_thread:
-        turn.give()
+        turn.release()
     else:
-        in_thread(turn.give).result(PATIENCE)
+        in_thread(turn.release).result(PATIENCE)
     assert future.result(PATIENCE)
-    in_thread(turn.give).result(PATIENCE)
+    in_thread(turn.release).result(PATIENCE)
     assert turn.free
 
 
 @offload
-async def take(turn: Turn) -> bool:
-    return turn.take()
+async def take(turn: CallLock) -> bool:
+    return turn.acquire()
 
 
 @pytest.mark.anyio

@@ -96,7 +96,7 @@ class Pool(OffloadPool):
             kills = True
         for link in self._core.out():
             if not (kills and link.busy):
-                link.give_up()
+                link.break_link()
 
     async def wait_closed(self) -> None:
         """Wait until all connections are given back and closed; to be called after :meth:`close`.

@@ -18,7 +18,7 @@ from pymysql import cursors as drivers
 from pymysql.constants import SERVER_STATUS
 
 from ..bridge.background import start
-from ..bridge.hops import Trip
+from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
@@ -253,7 +253,7 @@ class AsyncConnection(Uncopied):
         link = self._connection._link
         if link is None:
             return
-        link.verdict()
+        link.discard_reason()
         try:
             if link.writes_on:
                 link.read_out()
@@ -270,13 +270,13 @@ class AsyncConnection(Uncopied):
             self._connection.close()
             return _Released(None)
         # It is under way even if nobody awaits it, and a task cannot be relied on to be there.
-        trip = Trip(partial(copy_context().run, self._connection.close))
+        hop = Hop(partial(copy_context().run, self._connection.close))
         try:
-            start(threading.Thread(target=trip.run, name="offload_db release"))
+            start(threading.Thread(target=hop.run, name="offload_db release"))
         except ThreadUnavailable:  # it goes without a word to the server, which rolls back what is open
             self._connection.discard()
             return _Released(None)
-        return _Released(trip)
+        return _Released(hop)
 
 
 def _text(name: str | bytes | None) -> str | None:
@@ -286,17 +286,17 @@ def _text(name: str | bytes | None) -> str | None:
 class _Released:
     """What ``release()`` returns: awaiting it waits until the connection is back."""
 
-    __slots__ = ("_trip",)
+    __slots__ = ("_hop",)
 
-    def __init__(self, trip: Trip[None] | None) -> None:
-        self._trip = trip
+    def __init__(self, hop: Hop[None] | None) -> None:
+        self._hop = hop
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
-        if self._trip is not None:
-            await self._trip.join()
+        if self._hop is not None:
+            await self._hop.join()
 
 
 Connection = AsyncConnection

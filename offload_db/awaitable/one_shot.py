@@ -13,7 +13,7 @@ from typing import Any
 
 from pymysql.cursors import Cursor
 
-from ..connection.physical import Link
+from ..connection.physical import PhysicalConnection
 from ..drivers.cursor_classes import CursorArguments
 from ..errors import ConfigurationError
 from ..settings import kind_of
@@ -28,7 +28,7 @@ The latter is a kind of cursor as :meth:`offload_db.drivers.base.Driver.cursor_a
 """
 
 
-class Refused:
+class RowFactoryError:
     """A row factory's error: it says nothing of the link, so it is not raised while the link is in use."""
 
     __slots__ = ("error",)
@@ -41,7 +41,7 @@ def run(
     pick: Callable[[Any], Any],
     sql: str,
     args: Args,
-    link: Link,
+    link: PhysicalConnection,
     cursor: CursorArguments,
     *,
     make: Callable[..., Any] | None = None,
@@ -60,7 +60,7 @@ def run(
         try:
             result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
         except Exception as error:
-            return Refused(error)  # and what the statement began is rolled back
+            return RowFactoryError(error)  # and what the statement began is rolled back
     _end_transaction(link)
     return result
 
@@ -98,7 +98,7 @@ def first_row(raw: Any) -> Any:
     return raw.fetchone() if raw.description else None
 
 
-def write_many(sql: str, rows: list[Any], link: Link, cursor: CursorArguments) -> int:
+def write_many(sql: str, rows: list[Any], link: PhysicalConnection, cursor: CursorArguments) -> int:
     """Execute a statement for each of the rows, all of them in one transaction."""
     raw = link.raw.cursor(*cursor[0], **cursor[1])
     try:
@@ -128,11 +128,11 @@ def inserted(raw: Any) -> int:
     return int(raw.lastrowid or 0)
 
 
-def _end_transaction(link: Link, *, forced: bool = False) -> None:
+def _end_transaction(link: PhysicalConnection, *, forced: bool = False) -> None:
     """Commit what the statement began, in the same trip."""
     if forced or not link.clean:
         if link.driver.unread(link.raw):  # not every driver's cursor reads what follows when it is closed
             link.driver.read_out(link.raw, math.inf)
-        link.past_return()
+        link.protect_from_kill()
         link.raw.commit()
-        link.settled()
+        link.transaction_ended()

@@ -1,4 +1,4 @@
-"""Streams: the rows of an unbuffered result, a chunk for each trip to a worker.
+"""Streams: the rows of an unbuffered result, a chunk for each hop to a worker.
 
 Owns reading ahead, and how a stream ends that is left early. Everything about the connection is the pool's.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import anyio.lowlevel
 
 from ..bridge.background import start
-from ..bridge.hops import Trip
+from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection
@@ -79,7 +79,7 @@ class _Chunks:
         self._cursor = cursor
         self._size = size
         self._make = make
-        self._next: Trip[list[Any]] | None = None
+        self._next: Hop[list[Any]] | None = None
         # Errors whose rows before them were given out first: of the link, and of the row factory.
         self._late: Exception | None = None
         self._refused: Exception | None = None
@@ -93,16 +93,16 @@ class _Chunks:
             if not chunk:
                 raise StopAsyncIteration
             return chunk
-        trip = self._next or self._start()
+        hop = self._next or self._start()
         self._next = None
         try:
             # A chunk that was read ahead need not be waited for: others are to have their turn all the same, and a
             # cancellation is to come through.
             await anyio.lowlevel.checkpoint()
-            chunk = await trip.join()
+            chunk = await hop.join()
         except BaseException:
-            if not trip.back:
-                self._next = trip
+            if not hop.back:
+                self._next = hop
             raise
         if not chunk:
             raise StopAsyncIteration
@@ -113,19 +113,19 @@ class _Chunks:
 
     async def stop(self) -> None:
         """Bring back the reader that is under way."""
-        trip, self._next = self._next, None
-        if trip is not None:
-            await trip.abandon(partial(self._interrupt, trip))
+        hop, self._next = self._next, None
+        if hop is not None:
+            await hop.wait_until_over(partial(self._interrupt, hop))
 
-    def _interrupt(self, trip: Trip[list[Any]]) -> None:
-        while not trip.back:  # it may be on its way to the wire still
+    def _interrupt(self, hop: Hop[list[Any]]) -> None:
+        while not hop.back:  # it may be on its way to the wire still
             self._cursor._link.interrupt()
             time.sleep(0.001)
 
-    def _start(self) -> Trip[list[Any]]:
-        trip = Trip(partial(copy_context().run, self._read), self._cursor._alive().strand)
-        start(threading.Thread(target=trip.run, name="offload_db stream", daemon=True))
-        return trip
+    def _start(self) -> Hop[list[Any]]:
+        hop = Hop(partial(copy_context().run, self._read), self._cursor._alive().strand)
+        start(threading.Thread(target=hop.run, name="offload_db stream", daemon=True))
+        return hop
 
     def _read(self) -> list[Any]:
         """Read a chunk, on a thread; rows before an error come first, and the error comes with the next chunk."""

@@ -45,7 +45,7 @@ class Deadline:
         return f"the timeout of {self.seconds:.2f} s for the whole call is over ({spent})"
 
 
-class Scope:
+class BridgedCall:
     """The outermost bridged call: what it owns ends with it."""
 
     __slots__ = ("_name", "began", "cancellation", "ended", "flow", "owned", "reported", "waits_for")
@@ -94,7 +94,7 @@ class Scope:
 class Owned(Protocol):
     """What can belong to a bridged call."""
 
-    def disown(self, scope: Scope) -> None:
+    def disown(self, scope: BridgedCall) -> None:
         """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
 
 
@@ -103,7 +103,7 @@ class Given:
 
     __slots__ = ()
 
-    def _entrust(self, scope: Scope) -> None:
+    def _entrust(self, scope: BridgedCall) -> None:
         """Note that the call has it."""
 
 
@@ -111,14 +111,14 @@ class Wanted(Protocol):
     """What a bridged call can wait for, because it belongs to another one."""
 
     @property
-    def owner(self) -> Scope | None:
+    def owner(self) -> BridgedCall | None:
         """The call that it belongs to now, None if it belongs to nobody."""
 
 
 class Setting(NamedTuple):
     """What holds in a part of a bridged call."""
 
-    scope: Scope
+    scope: BridgedCall
     lane: str | None
     deadline: Deadline | None
     cancellation: Cancellation | None = None
@@ -135,7 +135,7 @@ def current_setting() -> Setting | None:
     return None if setting is None or setting.scope.ended else setting
 
 
-def current_scope() -> Scope | None:
+def current_bridged_call() -> BridgedCall | None:
     """Return the bridged call that this code belongs to, in whatever task or thread; None outside of any.
 
     A task started by a bridged call inherits its scope, but not its bridge.
@@ -144,9 +144,9 @@ def current_scope() -> Scope | None:
     return None if setting is None else setting.scope
 
 
-def waits_on_itself(scope: Scope, wanted: Wanted) -> bool:
+def waits_on_itself(scope: BridgedCall, wanted: Wanted) -> bool:
     """Tell whether a call that waits for what it wants would wait for itself, by way of the calls that have it."""
-    seen: set[Scope] = set()
+    seen: set[BridgedCall] = set()
     holder = wanted.owner
     if holder is scope:
         return False  # one of its children has the turn, and gives it on
@@ -205,7 +205,7 @@ def current_deadline() -> Deadline | None:
 
 def name_call(name: Callable[[], str]) -> None:
     """Say better what the bridged call is than the function does that began it."""
-    scope = current_scope()
+    scope = current_bridged_call()
     if scope is not None:
         scope._name = name
 
@@ -215,7 +215,7 @@ def pause_call() -> None:
 
     A call that may last for hours, such as a WebSocket or a stream of events, would keep a shared connection as long.
     """
-    scope = current_scope()
+    scope = current_bridged_call()
     if scope is not None:
         scope.release()
     deadline = current_deadline()
@@ -223,7 +223,7 @@ def pause_call() -> None:
         deadline.restart()
 
 
-class scoped:  # noqa: N801  # used like the context managers of contextlib, and faster than they are
+class bridged_call:  # noqa: N801  # used like the context managers of contextlib, and faster than they are
     """Run the body as a bridged call, or as part of the one that runs already.
 
     An outer call's lane stays: a handler that calls another decorated one takes no second permit. Of two timeouts the
@@ -242,15 +242,15 @@ class scoped:  # noqa: N801  # used like the context managers of contextlib, and
         self._lane = lane
         self._timeout = timeout
         self._name = name
-        self._own: Scope | None = None
+        self._own: BridgedCall | None = None
         self._token: Token[Setting | None] | None = None
 
-    def __enter__(self) -> Scope | None:
+    def __enter__(self) -> BridgedCall | None:
         """Return the call if it begins here."""
         held = current_setting()
         deadline = None if self._timeout is None else Deadline(self._timeout)
         if held is None:
-            self._own = Scope(self._name)
+            self._own = BridgedCall(self._name)
             self._token = _setting.set(Setting(self._own, self._lane, deadline))
             return self._own
         lane = self._lane if held.lane is None else held.lane

@@ -21,11 +21,11 @@ from anyio.lowlevel import RunVar
 
 from ..errors import BridgeError, ConfigurationError
 from ..settings import check_seconds, check_word, kind_of, shown
-from .call_scope import Scope, continued, scoped
+from .call_scope import BridgedCall, bridged_call, continued
 from .callers import UNSHARED
 from .cancellation import Cancellation
 from .handled_errors import with_handled
-from .hops import Trip, carry, holder_limiter, hop
+from .hops import Hop, holder_limiter, run_hop, run_in_thread
 from .place import Place, current_task, place
 from .portal import abridged, awaiting, suspend
 from .thread_mode import adopt, drive
@@ -36,7 +36,7 @@ Y = TypeVar("Y")
 S = TypeVar("S")
 
 Mode = Literal["bridge", "thread"]
-EnterScope = Callable[..., AbstractContextManager[Scope | None]]
+EnterScope = Callable[..., AbstractContextManager[BridgedCall | None]]
 Runner = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # As many as anyio's own default. They are limiters of their own, so that a handler that waits for a connection in one
@@ -108,7 +108,7 @@ def offload(
     if lane is not None and not _is_name(lane):
         raise ConfigurationError(f"offload: lane={shown(lane)}; accepted are the name of a lane and None")
     check_seconds("offload", "timeout", timeout)
-    scope = functools.partial(scoped, lane, timeout)
+    scope = functools.partial(bridged_call, lane, timeout)
     if function is None:
         return functools.partial(_decorate, mode=mode, scope=scope)
     return _decorate(function, mode=mode, scope=scope)
@@ -193,12 +193,12 @@ async def _run_in_thread(
         limiter = holder_limiter(_handler_threads, THREADS)
         context = copy_context()
         run, cancellation = continued(functools.partial(drive, function, args, kwargs, plain=plain))
-        trip: Trip[Any] = Trip(with_handled(functools.partial(context.run, run)))
+        hop: Hop[Any] = Hop(with_handled(functools.partial(context.run, run)))
         try:
-            await carry(trip, limiter, cancellation)
+            await run_hop(hop, limiter, cancellation)
         finally:
             adopt(context, but=UNSHARED)
-        return trip.outcome()
+        return hop.outcome()
 
 
 async def _run_plain(
@@ -213,7 +213,7 @@ async def _run_plain(
             result = call()
         else:
             run, cancellation = continued(call)
-            result = await hop(with_handled(run), holder_limiter(_handler_threads, THREADS), cancellation)
+            result = await run_in_thread(with_handled(run), holder_limiter(_handler_threads, THREADS), cancellation)
         return await bridged(awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 
@@ -335,8 +335,8 @@ def _is_plain(value: object) -> bool:
     return called is not None and not any(kind(called) for kind in kinds)
 
 
-async def _carry_blocking(trip: Trip[Any], cancellation: Cancellation) -> None:
-    await carry(trip, holder_limiter(_blocking_threads, THREADS), cancellation)
+async def _carry_blocking(hop: Hop[Any], cancellation: Cancellation) -> None:
+    await run_hop(hop, holder_limiter(_blocking_threads, THREADS), cancellation)
 
 
 def blocking(function: Callable[P, T], /) -> Callable[P, T]:
@@ -356,8 +356,8 @@ def blocking(function: Callable[P, T], /) -> Callable[P, T]:
         if place() is not Place.BRIDGED:
             return function(*args, **kwargs)
         run, cancellation = continued(functools.partial(function, *args, **kwargs))
-        trip = Trip(with_handled(run))
-        suspend(_carry_blocking(trip, cancellation))
-        return trip.outcome()
+        hop = Hop(with_handled(run))
+        suspend(_carry_blocking(hop, cancellation))
+        return hop.outcome()
 
     return blocking_call

@@ -1,6 +1,6 @@
 """How the trips of one event loop's tasks depart: together in one thread where they may, else each in its own.
 
-Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a trip is,
+Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a hop is,
 ``hops.py`` says, how calls share a thread ``reactor.py``.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import anyio
 
-from .hops import Trip, travel, unlimited
-from .reactor import POSSIBLE, Hub
+from .hops import Hop, send_hop, unlimited
+from .reactor import POSSIBLE, Reactor
 
 # Seconds after which trips are looked for that have been left behind.
 LOOK_AFTER = 1.0
 
 
-class Departures:
+class Dispatcher:
     """Sends the trips of one pool's tasks, on one event loop, to worker threads.
 
     Trips of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
@@ -37,22 +37,22 @@ class Departures:
 
     def __init__(self, threads: float) -> None:
         self._limiter = anyio.CapacityLimiter(threads)
-        self._ready: list[_Ride] = []
-        self._shared: _SharedTrip | None = None
-        self._pending: set[_Ride] = set()
+        self._ready: list[_SharedHop] = []
+        self._shared: SharedThread | None = None
+        self._pending: set[_SharedHop] = set()
         self._looks_until = 0.0
 
-    async def travel(self, trip: Trip[Any], *, shared: bool) -> None:
-        """Send *trip* through a worker thread; see :func:`offload_db.bridge.hops.travel`.
+    async def send(self, hop: Hop[Any], *, shared: bool) -> None:
+        """Send *hop* through a worker thread; see :func:`offload_db.bridge.hops.send_hop`.
 
         :param shared: whether it may share the thread: it waits by :mod:`offload_db.bridge.reactor` alone, and holds no lock
             meanwhile that another one could want
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
         if loop is None:
-            await travel(trip, self._limiter)
+            await send_hop(hop, self._limiter)
             return
-        ride = _Ride(trip, loop.create_future())
+        ride = _SharedHop(hop, loop.create_future())
         self._pending.add(ride)
         try:
             if loop.time() > self._looks_until:
@@ -64,20 +64,20 @@ class Departures:
         finally:
             self._pending.discard(ride)
         if alone:
-            await travel(trip, self._limiter)
-            await trip.wait()  # it may have begun in the shared thread all the same
+            await send_hop(hop, self._limiter)
+            await hop.wait()  # it may have begun in the shared thread all the same
 
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         ready, self._ready = self._ready, []
         # A round later those in a cancelled scope are cancelled.
         loop.call_soon(self._depart, ready, loop)
 
-    def _depart(self, ready: list[_Ride], loop: asyncio.AbstractEventLoop) -> None:
-        # A task that was cancelled meanwhile makes no trip.
+    def _depart(self, ready: list[_SharedHop], loop: asyncio.AbstractEventLoop) -> None:
+        # A task that was cancelled meanwhile makes no hop.
         rides = [ride for ride in ready if not ride.back.done()]
         try:
             while rides and (self._shared is None or not self._shared.add(rides)):
-                shared = _SharedTrip(loop)
+                shared = SharedThread(loop)
                 shared.start(loop)
                 self._shared = shared  # not before: a thread that never comes must be given no trips
         except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
@@ -86,7 +86,7 @@ class Departures:
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(LOOK_AFTER, self._look, loop, context=Context())
-        # Twice the time: if anything fails before the next look, the next trip begins with the looking anew.
+        # Twice the time: if anything fails before the next look, the next hop begins with the looking anew.
         self._looks_until = loop.time() + 2 * LOOK_AFTER
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -103,36 +103,36 @@ class Departures:
             ride.seen = True
 
 
-class _Ride:
-    """One trip that shares a thread, and the future that its task waits for.
+class _SharedHop:
+    """One hop that shares a thread, and the future that its task waits for.
 
-    Its result is whether the task had better make the trip by itself. One that has begun is not made twice.
+    Its result is whether the task had better make the hop by itself. One that has begun is not made twice.
     """
 
-    __slots__ = ("_over", "_trip", "back", "context", "seen", "shared")
+    __slots__ = ("_over", "_hop", "back", "context", "seen", "shared")
 
-    def __init__(self, trip: Trip[Any], back: asyncio.Future[bool]) -> None:
-        self._trip: Trip[Any] | None = trip
+    def __init__(self, hop: Hop[Any], back: asyncio.Future[bool]) -> None:
+        self._hop: Hop[Any] | None = hop
         self._over = False
         self.back = back
         self.seen = False
         self.context: Context | None = copy_context()
-        self.shared: _SharedTrip | None = None
+        self.shared: SharedThread | None = None
 
     def __call__(self) -> None:
-        """Make the trip, on the thread."""
-        trip, self._trip, self.context = self._trip, None, None
-        assert trip is not None
-        trip.run()
+        """Make the hop, on the thread."""
+        hop, self._hop, self.context = self._hop, None, None
+        assert hop is not None
+        hop.run()
         self._over = True
-        del trip  # what it brings back shall not stay in memory for as long as another one takes
+        del hop  # what it brings back shall not stay in memory for as long as another one takes
         shared, self.shared = self.shared, None
         assert shared is not None
         shared.came_back(self)
 
     def look(self) -> None:
-        """Wake the task if its trip is over, or should have begun long ago."""
-        if self._over or self._trip is not None:
+        """Wake the task if its hop is over, or should have begun long ago."""
+        if self._over or self._hop is not None:
             self.end(alone=not self._over)
 
     def end(self, *, alone: bool) -> None:
@@ -141,20 +141,20 @@ class _Ride:
             self.back.set_result(alone)
 
 
-class _SharedTrip:
+class SharedThread:
     """Several trips through one thread."""
 
     __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
-        self._hub = Hub()
-        self._rides: set[_Ride] = set()
-        self._returned: deque[_Ride] = deque()
-        self._thread = Trip(self._run)
+        self._hub = Reactor()
+        self._rides: set[_SharedHop] = set()
+        self._returned: deque[_SharedHop] = deque()
+        self._thread = Hop(self._run)
         self._starting: asyncio.Task[None] | None = None
 
-    def add(self, rides: list[_Ride]) -> bool:
+    def add(self, rides: list[_SharedHop]) -> bool:
         """Take further trips along, on the loop's thread; False if they had better take another thread."""
         self._rides.update(rides)
         for ride in rides:
@@ -171,13 +171,15 @@ class _SharedTrip:
         self._starting.add_done_callback(self._started)
 
     async def _start(self) -> None:
-        await travel(self._thread, unlimited())  # each trip that it makes holds one of the connections that are allowed
+        await send_hop(
+            self._thread, unlimited()
+        )  # each hop that it makes holds one of the connections that are allowed
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None
         if not task.cancelled():
-            task.exception()  # the task whose trip it was meets the same, if it goes by itself
-        if self._thread.leave(_nothing):
+            task.exception()  # the task whose hop it was meets the same, if it goes by itself
+        if self._thread.detach(_nothing):
             return  # it tells of its trips itself
         self._end()  # no thread could be started, all tasks of the loop are being cancelled, or it is over
 
@@ -189,8 +191,8 @@ class _SharedTrip:
             self._schedule(self._end)
             raise
 
-    def came_back(self, ride: _Ride) -> None:
-        """Note, on the thread, that a trip is over."""
+    def came_back(self, ride: _SharedHop) -> None:
+        """Note, on the thread, that a hop is over."""
         self._returned.append(ride)
 
     def _report(self) -> None:
@@ -209,7 +211,7 @@ class _SharedTrip:
             ride = self._returned.popleft()
             self._rides.discard(ride)
             ride.end(alone=False)
-        # The thread stays a little longer than its last trip. No task shall.
+        # The thread stays a little longer than its last hop. No task shall.
         if not self._rides and self._starting is not None:
             self._starting.cancel()
             self._starting = None

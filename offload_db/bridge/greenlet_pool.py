@@ -32,7 +32,7 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def strand_for(call: Callable[[], object], context: Context | None) -> Any:
+def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
     """Return a greenlet that makes a call when it is switched to.
 
     It is switched to once, with the greenlet that goes on when the call is over. Nothing else may keep it.
@@ -61,7 +61,7 @@ def _idle() -> Any:
 
 
 def _new() -> Any:
-    strand = _Strand(_make_calls)
+    strand = PooledGreenlet(_make_calls)
     strand.fits_below = max(0, _depth() - _DEEPER)
     strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
     return strand
@@ -75,7 +75,7 @@ def _depth() -> int:
     return depth
 
 
-class _Strand(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
+class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
     __slots__ = ("call", "fits_below")
 
     call: Callable[[], object] | None

@@ -18,11 +18,11 @@ from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
 from .background import start
-from .call_scope import current_scope
+from .call_scope import current_bridged_call
 from .cancellation import Cancellation
 from .outcomes import Outcome
 from .portal import rest_of
-from .signals import TaskSignal, task_signal
+from .signals import TaskEvent, task_event
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ _ABANDON = (
 LOOK_AGAIN = 0.1
 
 
-class Trip(Generic[T]):
+class Hop(Generic[T]):
     """One function on its way through a thread.
 
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
@@ -56,7 +56,7 @@ class Trip(Generic[T]):
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
-        self._signals: tuple[TaskSignal, ...] = ()
+        self._signals: tuple[TaskEvent, ...] = ()
         self._outcome: Outcome[T] = Outcome()
         self.back = False
         """Whether the function has been called and came back."""
@@ -89,7 +89,7 @@ class Trip(Generic[T]):
     async def wait(self) -> None:
         """Wait for the function; a cancellation is raised at once and leaves it running."""
         with self._lock:
-            signal = None if self.back else task_signal()
+            signal = None if self.back else task_event()
             if signal is not None:
                 self._signals += (signal,)
         if signal is not None:
@@ -100,7 +100,7 @@ class Trip(Generic[T]):
         await self.wait()
         return self._outcome.unwrap(apart=True)
 
-    def leave(self, late: Callable[[], None]) -> bool:
+    def detach(self, late: Callable[[], None]) -> bool:
         """Let the function run on by itself, if it runs: *late* is called on its thread when it has come back."""
         with self._lock:
             if self._started and not self.back:
@@ -109,7 +109,7 @@ class Trip(Generic[T]):
             self._abandoned = True
             return False
 
-    async def abandon(self, interrupt: Callable[[], None] | None = None) -> None:
+    async def wait_until_over(self, interrupt: Callable[[], None] | None = None) -> None:
         """Return when the function is certain not to run any more: it came back, or never starts.
 
         :param interrupt: called in a thread of its own while the function runs, to bring it back; what it does is
@@ -120,7 +120,7 @@ class Trip(Generic[T]):
                 self._abandoned = True
             if self.back or self._abandoned:
                 return
-            signal = task_signal()
+            signal = task_event()
             self._signals += (signal,)
         if interrupt is None:
             await signal.wait_out()
@@ -132,12 +132,12 @@ class Trip(Generic[T]):
                 await signal.wait_out(LOOK_AGAIN)
         await signal.wait_out()
         if errand is not None:
-            await errand.abandon()
+            await errand.wait_until_over()
 
 
-def send_off(interrupt: Callable[[], None]) -> Trip[None] | None:
+def send_off(interrupt: Callable[[], None]) -> Hop[None] | None:
     """Run what brings something back in a thread of its own; returns None where none can be had."""
-    errand = Trip(interrupt)
+    errand = Hop(interrupt)
     try:
         # Not through anyio: a task that is cancelled over and over would not get that far.
         start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
@@ -146,8 +146,8 @@ def send_off(interrupt: Callable[[], None]) -> Trip[None] | None:
     return errand
 
 
-async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
-    """Send *trip* through a worker thread, as one of those that *limiter* allows.
+async def run_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
+    """Send *hop* through a worker thread, as one of those that *limiter* allows.
 
     If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
     has come back: what the function works on can be used or closed then. A function that has not started yet will
@@ -158,17 +158,19 @@ async def carry(trip: Trip[Any], limiter: anyio.CapacityLimiter, cancellation: C
     # anyio would give the limiter's token back while the thread of a cancelled task still runs.
     async with _Token(limiter):
         try:
-            await travel(trip, unlimited())
+            await send_hop(hop, unlimited())
         except BaseException:
-            await trip.abandon(None if cancellation is None else cancellation.request())
+            await hop.wait_until_over(None if cancellation is None else cancellation.request())
             raise
 
 
-async def hop(function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> T:
+async def run_in_thread(
+    function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None
+) -> T:
     """Run *function* in a worker thread and return its result; see :func:`carry`."""
-    trip = Trip(function)
-    await carry(trip, limiter, cancellation)
-    return trip.outcome()
+    hop = Hop(function)
+    await run_hop(hop, limiter, cancellation)
+    return hop.outcome()
 
 
 _no_limit: RunVar[anyio.CapacityLimiter] = RunVar("offload_db_no_limit")
@@ -184,7 +186,7 @@ def holder_limiter(variable: RunVar[anyio.CapacityLimiter], tokens: float) -> an
 
     Those who have all the threads may be waiting for what it holds. Connections bound how many such calls there are.
     """
-    scope = current_scope()
+    scope = current_bridged_call()
     if scope is not None and scope.owned:
         return unlimited()
     return loop_limiter(variable, tokens)
@@ -231,15 +233,15 @@ class _Token:
         self._limiter.release_on_behalf_of(borrower)
 
 
-async def travel(trip: Trip[Any], limiter: anyio.CapacityLimiter) -> None:
-    """Send *trip* through a worker thread.
+async def send_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter) -> None:
+    """Send *hop* through a worker thread.
 
     Nothing of the function's own is raised here: an error means that the task was cancelled or that no thread could
-    be started, and then the caller has to abandon the trip or to leave it.
+    be started, and then the caller has to abandon the hop or to leave it.
     """
     token: Any = _Token(limiter)
-    sending = anyio.to_thread.run_sync(trip.run, limiter=token, **{_ABANDON: True})
-    # A task that is to be cancelled makes no trip any more: anyio's pause is where it finds that out.
+    sending = anyio.to_thread.run_sync(hop.run, limiter=token, **{_ABANDON: True})
+    # A task that is to be cancelled makes no hop any more: anyio's pause is where it finds that out.
     await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
 
 
@@ -260,7 +262,7 @@ def _is_cancelled() -> bool:
 async def _without_pause(sending: Coroutine[Any, Any, None]) -> None:
     """Await a call of anyio's without the round of asyncio's loop that it begins with.
 
-    The task will wait for the thread anyway, so nobody is kept from their turn. Without the round a trip costs a
+    The task will wait for the thread anyway, so nobody is kept from their turn. Without the round a hop costs a
     twentieth less: each resumes a bridged task through all its layers.
     """
     try:

@@ -20,7 +20,7 @@ import greenback
 import greenlet
 
 from ..errors import BridgeError
-from .greenlet_pool import strand_for
+from .greenlet_pool import greenlet_for
 from .handled_errors import handling, with_handled
 from .outcomes import Outcome
 from .place import Place, current_task, place
@@ -73,7 +73,7 @@ async def _in_portal(function: Callable[[], T]) -> T:
     call: Callable[[], object] = partial(outcome.capture, function)
     loop = asyncio._get_running_loop()
     if loop is not None:
-        call = _on_strand(strand_for(call, greenlet.getcurrent().gr_context)).__next__
+        call = _on_strand(greenlet_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     portal = greenback.with_portal_run_sync(call)
     if not getattr(loop, _NESTS, False):

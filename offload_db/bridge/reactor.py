@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import greenlet
 
-from .greenlet_pool import strand_for
+from .greenlet_pool import greenlet_for
 
 # Windows has no poll().
 POSSIBLE = hasattr(select, "poll")
@@ -59,12 +59,12 @@ class Call(Protocol):
 _here = threading.local()
 
 
-def current_hub() -> Hub | None:
+def current_reactor() -> Reactor | None:
     """Return what shares out this thread, None where one call has it all."""
     return getattr(_here, "hub", None)
 
 
-class Hub:
+class Reactor:
     """Runs several calls in one thread, also those that are added meanwhile.
 
     A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a hub. A lock that
@@ -114,7 +114,7 @@ class Hub:
             while self._resume(progress) or self._goes_on():
                 while self._added:
                     call = self._added.popleft()
-                    strand_for(call, call.context).switch(self._greenlet)
+                    greenlet_for(call, call.context).switch(self._greenlet)
                     del call  # not to keep it for as long as the others take
         except BaseException:  # such as too little memory: nobody will come by any more
             while self._waiting:
@@ -207,7 +207,7 @@ class PatientIO(socket.SocketIO):
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what is there, or wait for it."""
-        hub, sock = current_hub(), self._sock
+        hub, sock = current_reactor(), self._sock
         patience = None if hub is None else sock.gettimeout()
         if hub is None or patience == 0:
             return super().readinto(buffer)
@@ -226,7 +226,7 @@ def make_patient(reader: Any) -> bool:
     return True
 
 
-def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:
+def send_all(hub: Reactor, sock: socket.socket, data: bytes) -> None:
     """Send all of *data*, packets of MySQL's, as :meth:`socket.socket.sendall` does, without keeping the thread."""
     # A packet with the number 0 begins a command. What was sent before it has been answered, so nothing is in its way.
     if len(data) <= _TAKEN_AT_ONCE and data[3] == 0:
@@ -238,7 +238,7 @@ def send_all(hub: Hub, sock: socket.socket, data: bytes) -> None:
         left = left[_patiently(hub, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
 
 
-def _patiently(hub: Hub, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
+def _patiently(hub: Reactor, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
     """Make an attempt to read or write again and again until the socket is ready for it."""
     sock.settimeout(0.0)
     try:

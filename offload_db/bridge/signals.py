@@ -17,7 +17,7 @@ import anyio.to_thread
 from .call_scope import current_cancellation
 
 
-class ThreadSignal:
+class ThreadEvent:
     """An event that one thread waits for; a finaliser may set it, also in the middle of that thread's own wait.
 
     `threading.Event` takes a lock in both `wait` and `set`: a finaliser that runs in between would wait for itself.
@@ -53,7 +53,7 @@ class ThreadSignal:
             cancellation.check()
 
 
-class TaskSignal:
+class TaskEvent:
     """An event that one task of asyncio waits for, at one place at a time; any thread may set it.
 
     It does what anyio's does with a sixth of the objects: ten thousand tasks may wait, and the garbage collector looks
@@ -136,7 +136,7 @@ class TaskSignal:
                 continue
 
 
-class _TrioSignal(TaskSignal):
+class _TrioEvent(TaskEvent):
     """The same for a task of trio."""
 
     __slots__ = ("_event", "_token")
@@ -157,6 +157,6 @@ class _TrioSignal(TaskSignal):
         await self._event.wait()
 
 
-def task_signal() -> TaskSignal:
+def task_event() -> TaskEvent:
     """Make a signal for the running task."""
-    return TaskSignal() if asyncio._get_running_loop() is not None else _TrioSignal()
+    return TaskEvent() if asyncio._get_running_loop() is not None else _TrioEvent()

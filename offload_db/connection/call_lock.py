@@ -12,11 +12,11 @@ import time
 
 import greenlet
 
-from ..bridge.call_scope import Scope, current_scope, waits_on_itself
+from ..bridge.call_scope import BridgedCall, current_bridged_call, waits_on_itself
 from ..bridge.callers import flow
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
-from ..bridge.signals import TaskSignal, ThreadSignal, task_signal
+from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .call_sites import call_path
 
@@ -32,7 +32,7 @@ SHARING = (
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
-class Turn:
+class CallLock:
     """Whose turn it is on one connection.
 
     Calls are made one at a time. A connection that several bridged calls share belongs to the first that uses it,
@@ -63,7 +63,7 @@ class Turn:
         "_thread",
     )
 
-    def __init__(self, owner: Scope | None = None) -> None:
+    def __init__(self, owner: BridgedCall | None = None) -> None:
         self.renew()
         self._own(owner)  # from here on the owner may end, in another thread
 
@@ -73,17 +73,17 @@ class Turn:
         self._busy = False
         self._taker = 0  # the greenlet that has the turn: a thread's own, or a bridged task's
         self._closed = False
-        self._owner: Scope | None = None
+        self._owner: BridgedCall | None = None
         self._born = self._since = time.monotonic()
         self._new, self._given = True, False
-        self._only: Scope | None = None  # the call whose connection it is alone
+        self._only: BridgedCall | None = None  # the call whose connection it is alone
         self._thread = 0  # that has the turn, if it belongs to no call
         self._line = ""  # where the owner has used it last while others waited
-        self._listed: Scope | None = None  # in whose `owned` this is: the owner, or the last one that let go
-        self._ended: list[Scope] = []
+        self._listed: BridgedCall | None = None  # in whose `owned` this is: the owner, or the last one that let go
+        self._ended: list[BridgedCall] = []
         self._queue: list[_Waiting] = []
 
-    def take(self, patience: float | None = None, *, shield: bool = False) -> bool:
+    def acquire(self, patience: float | None = None, *, shield: bool = False) -> bool:
         """Wait for the turn; False if the caller goes on without one, and has none to give.
 
         :param patience: seconds to wait at most
@@ -94,8 +94,8 @@ class Turn:
         :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
             could not go on while the thread waits
         """
-        scope = current_scope()
-        own: Scope | None = None
+        scope = current_bridged_call()
+        own: BridgedCall | None = None
         try:
             with self._lock:
                 if self._closed:
@@ -124,7 +124,7 @@ class Turn:
                     if waits_on_itself(own, self):
                         raise _hopeless_error()
                     own.waits_for = self
-                waiting = _Waiting(scope, task_signal() if where is Place.BRIDGED else ThreadSignal())
+                waiting = _Waiting(scope, task_event() if where is Place.BRIDGED else ThreadEvent())
                 self._queue.append(waiting)
         finally:
             self._settle()
@@ -137,7 +137,7 @@ class Turn:
                     waiting.wait(None if patience is None else patience - first, shield)
         except BaseException:
             if not self._withdraw(waiting) and waiting.admitted:
-                self.give()
+                self.release()
             raise
         finally:
             if own is not None:
@@ -150,7 +150,7 @@ class Turn:
 
     def admits(self) -> bool:
         """Tell whether the caller waits for nothing but the call that is being made."""
-        return self._may(current_scope())
+        return self._may(current_bridged_call())
 
     def _report(self, waiting: _Waiting) -> None:
         """Say once for each call in the log that it keeps others waiting."""
@@ -159,7 +159,7 @@ class Turn:
             owner.reported = True
             logger.warning("%d wait for a shared connection: %s", len(self._queue), self._holder(waiting.scope))
 
-    def _holder(self, scope: Scope | None) -> str:
+    def _holder(self, scope: BridgedCall | None) -> str:
         """Tell who has the turn, or keeps it from the caller, and what to do about it."""
         owner = self.owner
         if owner is not None and not self._may(scope):
@@ -171,13 +171,13 @@ class Turn:
         return f"{who} makes a call on it that is not over; take a connection for each that is to work at the same time"
 
     @property
-    def lender(self) -> Scope | None:
+    def lender(self) -> BridgedCall | None:
         """The call whose connection it is alone, if it has it now."""
         only = self._only
         return only if only is not None and only is self._owner and not only.ended else None
 
     @property
-    def owner(self) -> Scope | None:
+    def owner(self) -> BridgedCall | None:
         """The call that the connection belongs to."""
         owner = self._owner
         return None if owner is None or owner.ended else owner
@@ -197,7 +197,7 @@ class Turn:
         """Whether nobody has the turn or waits for it."""
         return not self._busy and not self._queue
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Let the next one have the turn."""
         with self._lock:
             if not self._closed:
@@ -220,16 +220,16 @@ class Turn:
         self._settle()
         return True
 
-    def _may(self, scope: Scope | None) -> bool:
+    def _may(self, scope: BridgedCall | None) -> bool:
         owner = self._owner
         return owner is None or owner is scope or owner.ended or (scope is None and owner is self._only)
 
-    def _begin(self, scope: Scope | None, taker: int) -> None:
+    def _begin(self, scope: BridgedCall | None, taker: int) -> None:
         self._taker = taker
         self._busy = True
         self._own(scope)
 
-    def _own(self, scope: Scope | None) -> None:
+    def _own(self, scope: BridgedCall | None) -> None:
         if scope is not None and not scope.ended and self._owner is not scope:
             if self._new:
                 self._new = False
@@ -241,14 +241,14 @@ class Turn:
             self._line = ""
             self._list(scope)
 
-    def _list(self, scope: Scope | None) -> None:
+    def _list(self, scope: BridgedCall | None) -> None:
         if self._listed is not None:
             self._listed.owned.discard(self)
         self._listed = scope
         if scope is not None:
             scope.owned.add(self)
 
-    def entrust(self, scope: Scope) -> None:
+    def entrust(self, scope: BridgedCall) -> None:
         """Note that the connection was given to a call, by nobody or by the call that has opened it."""
         with self._lock:
             opener = self._only
@@ -257,7 +257,7 @@ class Turn:
                 self._only = scope
         self._settle()
 
-    def disown(self, scope: Scope) -> None:
+    def disown(self, scope: BridgedCall) -> None:
         """Belong to nobody, because the scope has ended or lets go."""
         # The collector may end a scope in the middle of anything, also of a section under this very lock.
         self._ended.append(scope)
@@ -300,7 +300,7 @@ class Turn:
 class _Waiting:
     __slots__ = ("admitted", "scope", "signal", "taker", "thread")
 
-    def __init__(self, scope: Scope | None, signal: TaskSignal | ThreadSignal) -> None:
+    def __init__(self, scope: BridgedCall | None, signal: TaskEvent | ThreadEvent) -> None:
         self.scope = scope
         self.signal = signal
         self.thread = threading.get_ident()
@@ -309,7 +309,7 @@ class _Waiting:
 
     def wait(self, seconds: float | None, shield: bool) -> None:
         """Wait until it is admitted, or the seconds are over."""
-        if isinstance(self.signal, TaskSignal):
+        if isinstance(self.signal, TaskEvent):
             suspend(self.signal.wait_for(seconds, shield))
         else:
             self.signal.wait(seconds, shield)

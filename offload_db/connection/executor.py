@@ -20,9 +20,9 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from ..bridge.background import none_left, start
-from ..bridge.dispatcher import Departures
+from ..bridge.dispatcher import Dispatcher
 from ..bridge.handled_errors import with_handled
-from ..bridge.hops import Trip
+from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..drivers.statement_digest import digest
@@ -43,10 +43,10 @@ _numbers = itertools.count()
 
 
 class Expired(Exception):
-    """Raised by :meth:`Workers.run` when the time is over and there is no outcome; never reaches a user."""
+    """Raised by :meth:`Executor.run` when the time is over and there is no outcome; never reaches a user."""
 
 
-class Leaving:
+class Detached:
     """What becomes of a call that runs on after its task was cancelled."""
 
     __slots__ = ("left", "settle")
@@ -57,7 +57,7 @@ class Leaving:
         """Whether the call runs on; *settle* is called on its thread when it has come back."""
 
 
-class Workers:
+class Executor:
     """Runs the driver calls of one pool: in a worker thread where the caller is bridged, inline elsewhere.
 
     :param limit: the most threads at once; who calls holds a connection of the pool, so none is ever waited for
@@ -70,8 +70,8 @@ class Workers:
         self._limit = limit
         self._on_loop_call = on_loop_call
         # One for each event loop. anyio keeps these variables by name, and longer than the pool may live.
-        self._departures: RunVar[Departures] = RunVar(f"offload_db_workers_{next(_numbers)}")
-        self._last: tuple[Callable[[], object], Departures] | None = None
+        self._departures: RunVar[Dispatcher] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        self._last: tuple[Callable[[], object], Dispatcher] | None = None
         self._warned: set[tuple[str, int]] = set()
 
     def run(
@@ -82,7 +82,7 @@ class Workers:
         shield: bool = False,
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
-        leaving: Leaving | None = None,
+        leaving: Detached | None = None,
         stranded: Callable[[], None] | None = None,
         shared: bool = False,
         text: object = None,
@@ -98,7 +98,7 @@ class Workers:
         :param stop: brings the function back early; called in a thread of its own
         :param leaving: lets the function run on instead
         :param stranded: called on the function's thread when it has come back and the task's event loop is closed
-        :param shared: whether it may share a thread with others, see :class:`offload_db.bridge.dispatcher.Departures`
+        :param shared: whether it may share a thread with others, see :class:`offload_db.bridge.dispatcher.Dispatcher`
         :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
             was brought back returns or raises what it has
@@ -108,7 +108,7 @@ class Workers:
         if where is Place.BRIDGED:
             self.counters.add("hops")
             try:
-                trip = suspend(
+                hop = suspend(
                     self._hop(
                         function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving, stranded=stranded
                     )
@@ -116,7 +116,7 @@ class Workers:
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
-            return trip.outcome()  # here, because a coroutine cannot raise StopIteration
+            return hop.outcome()  # here, because a coroutine cannot raise StopIteration
         if where is Place.THREAD:
             return _inline(function, timeout, stop)
         path = call_path()
@@ -135,34 +135,34 @@ class Workers:
         shield: bool,
         timeout: float | None,
         stop: Callable[[], None] | None,
-        leaving: Leaving | None,
+        leaving: Detached | None,
         stranded: Callable[[], None] | None,
-    ) -> Trip[T]:
-        trip = Trip(with_handled(function), stranded if leaving is None else leaving.settle)
+    ) -> Hop[T]:
+        hop = Hop(with_handled(function), stranded if leaving is None else leaving.settle)
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
-                await self._make(trip, shared, stop, leaving)
-            if not trip.back or (leaving is not None and leaving.left):  # what was left alone may be back by now
+                await self._make(hop, shared, stop, leaving)
+            if not hop.back or (leaving is not None and leaving.left):  # what was left alone may be back by now
                 raise Expired
         else:
-            await self._make(trip, shared, stop, leaving)
-        return trip
+            await self._make(hop, shared, stop, leaving)
+        return hop
 
     async def _make(
-        self, trip: Trip[Any], shared: bool, stop: Callable[[], None] | None, leaving: Leaving | None
+        self, hop: Hop[Any], shared: bool, stop: Callable[[], None] | None, leaving: Detached | None
     ) -> None:
         try:
-            await self._here().travel(trip, shared=shared)
+            await self._here().send(hop, shared=shared)
         except BaseException as error:
             if leaving is not None:
-                leaving.left = trip.leave(leaving.settle)
+                leaving.left = hop.detach(leaving.settle)
             else:
-                await trip.abandon(stop)
+                await hop.wait_until_over(stop)
             if none_left(error):
                 raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
             raise
 
-    def _here(self) -> Departures:
+    def _here(self) -> Dispatcher:
         # There is mostly one loop, and anyio takes a while to find out which one runs.
         loop, last = asyncio._get_running_loop(), self._last
         if loop is not None and last is not None and last[0]() is loop:
@@ -170,7 +170,7 @@ class Workers:
         try:
             departures = self._departures.get()
         except LookupError:
-            departures = Departures(self._limit)
+            departures = Dispatcher(self._limit)
             self._departures.set(departures)
         if loop is not None:
             self._last = (weakref.ref(loop), departures)

@@ -30,14 +30,14 @@ def patience_of(kwargs: dict[str, Any]) -> float:
     return min(limit for limit in limits if limit)
 
 
-def hurried(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
+def shortened_timeouts(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return PyMySQL's connection settings with no more than *seconds* for any one answer."""
     shorter = max(seconds, SHORTEST_PATIENCE)
     limits = {name: min(kwargs.get(name) or shorter, shorter) for name in ("connect_timeout", "read_timeout")}
     return {**kwargs, **limits}
 
 
-def unhurried(raw: Any, kwargs: dict[str, Any]) -> None:
+def restore_timeouts(raw: Any, kwargs: dict[str, Any]) -> None:
     """Give PyMySQL's connection the limits that it was to have, for its queries and for when it connects anew."""
     raw._read_timeout = kwargs.get("read_timeout")
     raw.connect_timeout = kwargs.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT) or None

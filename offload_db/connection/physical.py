@@ -17,14 +17,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..bridge.call_scope import Deadline, current_deadline, current_scope, current_setting
+from ..bridge.call_scope import Deadline, current_bridged_call, current_deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
 from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
-from .call_lock import Turn, closed_error
-from .executor import Expired, Workers
+from .call_lock import CallLock, closed_error
+from .executor import Executor, Expired
 from .killer import Connect, Killer, StoppableCall
-from .session_state import Condition
+from .session_state import SessionState
 
 T = TypeVar("T")
 
@@ -53,13 +53,20 @@ class Lease(Protocol):
         """Take the link back from a task whose event loop was closed in the middle of a call."""
 
 
-class _Call(StoppableCall, Generic[T]):
+class DriverCall(StoppableCall, Generic[T]):
     """One call on a link, as it is made on a worker."""
 
     __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
 
     def __init__(
-        self, link: Link, name: str, function: Callable[[], T], turn: Turn, *, statement: bool, killable: bool
+        self,
+        link: PhysicalConnection,
+        name: str,
+        function: Callable[[], T],
+        turn: CallLock,
+        *,
+        statement: bool,
+        killable: bool,
     ) -> None:
         super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
         self._link = link
@@ -82,7 +89,7 @@ class _Call(StoppableCall, Generic[T]):
                 link.prepare(self._name)
                 return self._function()
             except BaseException as error:
-                lost = link.judge(error, self._name)
+                lost = link.classify_error(error, self._name)
                 if lost is None:
                     raise
                 try:
@@ -107,7 +114,7 @@ class _Call(StoppableCall, Generic[T]):
         self._link._killer.stop(self)
 
 
-class Link(Condition):
+class PhysicalConnection(SessionState):
     """One physical connection, and the making of calls on it.
 
     :param raw: the driver's own connection
@@ -139,7 +146,7 @@ class Link(Condition):
         raw: Any,
         driver: Driver,
         identity: Identity | None,
-        workers: Workers,
+        workers: Executor,
         killer: Killer,
         *,
         connector: object = None,
@@ -164,7 +171,7 @@ class Link(Condition):
         self._timeout: float | None = None
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
-        self.turn = Turn()
+        self.turn = CallLock()
         self.lease: Callable[[], Lease | None] = _nobody
         """Gives the checkout that has the link."""
         self.waiting_loop: Any = None
@@ -172,7 +179,7 @@ class Link(Condition):
 
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
-        self.turn = Turn(current_scope())
+        self.turn = CallLock(current_bridged_call())
         self._timeout = statement_timeout
         self.patience = patience
 
@@ -201,7 +208,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
-        turn: Turn,
+        turn: CallLock,
         *,
         statement: bool = False,
         killable: bool = True,
@@ -253,14 +260,14 @@ class Link(Condition):
             raise self.driver.disguised(error) from None
         finally:
             if taken:
-                turn.give()
+                turn.release()
 
-    def _take(self, name: str, turn: Turn, deadline: Deadline | None, shield: bool) -> bool:
+    def _take(self, name: str, turn: CallLock, deadline: Deadline | None, shield: bool) -> bool:
         patience = self.patience
         if deadline is not None:
             patience = deadline.left if patience is None else min(deadline.left, patience)
         try:
-            return turn.take(patience, shield=shield)
+            return turn.acquire(patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
@@ -274,7 +281,7 @@ class Link(Condition):
         self,
         name: str,
         function: Callable[[], T],
-        turn: Turn,
+        turn: CallLock,
         deadline: Deadline | None,
         cancellation: Cancellation | None,
         *,
@@ -286,7 +293,7 @@ class Link(Condition):
         text: object,
     ) -> T:
         if statement or name == "query":
-            self.foresee(text)
+            self.note_statement(text)
         elif name in _KNOWN:
             self._begun = True
             if name != "rollback":  # which is to know what it ends
@@ -297,7 +304,7 @@ class Link(Condition):
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = _Call(self, name, function, turn, statement=statement, killable=killable)
+        call = DriverCall(self, name, function, turn, statement=statement, killable=killable)
         started = time.monotonic()
         error: Exception | None = None
         self.waiting_loop = asyncio._get_running_loop()
@@ -386,7 +393,7 @@ class Link(Condition):
         wanted = min(limits, default=math.inf)
         limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
         until = time.monotonic() + limit
-        call = _Call(self, "close", self._read_out, Turn(), statement=False, killable=True)
+        call = DriverCall(self, "close", self._read_out, CallLock(), statement=False, killable=True)
 
         def stop() -> None:
             call.finished.wait(max(0.0, until - time.monotonic()))  # a cancelled task takes no time from it
@@ -469,7 +476,7 @@ class Link(Condition):
             if not driver.in_step(error):  # else it is how the result ends
                 raise
 
-    def give_up(self) -> None:
+    def break_link(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
         self.fault = self.fault or "closed"
         # Brings back who waits for an answer. To close the connection under them would wait for them: for a rollback
@@ -482,7 +489,7 @@ class Link(Condition):
             finally:
                 self._wire.release()
 
-    def past_return(self) -> None:
+    def protect_from_kill(self) -> None:
         """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
         if self._call is not None:
             self._call.killable = False
@@ -514,7 +521,7 @@ class Link(Condition):
             call.finished.set()
 
 
-def _cancellable(cancellation: Cancellation, call: _Call[T], *, unwinding: bool) -> T:
+def _cancellable(cancellation: Cancellation, call: DriverCall[T], *, unwinding: bool) -> T:
     """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
     cancellation.begin(call.cancel, unwinding=unwinding)
     try:

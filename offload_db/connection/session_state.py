@@ -21,7 +21,7 @@ from ..errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnava
 _READ_ONLY = frozenset({"close", "fetch", "nextset"})
 
 
-class Condition:
+class SessionState:
     """The condition that a physical connection is in.
 
     :param raw: the driver's own connection
@@ -66,7 +66,7 @@ class Condition:
         self._absorb = False
         self._text: object = None  # the statement that was sent last, None where that is not known
 
-    def foresee(self, text: object) -> None:
+    def note_statement(self, text: object) -> None:
         """Note what a statement will leave behind."""
         self._text = text
         left = traces(text)
@@ -118,7 +118,7 @@ class Condition:
             self.driver.absorb(self.raw)
             self._absorb = False
 
-    def judge(self, error: BaseException, name: str) -> OffloadError | None:
+    def classify_error(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the link; returns the one to raise in its place, None to let it pass."""
         driver = self.driver
         if isinstance(error, ConnectionLost):  # by what is known here: nothing was sent
@@ -148,7 +148,7 @@ class Condition:
         self._doubtful = self._begun = True
         self._text = None
 
-    def settled(self) -> None:
+    def transaction_ended(self) -> None:
         """Note that the transaction was ended, so that nothing is open."""
         self._doubtful = self._begun = self._unshown = False
 
@@ -184,7 +184,7 @@ class Condition:
         """Note that the last statement is to be undone: what it still does need not be waited for."""
         self._text = "SELECT"
 
-    def verdict(self) -> str | None:
+    def discard_reason(self) -> str | None:
         """Return why the link cannot be used again, None if it can; sets :attr:`writes_on` as well."""
         self.writes_on = False
         if self.fault in (None, "altered", "unfit_server"):

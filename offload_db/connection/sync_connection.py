@@ -1,7 +1,7 @@
 """The synchronous surface: connections and cursors that behave like DBUtils' and PyMySQL's.
 
 Owns what a user can do with a connection, and which of it may wait for the server. Every such call goes through
-:meth:`offload_db.connection.physical.Link.call`; everything else is answered by the driver's own object on the spot.
+:meth:`offload_db.connection.physical.PhysicalConnection.call`; everything else is answered by the driver's own object on the spot.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Protocol
 
 import anyio
 
-from ..bridge.call_scope import Given, Scope
-from ..bridge.hops import Trip, is_cancelled, send_off
+from ..bridge.call_scope import BridgedCall, Given
+from ..bridge.hops import Hop, is_cancelled, send_off
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..errors import CheckoutTimeout, ConnectionClosed
 from ..pool.connector import Connector
-from .call_lock import Turn, closed_error
+from .call_lock import CallLock, closed_error
 from .lazy_results import LazyResult
 from .opening import patience_of
-from .physical import Link
+from .physical import PhysicalConnection
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied
 
@@ -46,7 +46,7 @@ _RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 class _Lease(Protocol):
     """Where a connection's link came from."""
 
-    link: Link
+    link: PhysicalConnection
 
     def give_back(self) -> None:
         """Take the link back; may wait for the server."""
@@ -65,8 +65,8 @@ class OffloadConnection(Given, Uncopied):
     __slots__ = ("__weakref__", "_lease", "_link", "_turn")
 
     _lease: _Lease
-    _link: Link | None
-    _turn: Turn  # of this checkout: when another thread has closed this connection, the link's is soon another one
+    _link: PhysicalConnection | None
+    _turn: CallLock  # of this checkout: when another thread has closed this connection, the link's is soon another one
 
     def __init__(self, lease: _Lease) -> None:
         object.__setattr__(self, "_lease", lease)
@@ -218,10 +218,10 @@ class OffloadConnection(Given, Uncopied):
             object.__setattr__(self, "_link", None)
             self._lease.drop()
 
-    def _entrust(self, scope: Scope) -> None:
+    def _entrust(self, scope: BridgedCall) -> None:
         self._turn.entrust(scope)
 
-    def _alive(self) -> Link:
+    def _alive(self) -> PhysicalConnection:
         link = self._link
         if link is None:
             raise closed_error()
@@ -233,15 +233,15 @@ class OffloadConnection(Given, Uncopied):
         link = self._link
         if link is None:
             return True
-        return self._turn.free and (link.verdict() is not None or link.clean) and not link.writes_on
+        return self._turn.free and (link.discard_reason() is not None or link.clean) and not link.writes_on
 
     def _break_off(self) -> None:
         """Break the link at once, whatever runs on it."""
         link = self._link
         if link is not None:
-            link.give_up()
+            link.break_link()
 
-    def _last_turn(self, turn: Turn) -> BaseException | None:
+    def _last_turn(self, turn: CallLock) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
 
         A call that is not over by then is killed: whoever closes the connection is done with it.
@@ -250,14 +250,14 @@ class OffloadConnection(Given, Uncopied):
         """
         link = self._alive()
         cancelled: BaseException | None = None
-        kills: list[Trip[None] | None] = []
+        kills: list[Hop[None] | None] = []
         if turn.lent and place() is Place.BRIDGED and is_cancelled():
             # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
             kills.append(send_off(link.interrupt))
         try:
             while True:
                 try:
-                    turn.take(link.patience, shield=True)
+                    turn.acquire(link.patience, shield=True)
                 except CheckoutTimeout as error:
                     raise link.driver.disguised(error) from None
                 except TimeoutError as error:
@@ -277,7 +277,7 @@ class OffloadConnection(Given, Uncopied):
         finally:
             for kill in kills:
                 if kill is not None:  # where no thread could be had, the statement comes to its own end
-                    suspend(kill.abandon())
+                    suspend(kill.wait_until_over())
 
     def _undo(self, savepoint: str | None) -> None:
         """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
@@ -295,7 +295,7 @@ class OffloadConnection(Given, Uncopied):
                 link.call("rollback", undo, self._turn, killable=False, shield=True)
         except Exception:
             # What follows on this connection must not run as if the transaction were still the one it was.
-            link.give_up()
+            link.break_link()
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         if self._link is None and name in _RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
@@ -313,7 +313,7 @@ class OffloadConnection(Given, Uncopied):
         lazy = None if result is None else link.driver.lazy(link.raw, name, result)
         return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
 
-    def _step(self, link: Link, function: Callable[[], Any]) -> Any:
+    def _step(self, link: PhysicalConnection, function: Callable[[], Any]) -> Any:
         """Go on with what a call has returned and that is read step by step."""
         if self._alive() is not link:
             raise closed_error()
@@ -321,14 +321,14 @@ class OffloadConnection(Given, Uncopied):
         return link.call("fetch", function, self._turn)
 
 
-def _execute(link: Link, statement: str) -> None:
+def _execute(link: PhysicalConnection, statement: str) -> None:
     link.skip_unread()
     link.driver.skip_rest(link.raw)
     with closing(link.raw.cursor()) as cursor:
         cursor.execute(statement)
 
 
-def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _method(link: PhysicalConnection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a method of the driver's connection, on a worker, and note what it means for the link."""
     raw, driver = link.raw, link.driver
     if name == "begin" and not hasattr(raw, name):
@@ -342,11 +342,11 @@ def _method(link: Link, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     driver.skip_rest(raw)
     result = getattr(raw, name)(*args, **kwargs)
     if name in _ENDS:
-        link.settled()
+        link.transaction_ended()
     return result
 
 
-def _reconnect(link: Link, function: Callable[[], Any]) -> Any:
+def _reconnect(link: PhysicalConnection, function: Callable[[], Any]) -> Any:
     """Make a call that may replace the link by a new one, to another session and perhaps another server."""
     raw, driver = link.raw, link.driver
     session = driver.session(raw)

@@ -1,7 +1,7 @@
 """The synchronous surface: cursors that behave like DBUtils' and PyMySQL's.
 
 Owns which calls of a cursor may wait for the server, and the rows that were read before they were asked for. What may
-wait goes through :meth:`offload_db.connection.physical.Link.call`; the rest is answered by the driver's own cursor on the spot.
+wait goes through :meth:`offload_db.connection.physical.PhysicalConnection.call`; the rest is answered by the driver's own cursor on the spot.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import anyio
 import pymysql
 
-from ..bridge.call_scope import Given, Scope, current_cancellation
+from ..bridge.call_scope import BridgedCall, Given, current_cancellation
 from ..bridge.place import Place, place
 from ..drivers.base import Driver
-from .call_lock import Turn, closed_error
+from .call_lock import CallLock, closed_error
 from .lazy_results import LazyResult
-from .physical import Link
+from .physical import PhysicalConnection
 from .uncopied import Uncopied
 
 # Calls that are counted as statements.
@@ -36,10 +36,10 @@ _PLAIN = frozenset({str, bytes, int, float, bool, tuple, list, dict, type(None)}
 class _Connection(Protocol):
     """What a cursor needs of the connection that made it."""
 
-    _link: Link | None
-    _turn: Turn
+    _link: PhysicalConnection | None
+    _turn: CallLock
 
-    def _entrust(self, scope: Scope) -> None:
+    def _entrust(self, scope: BridgedCall) -> None:
         """Let a call have it as its own."""
 
 
@@ -54,15 +54,15 @@ class OffloadCursor(Given, Uncopied):
     __slots__ = ("__weakref__", "_ahead", "_connection", "_link", "_raw")
 
     _raw: Any
-    _link: Link
+    _link: PhysicalConnection
     _connection: _Connection | None
-    _ahead: _Ahead
+    _ahead: ReadAhead
 
-    def __init__(self, connection: _Connection, link: Link, raw: Any) -> None:
+    def __init__(self, connection: _Connection, link: PhysicalConnection, raw: Any) -> None:
         put = partial(object.__setattr__, self)
         put("_raw", raw)
         put("_link", link)
-        put("_ahead", _Ahead(raw, link.driver))
+        put("_ahead", ReadAhead(raw, link.driver))
         put("_connection", connection)
 
     @property  # type: ignore[misc]  # object's can be set
@@ -291,7 +291,13 @@ class OffloadCursor(Given, Uncopied):
         return self._call(self._alive(), "nextset", partial(self._ahead.hold, function), plain=False)
 
     def _call(
-        self, link: Link, name: str, function: Callable[[], Any], *, statement: bool = False, plain: bool = True
+        self,
+        link: PhysicalConnection,
+        name: str,
+        function: Callable[[], Any],
+        *,
+        statement: bool = False,
+        plain: bool = True,
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
         turn = self._opened()._turn
@@ -303,8 +309,8 @@ class OffloadCursor(Given, Uncopied):
         read = partial(self._ahead.read, function, more=place() is Place.BRIDGED)
         return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
-    def _alive(self) -> Link:
-        link: Link = self._link
+    def _alive(self) -> PhysicalConnection:
+        link: PhysicalConnection = self._link
         if self._opened()._link is not link:
             raise closed_error()
         link.check()
@@ -327,7 +333,7 @@ class OffloadCursor(Given, Uncopied):
         self._alive()
         return True
 
-    def _entrust(self, scope: Scope) -> None:
+    def _entrust(self, scope: BridgedCall) -> None:
         if self._connection is not None:
             self._connection._entrust(scope)
 
@@ -337,10 +343,10 @@ class OffloadCursor(Given, Uncopied):
         object.__setattr__(self, "_connection", None)
 
 
-class _Ahead:
+class ReadAhead:
     """Rows that were read before they were asked for, and the error that came after them.
 
-    Workers get hold of this instead of the cursor: one that is dropped shall be collected there and then.
+    Executor get hold of this instead of the cursor: one that is dropped shall be collected there and then.
     """
 
     __slots__ = ("_driver", "_late", "_raw", "rows", "text")
@@ -353,7 +359,7 @@ class _Ahead:
         self.text: object = None
         """The statement whose rows these are, for reports."""
 
-    def send(self, link: Link, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def send(self, link: PhysicalConnection, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
         try:
             self._driver.skip_rest(link.raw)

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import pymysql
 
 from ..bridge.call_scope import current_cancellation, current_deadline
-from ..drivers.pymysql_connection import faster
+from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_of
 from ..errors import ThreadUnavailable
 from ..statistics import Counters
-from .executor import Leaving, Workers
+from .executor import Detached, Executor
 from .killer import Killer
-from .opening import hurried, identify, patience_of, too_late, unhurried
-from .physical import Link
+from .opening import identify, patience_of, restore_timeouts, shortened_timeouts, too_late
+from .physical import PhysicalConnection
 from .sync_connection import OffloadConnection
 
 
@@ -33,13 +33,13 @@ class _Unpooled:
     # What is open, so that no garbage collector gets at an unbuffered cursor before drop() has made it harmless.
     _open: ClassVar[set[_Unpooled]] = set()
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: PhysicalConnection) -> None:
         self.link = link
         self._open.add(self)
 
     def give_back(self) -> None:
         self._open.discard(self)
-        self.link.verdict()
+        self.link.discard_reason()
         try:
             if self.link.writes_on:
                 self.link.read_out()
@@ -56,7 +56,7 @@ class _Unpooled:
         self.link.driver.abandon(self.link.raw)
         self._open.discard(self)
 
-    def reopen(self) -> Link:
+    def reopen(self) -> PhysicalConnection:
         """Return the link after it was closed: PyMySQL's connect() and ping(reconnect=True) connect it anew."""
         self._open.add(self)
         self.link.renew()
@@ -65,7 +65,7 @@ class _Unpooled:
 
 
 # Each connection runs one call at a time, so the connections that there are bound the threads.
-_unpooled = Workers(math.inf, Counters())
+_unpooled = Executor(math.inf, Counters())
 
 
 def unpooled_counters() -> Counters:
@@ -85,13 +85,13 @@ def connect(**kwargs: Any) -> OffloadConnection:
     :raises CheckoutTimeout: if the bridged call's ``timeout`` is over before
     :raises CallCancelled: if the caller is in a worker thread, and the task that waits for it is cancelled
     """
-    opened: list[Link] = []
+    opened: list[PhysicalConnection] = []
 
     def settle() -> None:
         for link in opened:
             link.driver.abandon(link.raw)
 
-    leaving = Leaving(settle)
+    leaving = Detached(settle)
     if (cancellation := current_cancellation()) is not None:
         cancellation.check()
     deadline = current_deadline()
@@ -111,22 +111,22 @@ def connect(**kwargs: Any) -> OffloadConnection:
     return OffloadConnection(_Unpooled(opened[0]))
 
 
-def _open(kwargs: dict[str, Any], seconds: float | None) -> Link:
+def _open(kwargs: dict[str, Any], seconds: float | None) -> PhysicalConnection:
     until = math.inf if seconds is None else time.monotonic() + seconds
     patience = patience_of(kwargs)
     wanted = {**kwargs, "read_timeout": patience}
-    raw = _connect(**(wanted if seconds is None else hurried(wanted, seconds)))
+    raw = _connect(**(wanted if seconds is None else shortened_timeouts(wanted, seconds)))
     driver = driver_of(raw)
     killer = Killer(lambda seconds: _connect(**driver.bounded(kwargs, seconds)), _unpooled.counters)
     identity = identify(driver, raw, min(patience, until - time.monotonic())) if raw.open else None
-    unhurried(raw, kwargs)
-    return Link(raw, driver, identity, _unpooled, killer)
+    restore_timeouts(raw, kwargs)
+    return PhysicalConnection(raw, driver, identity, _unpooled, killer)
 
 
 def _connect(**kwargs: Any) -> Any:
     # pymysql.connect may be wrapped, for tracing; a program may also have put our connect in its place.
     current: Any = pymysql.connect
-    return faster(pymysql.connections.Connection if current is connect else current)(**kwargs)
+    return fast_creator(pymysql.connections.Connection if current is connect else current)(**kwargs)
 
 
 def _after_fork() -> None:

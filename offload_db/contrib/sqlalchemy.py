@@ -39,7 +39,7 @@ from .. import (
     StatementTimeout,
     blocking,
 )
-from ..bridge.call_scope import current_scope
+from ..bridge.call_scope import current_bridged_call
 from ..bridge.place import Place, place
 from ..pool.variants import Variant
 from ..settings import kind_of
@@ -117,7 +117,7 @@ def current_call() -> Hashable:
 
     Tasks share the event loop's thread, so a session for each thread would be everybody's.
     """
-    return current_scope() or threading.get_ident()
+    return current_bridged_call() or threading.get_ident()
 
 
 def _look_at_timeout(context: ExceptionContext) -> None:

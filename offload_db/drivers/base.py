@@ -302,7 +302,7 @@ class Driver:
 GENERIC = Driver()
 
 
-class Allowance:
+class DrainBudget:
     """How much may be read that nobody wants."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import OffloadError
 from .base import (
-    Allowance,
+    DrainBudget,
 )
 from .cursor_classes import CursorArguments
 from .mysql_family import (
@@ -127,7 +127,7 @@ class MySQLConnectorDriver(MySQLFamilyDriver):
     def skip_few(self, raw: Any) -> bool:
         if raw.unread_result:
             try:
-                raw.get_rows(Allowance().rows, raw=True)
+                raw.get_rows(DrainBudget().rows, raw=True)
             except Exception as error:
                 if not self.in_step(error):  # else it is how the result ends
                     raise

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..connection.lazy_results import UsedResult
 from .base import (
-    Allowance,
+    DrainBudget,
 )
 from .cursor_classes import OWN, CursorArguments, class_for
 from .mysql_family import CHUNK, OUT_OF_SYNC, MySQLFamilyDriver, _bytes_of, _has_more, _streaming
@@ -167,7 +167,7 @@ def _skip_few(cursor: Any) -> bool:
     """Read what is left of a result of mysqlclient's if it is little, and tell whether that was all."""
     if cursor._result is None:
         return True
-    allowance = Allowance()
+    allowance = DrainBudget()
     for _ in range(allowance.rows + 1):
         try:
             if not cursor._fetch_row(1):

@@ -30,7 +30,7 @@ from .base import (
     NOTHING_TO_KILL,
     OTHER_PACKAGES,
     UNFIT_NODE,
-    Allowance,
+    DrainBudget,
     Driver,
     Identity,
     pymysql_code,
@@ -305,7 +305,7 @@ class PyMySQLDriver(Driver):
             self.set_read_timeout(raw, before)
 
     def skip_few(self, raw: Any) -> bool:
-        return skip_few(raw, Allowance())
+        return skip_few(raw, DrainBudget())
 
     def skip_killed(self, raw: Any) -> None:
         read_out(raw, math.inf)
@@ -314,7 +314,7 @@ class PyMySQLDriver(Driver):
         return read_out(raw, most)
 
     def finish(self, cursor: Any) -> None:
-        allowance = Allowance()
+        allowance = DrainBudget()
         while self.unfinished(cursor):
             if not skip(cursor._result, cursor.connection, allowance):
                 self._part(cursor, cursor.connection)

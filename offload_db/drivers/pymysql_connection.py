@@ -17,7 +17,7 @@ import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import COMMAND, CR
 
-from ..bridge.reactor import PatientIO, current_hub, make_patient, send_all
+from ..bridge.reactor import PatientIO, current_reactor, make_patient, send_all
 from .pymysql_results import FastResult
 
 logger = logging.getLogger("offload_db")
@@ -70,7 +70,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
         if data[3] == 0 and data != _GOODBYE and (told := held(self)) and not is_farewell(told):
             self._force_close()
             raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
-        hub = current_hub()
+        hub = current_reactor()
         if hub is None:
             super()._write_bytes(data)
             return
@@ -149,13 +149,13 @@ def connect(**kwargs: Any) -> FastConnection:
 connect.dbapi = pymysql  # type: ignore[attr-defined]  # where DBUtils looks for the driver's errors
 
 
-def faster(creator: Any) -> Any:
+def fast_creator(creator: Any) -> Any:
     """Return what makes faster connections where *creator* is PyMySQL's own way to make them, else *creator* itself."""
     own = creator is pymysql or creator is Connection
     return connect if own and pymysql.connect is Connection and is_known() else creator
 
 
-def hasten(raw: Any) -> None:
+def upgrade(raw: Any) -> None:
     """Make a faster connection of one that PyMySQL has made."""
     if type(raw) is Connection and is_known():
         hastened: Any = raw

@@ -13,10 +13,10 @@ import pymysql
 from pymysql.constants import ER
 
 from . import pymysql_connection
-from .base import Allowance, pymysql_code
+from .base import DrainBudget, pymysql_code
 
 
-def skip(result: Any, connection: Any, allowance: Allowance) -> bool:
+def skip(result: Any, connection: Any, allowance: DrainBudget) -> bool:
     """Read the rest of a result as far as it is allowed; False if there is more."""
     while result.unbuffered_active:
         if not allowance.rows or not _arrives(connection, allowance.seconds):
@@ -26,7 +26,7 @@ def skip(result: Any, connection: Any, allowance: Allowance) -> bool:
     return True
 
 
-def skip_few(connection: Any, allowance: Allowance) -> bool:
+def skip_few(connection: Any, allowance: DrainBudget) -> bool:
     """Read what is left of an answer, the results that follow as well, as far as it is allowed; False if there is more.
 
     :raises pymysql.err.MySQLError: what the server says in the place of a result

@@ -162,7 +162,7 @@ _watches: deque[Watch] = deque(maxlen=8)
 def watch(*, interval: float = 0.05, dump_to: str | os.PathLike[str] | None = None) -> Watch:
     """Sample how late the running event loop is, for as long as the ``async with`` block lasts.
 
-    Put it into the application's lifespan. It works on asyncio, uvloop and trio. Leaving the block and being cancelled
+    Put it into the application's lifespan. It works on asyncio, uvloop and trio. Detached the block and being cancelled
     end it alike.
 
     :param interval: seconds between two samples

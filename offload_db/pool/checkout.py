@@ -24,16 +24,16 @@ from dbutils.pooled_db import PooledDB
 from ..bridge.background import start
 from ..bridge.call_scope import Deadline, current_setting
 from ..bridge.place import Place, place
-from ..connection.executor import Leaving, OnLoopCall, Workers
+from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
 from ..connection.opening import SHORTEST_PATIENCE, identify, too_late
-from ..connection.physical import Link
-from ..drivers.pymysql_connection import hasten
+from ..connection.physical import PhysicalConnection
+from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
 from ..statistics import Counters
 from .connector import Connector, take_idle
-from .lanes import Lane, Lanes, Slot, pool_closed
+from .lanes import Admission, Lane, Permit, pool_closed
 from .leaks import CheckoutRecord, LeakWatch
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
@@ -49,7 +49,7 @@ class Lease:
 
     __slots__ = ("__weakref__", "_core", "_record", "_slot", "_ticket", "link")
 
-    def __init__(self, core: PoolCore, slot: Slot, link: Link, record: CheckoutRecord | None) -> None:
+    def __init__(self, core: PoolCore, slot: Permit, link: PhysicalConnection, record: CheckoutRecord | None) -> None:
         self._core = core
         self._slot = slot
         self._ticket = slot.ticket
@@ -111,29 +111,29 @@ class PoolCore:
         fast: bool,
     ) -> None:
         size = common.limit
-        self._new_lanes = partial(Lanes, common, lanes)
+        self._new_lanes = partial(Admission, common, lanes)
         self.lanes = self._new_lanes()
         self._max_age = max_age
         self._maxusage: int | None = pool._maxusage
         self._maxcached: int = pool._maxcached
         self.min_size = 0
         self.counters = Counters()
-        self.workers = Workers(size, self.counters, on_loop_call)
+        self.workers = Executor(size, self.counters, on_loop_call)
         self.connector = Connector(pool, fast=fast)
         self.killer = Killer(self.connector.connect_admin, self.counters)
         self._leaks = None if leak_warning is None else LeakWatch(leak_warning)
         # Links at rest, the one used last at the end. A link is put here before its slot is given up, so there are
         # never more links than slots; deque operations are atomic and no lock is needed.
-        self.idle: deque[Link] = deque()
+        self.idle: deque[PhysicalConnection] = deque()
         # Those that are out, and their holders' tickets. A link in neither is being opened, asked for a sign of life or
         # closed, and ends with the call that does so.
-        self.leased: dict[Link, object] = {}
-        self.links: weakref.WeakSet[Link] = weakref.WeakSet()
+        self.leased: dict[PhysicalConnection, object] = {}
+        self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
         self.closed = self._broken_off = False
         for raw in take_idle(pool):
             if len(self.links) < size:
                 if fast:
-                    hasten(raw)
+                    upgrade(raw)
                 # One of them may have died at rest; then there is one less.
                 with suppress(Exception):
                     self.idle.append(self._link(raw, self.connector))
@@ -155,11 +155,11 @@ class PoolCore:
             self._leaks.close()
         self.lanes.close()
 
-    def out(self) -> list[Link]:
+    def out(self) -> list[PhysicalConnection]:
         """List the links that somebody holds."""
         return [link for link in self._every() if link not in self.idle]
 
-    def _every(self) -> list[Link]:
+    def _every(self) -> list[PhysicalConnection]:
         while True:
             try:
                 return list(self.links)
@@ -227,9 +227,9 @@ class PoolCore:
             deadline.spend("waiting for a connection", slot.waited)
         return self._serve(slot, connector, deadline)
 
-    def _serve(self, slot: Slot, connector: Connector, deadline: Deadline | None) -> Lease:
+    def _serve(self, slot: Permit, connector: Connector, deadline: Deadline | None) -> Lease:
         """Give a link to somebody who is admitted."""
-        opened: list[Link] = []
+        opened: list[PhysicalConnection] = []
 
         def settle() -> None:
             # The connection is there though nobody wants it any more.
@@ -238,7 +238,7 @@ class PoolCore:
                 self.close_idle()
             self.lanes.release(slot)
 
-        leaving = Leaving(settle)
+        leaving = Detached(settle)
         try:
             started = time.monotonic()
             try:
@@ -266,7 +266,7 @@ class PoolCore:
         self.counters.checked_out(slot.waited)
         return Lease(self, slot, link, None if self._leaks is None else self._leaks.begin())
 
-    def rested(self, connector: Connector, seconds: float | None) -> Link | None:
+    def rested(self, connector: Connector, seconds: float | None) -> PhysicalConnection | None:
         """Take an idle link that stands, mostly without a round trip; None if there is none.
 
         :param seconds: how long a round trip may take, where that is less than :data:`PING_TIMEOUT`
@@ -312,7 +312,7 @@ class PoolCore:
                 link.fault = "dead_idle"
                 self._discard(link, "dead_idle")
 
-    def _pop(self, connector: Connector) -> Link | None:
+    def _pop(self, connector: Connector) -> PhysicalConnection | None:
         """Take the idle link of this kind that was used last."""
         for link in reversed(list(self.idle)):
             if link.connector is connector:
@@ -337,21 +337,23 @@ class PoolCore:
                 continue
             self._discard(link, "displaced")
 
-    def _open(self, connector: Connector, seconds: float | None) -> Link:
+    def _open(self, connector: Connector, seconds: float | None) -> PhysicalConnection:
         until = math.inf if seconds is None else time.monotonic() + seconds
         return self._link(connector.connect(seconds), connector, until)
 
-    def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> Link:
+    def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> PhysicalConnection:
         driver = driver_of(raw)
         identity = identify(driver, raw, min(connector.patience, until - time.monotonic()))
         admin = None if connector is self.connector else connector.connect_admin
-        link = Link(raw, driver, identity, self.workers, self.killer, connector=connector, connect_admin=admin)
+        link = PhysicalConnection(
+            raw, driver, identity, self.workers, self.killer, connector=connector, connect_admin=admin
+        )
         if self._max_age is not None:
             link.expires = link.born + self._max_age * random.uniform(0.9, 1.0)
         self.links.add(link)
         return link
 
-    def checkin(self, link: Link, slot: Slot) -> None:
+    def checkin(self, link: PhysicalConnection, slot: Permit) -> None:
         """Take a link back, or throw it out; waits for the server if a rollback is due."""
         reason = self._fate(link)
         if link.writes_on:
@@ -366,16 +368,16 @@ class PoolCore:
         self._put_back(link, slot, reason)
 
     @staticmethod
-    def _writes_on(link: Link) -> bool:
-        link.verdict()
+    def _writes_on(link: PhysicalConnection) -> bool:
+        link.discard_reason()
         return link.writes_on
 
-    def _fate_when_read(self, link: Link) -> str | None:
+    def _fate_when_read(self, link: PhysicalConnection) -> str | None:
         if self._writes_on(link):  # there is more than was read
             link.fault = "unread_result"
         return self._fate(link)
 
-    def _put_back(self, link: Link, slot: Slot, reason: str | None) -> None:
+    def _put_back(self, link: PhysicalConnection, slot: Permit, reason: str | None) -> None:
         """Roll back what is open, and let the link rest, or throw it out for the *reason*."""
         try:
             if reason is None and not link.clean:
@@ -397,7 +399,7 @@ class PoolCore:
             finally:
                 self.lanes.release(slot)
 
-    def _check_in_later(self, link: Link, slot: Slot) -> bool:
+    def _check_in_later(self, link: PhysicalConnection, slot: Permit) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
         self.leased[link] = slot  # the lease has nothing to give back any more
         try:
@@ -408,11 +410,11 @@ class PoolCore:
             return False
         return True
 
-    def _check_in_quietly(self, link: Link, slot: Slot) -> None:
+    def _check_in_quietly(self, link: PhysicalConnection, slot: Permit) -> None:
         with suppress(OffloadError):  # nobody is there any more to be told
             self.checkin(link, slot)
 
-    def rest(self, link: Link) -> None:
+    def rest(self, link: PhysicalConnection) -> None:
         link.driver.forget(link.raw)
         link.rested = time.monotonic()
         self.idle.append(link)
@@ -422,7 +424,7 @@ class PoolCore:
             with suppress(IndexError):
                 self._discard(self.idle.popleft(), "maxcached")
 
-    def _discard(self, link: Link, reason: str) -> None:
+    def _discard(self, link: PhysicalConnection, reason: str) -> None:
         try:
             if reason == "abandoned_result" and place() is not Place.LOOP:
                 link.end_result()  # or the server might work on for rows that nobody takes
@@ -464,7 +466,7 @@ class PoolCore:
         idle = sum(link.connector is connector for link in self.idle.copy())
         return idle, max(0, sum(link.connector is connector for link in self.links.copy()) - idle)
 
-    def reclaim(self, link: Link, slot: Slot) -> None:
+    def reclaim(self, link: PhysicalConnection, slot: Permit) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         reason = self._fate(link)
         if link.writes_on:
@@ -490,14 +492,14 @@ class PoolCore:
         self.counters.finalised(reason)
         self.lanes.release(slot)
 
-    def _fate(self, link: Link) -> str | None:
+    def _fate(self, link: PhysicalConnection) -> str | None:
         """Return why a link that comes back cannot be used again, None if it can."""
         if link.busy:
             # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
-            link.give_up()
-        return link.verdict() or self._outlived(link)
+            link.break_link()
+        return link.discard_reason() or self._outlived(link)
 
-    def _outlived(self, link: Link) -> str | None:
+    def _outlived(self, link: PhysicalConnection) -> str | None:
         if self.closed:
             return "closed"
         if self._maxcached and len(self.idle) >= self._maxcached:

@@ -21,10 +21,10 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, hurried, patience_of, unhurried
+from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, patience_of, restore_timeouts, shortened_timeouts
 from ..drivers.base import Driver
 from ..drivers.pymysql import PYMYSQL
-from ..drivers.pymysql_connection import faster
+from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_from
 from ..errors import CheckoutTimeout, ConfigurationError
 from .reachability import like, reached, timed_out
@@ -55,14 +55,14 @@ class Connector:
         # A copy of the pool lets the settings be changed without touching the user's.
         self._factory = _bare_copy(pool)
         if fast:
-            self._factory._creator = faster(pool._creator)
+            self._factory._creator = fast_creator(pool._creator)
         self._admins = _bare_copy(self._factory)
         self._admins._setsession = None
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
         self._other = driver_from(_module(pool._creator))
         self._factory._kwargs = self._other.opening(pool._kwargs)
         self._changes: dict[str, Any] = {}
-        self._gates: dict[Hashable, _Gate] = {}
+        self._gates: dict[Hashable, ConnectThrottle] = {}
         self._settle(pool._kwargs)
 
     def _settle(self, kwargs: dict[str, Any]) -> None:
@@ -75,7 +75,9 @@ class Connector:
             self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
             self._admins = copy.copy(self._admins)
             self._admins._kwargs = kwargs
-        self._gate = self._gates.setdefault(tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), _Gate())
+        self._gate = self._gates.setdefault(
+            tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), ConnectThrottle()
+        )
 
     @property
     def by_function(self) -> bool:
@@ -144,17 +146,17 @@ class Connector:
         seconds = until - time.monotonic()
         if self._driver is not None and seconds < self.patience:
             factory = copy.copy(factory)
-            factory._kwargs = hurried(factory._kwargs, seconds)
+            factory._kwargs = shortened_timeouts(factory._kwargs, seconds)
         steady = factory.steady_connection()
         if self._changes:
             _reopen(steady, self._changes)
         raw = _stripped(steady)
         if self._driver is not None:
-            unhurried(raw, self.settings)
+            restore_timeouts(raw, self.settings)
         return raw
 
 
-class _Gate:
+class ConnectThrottle:
     """Lets few attempts through at once, and while the server can't be reached one after the other with pauses."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..bridge.callers import Caller, rests
 from ..bridge.place import Place
-from ..bridge.signals import TaskSignal, ThreadSignal
+from ..bridge.signals import TaskEvent, ThreadEvent
 
 
 class Room(Protocol):
@@ -24,7 +24,7 @@ class Ticket(Protocol):
     """A slot, or the wait for one."""
 
     holder: Caller
-    signal: TaskSignal | ThreadSignal | None
+    signal: TaskEvent | ThreadEvent | None
     """What its holder waits for."""
 
     @property
@@ -32,7 +32,7 @@ class Ticket(Protocol):
         """What it counts against."""
 
 
-def can_be_served(
+def can_progress(
     wanted: Ticket,
     where: Place,
     queued: Iterable[Ticket],
@@ -54,7 +54,7 @@ def can_be_served(
     blocked = set()  # threads that stand still in the queue
     for ticket in queued:
         rooms_wanted.setdefault(ticket.holder, []).append(ticket.room)
-        if isinstance(ticket.signal, ThreadSignal):
+        if isinstance(ticket.signal, ThreadEvent):
             blocked.add(ticket.holder[0])
     # While the loop's own thread waits, no task of that loop can go on.
     stands = {slot.holder for slot in held if where is Place.LOOP and slot.holder[0] == me[0]}

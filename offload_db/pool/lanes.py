@@ -18,11 +18,11 @@ from ..bridge.background import start
 from ..bridge.callers import Caller, caller
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
-from ..bridge.signals import TaskSignal, ThreadSignal, task_signal
+from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
 from ..settings import check_count, check_name, check_seconds, shown
 from ..statistics import LaneStatistics
-from .deadlock import can_be_served
+from .deadlock import can_progress
 
 # Seconds for which one connection is kept for the event loop's own thread after it was turned away.
 KEEP_SECONDS = 5.0
@@ -60,7 +60,7 @@ class Lane:
         check_seconds(where, "statement_timeout", self.statement_timeout)
 
 
-class _Room:
+class LaneState:
     """One lane at work: how many it has admitted, and who waits."""
 
     __slots__ = ("checkout_timeout", "held", "label", "limit", "max_waiting", "queue", "statement_timeout")
@@ -97,16 +97,16 @@ class _Ticket:
 
     __slots__ = ("holder", "number", "on_loop", "room", "signal", "state")
 
-    def __init__(self, room: _Room, holder: Caller, *, on_loop: bool) -> None:
+    def __init__(self, room: LaneState, holder: Caller, *, on_loop: bool) -> None:
         self.room = room
         self.holder = holder
         self.on_loop = on_loop
         self.state = _GONE
         self.number = 0
-        self.signal: TaskSignal | ThreadSignal | None = None
+        self.signal: TaskEvent | ThreadEvent | None = None
 
 
-class Slot:
+class Permit:
     """Admission to the pool and to one lane of it, for whoever has this object: it is given up with the last reference.
 
     An exception may come at any moment, also between the admission and whatever its holder does first.
@@ -114,7 +114,7 @@ class Slot:
 
     __slots__ = ("_lanes", "checkout_timeout", "statement_timeout", "ticket", "waited")
 
-    def __init__(self, lanes: Lanes, ticket: _Ticket) -> None:
+    def __init__(self, lanes: Admission, ticket: _Ticket) -> None:
         self._lanes = lanes
         self.statement_timeout = ticket.room.statement_timeout
         """Seconds that a statement of this holder may take."""
@@ -128,7 +128,7 @@ class Slot:
             self._lanes.release(self)
 
 
-class Lanes:
+class Admission:
     """The lanes of one pool: at most so many slots in all, and each lane's limit of its own.
 
     :param common: the settings of the whole pool, which lanes take where they have none of their own
@@ -139,27 +139,27 @@ class Lanes:
 
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
         self.size = common.limit
-        self._common = _Room("the pool", common)
-        self._rooms: dict[str, _Room] = {}
+        self._common = LaneState("the pool", common)
+        self._rooms: dict[str, LaneState] = {}
         for lane in lanes:
             if not isinstance(lane, Lane):
                 raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
             if lane.name in self._rooms:
                 raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
-            self._rooms[lane.name] = _Room(f"lane {lane.name!r}", _with_defaults(lane, common))
+            self._rooms[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
         self._all = (self._common, *self._rooms.values())
         self._closed = False
         self._number = 0
         # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
         self._returned: deque[_Ticket] = deque()
-        self._watchers: list[TaskSignal] = []
+        self._watchers: list[TaskEvent] = []
         self._keep_until = 0.0
         self._keeping = False
 
     def __repr__(self) -> str:
         rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
-        return f"<Lanes {self.in_use}/{self.size} in use: {rooms}>"
+        return f"<Admission {self.in_use}/{self.size} in use: {rooms}>"
 
     @property
     def in_use(self) -> int:
@@ -186,7 +186,7 @@ class Lanes:
         """Return the seconds that callers of the lane wait for a connection, None for ever."""
         return self._room(lane).checkout_timeout
 
-    def acquire(self, lane: str | None, *, timeout: float | None = None) -> Slot:
+    def acquire(self, lane: str | None, *, timeout: float | None = None) -> Permit:
         """Admit the caller, at once or when its turn has come.
 
         :param lane: name of a lane, None for the whole pool
@@ -199,7 +199,7 @@ class Lanes:
         room = self._room(lane)
         where = place()
         ticket = _Ticket(room, caller(), on_loop=where is Place.LOOP)
-        slot = Slot(self, ticket)  # before anybody is admitted: from here on nothing can be lost
+        slot = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         if ticket.signal is None:
             return slot
@@ -207,7 +207,7 @@ class Lanes:
         patience = min(limits, default=None)
         started = time.perf_counter()
         try:
-            if isinstance(ticket.signal, TaskSignal):
+            if isinstance(ticket.signal, TaskEvent):
                 suspend(ticket.signal.wait_for(patience))
             elif where is Place.LOOP:
                 self._wait_on_loop(ticket, ticket.signal, patience)
@@ -227,7 +227,7 @@ class Lanes:
             raise pool_closed()
         return slot
 
-    def _wait_on_loop(self, slot: _Ticket, signal: ThreadSignal, patience: float | None) -> None:
+    def _wait_on_loop(self, slot: _Ticket, signal: ThreadEvent, patience: float | None) -> None:
         """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
         ends = math.inf if patience is None else time.monotonic() + patience
         while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
@@ -242,14 +242,14 @@ class Lanes:
 
     async def wait_until_idle(self) -> None:
         """Wait until nobody holds a slot."""
-        signal = task_signal()
+        signal = task_event()
         with self._lock:
             self._watchers.append(signal)
         self._settle()
         if self.in_use:
             await signal.wait()
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: Permit) -> None:
         """Give the slot to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
         if slot.ticket is not None:
             self._returned.append(slot.ticket)
@@ -266,7 +266,7 @@ class Lanes:
                     self._wake(slot)
         self._settle()
 
-    def _room(self, lane: str | None) -> _Room:
+    def _room(self, lane: str | None) -> LaneState:
         if lane is None:
             return self._common
         try:
@@ -291,7 +291,7 @@ class Lanes:
                         f"{room.label}: {room.waiting} callers wait already, max_waiting is {room.max_waiting} "
                         f"({self._occupation(room)}); try again later, or raise the limit or max_waiting"
                     )
-                slot.signal = task_signal() if where is Place.BRIDGED else ThreadSignal()
+                slot.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
                 slot.state = _WAITING
                 self._number += 1
                 slot.number = -self._number if slot.on_loop else self._number
@@ -314,7 +314,7 @@ class Lanes:
         if where is not Place.LOOP and not mine:
             return  # somebody else holds them all, and only who holds one can close the circle
         queued = (ticket for each in self._all for ticket in each.queue)
-        if can_be_served(slot, where, queued, held, self.size, look_at_threads=look_at_threads):
+        if can_progress(slot, where, queued, held, self.size, look_at_threads=look_at_threads):
             return
         if where is Place.LOOP:
             self._keep_one()
@@ -328,7 +328,7 @@ class Lanes:
             "a second, pass it on instead, or raise the limit"
         )
 
-    def _occupation(self, room: _Room) -> str:
+    def _occupation(self, room: LaneState) -> str:
         text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
         return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
 

@@ -17,7 +17,7 @@ from ..awaitable.connection import AsyncConnection
 from ..awaitable.cursors import AsyncCursor, DictCursor as AsyncDictCursor
 from ..awaitable.one_shot import (
     Args,
-    Refused,
+    RowFactoryError,
     affected,
     all_rows,
     first_row,
@@ -30,10 +30,10 @@ from ..awaitable.one_shot import (
 from ..awaitable.pending import Pending
 from ..awaitable.streams import stream
 from ..awaitable.transactions import outer_transaction, pool_transaction
-from ..bridge.call_scope import scoped
+from ..bridge.call_scope import bridged_call
 from ..bridge.handled_errors import reraise
 from ..bridge.portal import bridged
-from ..connection.physical import Link
+from ..connection.physical import PhysicalConnection
 from ..connection.sync_connection import OffloadConnection
 from ..drivers.cursor_classes import CursorArguments
 from ..drivers.registry import code_of
@@ -279,7 +279,7 @@ class Operations:
         """Iterate over the rows of a statement without holding them all: ``async for row in pool.stream(sql)``.
 
         Rows come in chunks, the next one being read while the last is worked on, and other tasks have a turn for each.
-        It is a transaction of its own, committed after the last row. Leaving the loop early, by ``break`` or by an
+        It is a transaction of its own, committed after the last row. Detached the loop early, by ``break`` or by an
         error, costs no reading of the rest, and what the statement wrote is rolled back; ``async with
         contextlib.aclosing(pool.stream(sql)) as rows`` gives the connection back right there. If the task is cancelled,
         the statement is killed and rolled back. Rows before an error come first.
@@ -328,7 +328,7 @@ class Operations:
         sql: object,
         lane: str | None,
         timeout: float | None,
-        work: Callable[[Link, CursorArguments], T | Refused],
+        work: Callable[[PhysicalConnection, CursorArguments], T | RowFactoryError],
         kind: Any = None,
         *,
         plain: bool = True,
@@ -344,12 +344,12 @@ class Operations:
         sql: object,
         lane: str | None,
         timeout: float | None,
-        work: Callable[[Link, CursorArguments], T | Refused],
+        work: Callable[[PhysicalConnection, CursorArguments], T | RowFactoryError],
         kind: Any,
         *,
         plain: bool,
     ) -> T:
-        with scoped(lane, timeout):
+        with bridged_call(lane, timeout):
             lease = self._core.checkout(lane)
             link = lease.link
             try:
@@ -357,7 +357,7 @@ class Operations:
                 shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
                 made = partial(work, link, cursor)
                 result = link.call("execute", made, link.turn, statement=True, shared=shared, text=sql)
-                if isinstance(result, Refused):
+                if isinstance(result, RowFactoryError):
                     reraise(result.error)
                 return result
             finally:

@@ -18,7 +18,7 @@ import pymysql
 from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 
-from ..bridge.hops import hop
+from ..bridge.hops import run_in_thread
 from ..bridge.portal import bridged
 from ..connection.executor import OnLoopCall
 from ..connection.sync_connection import OffloadConnection
@@ -313,14 +313,14 @@ class OffloadPool(Operations):
                 # Not through the pool's own workers, which are what has to be freed.
                 try:
                     try:
-                        await hop(self._core.break_off, anyio.CapacityLimiter(1))
+                        await run_in_thread(self._core.break_off, anyio.CapacityLimiter(1))
                     except RuntimeError:  # no further thread can be had: the interpreter exits
                         self._core.break_off()
                     with anyio.move_on_after(BREAK_OFF_TIMEOUT):
                         await self._core.lanes.wait_until_idle()
                 finally:  # asyncio's own task.cancel() passes through a shield
                     for link in self._core.out():
-                        link.give_up()
+                        link.break_link()
                     await bridged(self._core.close_idle)
 
     def close(self) -> None:

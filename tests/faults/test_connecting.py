@@ -16,7 +16,7 @@ import pytest
 
 import offload_db
 from offload_db import offload
-from offload_db.pool.connector import _Gate
+from offload_db.pool.connector import ConnectThrottle
 from offload_db.pool.reachability import like, reached
 from tests.conftest import MySQL, needs
 from tests.inside import core
@@ -154,7 +154,7 @@ def test_the_paced_error_is_the_same_error() -> None:
             error.sqlstate = "HY000"
             raise error from None
 
-    gate = _Gate()
+    gate = ConnectThrottle()
     for _ in range(2):
         try:
             gate.attempt(partial(fail, held), float("inf"), 10.0)

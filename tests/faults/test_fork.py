@@ -16,7 +16,7 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, connect, offload
-from offload_db.connection.physical import Link
+from offload_db.connection.physical import PhysicalConnection
 from tests.conftest import MySQL
 from tests.support import attempt, in_thread, pool_of, until, value
 
@@ -224,13 +224,13 @@ def test_a_connection_that_is_collected_while_the_child_begins(
     database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The garbage collector may drop the parent's connections while the child puts its pool in order."""
-    after_fork, parent = Link.after_fork, os.getpid()
+    after_fork, parent = PhysicalConnection.after_fork, os.getpid()
     with pool_of(3, database) as pool:
         dropped = [pool.connection() for _ in range(3)]
         for connection in dropped:
             connection.discard_later()
 
-        def collected(link: Link) -> None:
+        def collected(link: PhysicalConnection) -> None:
             after_fork(link)
             if os.getpid() != parent:
                 dropped.clear()
@@ -239,7 +239,7 @@ def test_a_connection_that_is_collected_while_the_child_begins(
             now = pool.statistics()
             return [now.open, now.in_use, len(sessions(pool, 3))]
 
-        monkeypatch.setattr(Link, "after_fork", collected)
+        monkeypatch.setattr(PhysicalConnection, "after_fork", collected)
         assert in_child(child) == "[0, 0, 3]"
         del connection
         assert sorted(value(connection, "SELECT 1") for connection in dropped) == [1] * 3

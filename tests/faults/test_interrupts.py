@@ -101,14 +101,14 @@ def test_the_dispatcher_runs_out_of_memory(
     """Whichever of its lines fails, every statement comes back with a result or an error, and later ones are served."""
     monkeypatch.setattr(dispatcher, "LOOK_AFTER", 0.01)
     injection = Injection(0, MemoryError)
-    run = reactor.Hub.run
+    run = reactor.Reactor.run
 
     def traced(hub: Any, progress: Any) -> None:
         with injection.here():
             run(hub, progress)
 
     if side == "thread":
-        monkeypatch.setattr(reactor.Hub, "run", traced)
+        monkeypatch.setattr(reactor.Reactor, "run", traced)
 
     async def main() -> None:
         nonlocal injection

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
-from offload_db.bridge.call_scope import Scope
-from offload_db.bridge.signals import ThreadSignal
-from offload_db.connection.call_lock import Turn, _Waiting
-from offload_db.connection.physical import _Call
-from offload_db.pool.lanes import Lanes, _Ticket
+from offload_db.bridge.call_scope import BridgedCall
+from offload_db.bridge.signals import ThreadEvent
+from offload_db.connection.call_lock import CallLock, _Waiting
+from offload_db.connection.physical import DriverCall
+from offload_db.pool.lanes import Admission, _Ticket
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
@@ -113,9 +113,9 @@ class PausingLock:
 
 def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
     """Who has the lock of a shared connection just then lets in the next who waits for the owner's end."""
-    owner, other = Scope(), Scope()
-    turn = Turn(owner)
-    gives_up, waits = _Waiting(other, ThreadSignal()), _Waiting(other, ThreadSignal())
+    owner, other = BridgedCall(), BridgedCall()
+    turn = CallLock(owner)
+    gives_up, waits = _Waiting(other, ThreadEvent()), _Waiting(other, ThreadEvent())
     turn._queue += [gives_up, waits]
     turn._lock = PausingLock(turn._lock, owner.end)  # type: ignore[assignment]
     assert turn._withdraw(gives_up)
@@ -124,21 +124,21 @@ def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
 
 def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     """Nor does the event loop's thread, which is refused the turn just then, leave those standing who wait for it."""
-    turn = Turn()
-    owner, other = Scope(), Scope()  # it was there before them, so it is not one call's alone
+    turn = CallLock()
+    owner, other = BridgedCall(), BridgedCall()  # it was there before them, so it is not one call's alone
     turn._own(owner)
-    waits = _Waiting(other, ThreadSignal())
+    waits = _Waiting(other, ThreadEvent())
     turn._queue.append(waits)
     turn._lock = PausingLock(turn._lock, owner.release)  # type: ignore[assignment]
     with pytest.raises(BlockingCallError):
-        on_a_loop(turn.take)
+        on_a_loop(turn.acquire)
     assert waits.admitted
 
 
 @pytest.mark.parametrize("patience", [None, PATIENCE])
 def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | None) -> None:
     """The event loop's own thread, which waits for a slot, gets one that comes back while it looks for hope."""
-    lanes = Lanes(Lane("the pool", 1, checkout_timeout=patience), ())
+    lanes = Admission(Lane("the pool", 1, checkout_timeout=patience), ())
     held = in_thread(lambda: lanes.acquire(None)).result(PATIENCE)
     looked = threading.Event()
     refuse = lanes._refuse_hopeless
@@ -177,9 +177,9 @@ class PausingSet(set[Any]):
 
 def test_a_connection_that_is_closed_while_its_call_ends() -> None:
     """A call that ends takes no notice of a connection of its own that another thread closes just then."""
-    scope = Scope()
+    scope = BridgedCall()
     scope.owned = owned = PausingSet()
-    turn = Turn(scope)
+    turn = CallLock(scope)
     owned.after_look = turn.close
     scope.end()
     assert not scope.owned
@@ -187,12 +187,12 @@ def test_a_connection_that_is_closed_while_its_call_ends() -> None:
 
 def test_a_call_that_ends_while_a_thread_of_its_own_takes_a_connection() -> None:
     """A connection that a call's helper takes when the call ends belongs to nobody, and the call ends well."""
-    scope = Scope()
+    scope = BridgedCall()
     scope.owned = owned = PausingSet()
     owned.after_add = scope.end
-    turn = Turn(scope)
+    turn = CallLock(scope)
     assert turn.owner is None
-    assert in_thread(turn.take).result(PATIENCE)
+    assert in_thread(turn.acquire).result(PATIENCE)
 
 
 def test_a_connection_that_is_closed_while_a_statement_runs(database: dict[str, Any], mysql: MySQL) -> None:
@@ -215,9 +215,9 @@ def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
 ) -> None:
     """It is not sent: by the time that it is on its way the connection may be its next user's."""
     on_its_way, closed = threading.Event(), threading.Event()
-    make = _Call.make
+    make = DriverCall.make
 
-    def paused(call: _Call[Any]) -> Any:
+    def paused(call: DriverCall[Any]) -> Any:
         if not closed.is_set() and threading.current_thread() is not threading.main_thread():
             on_its_way.set()
             assert closed.wait(PATIENCE)
@@ -226,7 +226,7 @@ def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
     with pool_of(1, database, on_loop_call="allow") as pool:
         connection = pool.connection()
         cursor = connection.cursor()
-        monkeypatch.setattr(_Call, "make", paused)
+        monkeypatch.setattr(DriverCall, "make", paused)
         late = in_thread(lambda: cursor.execute("SET @late = 1"))
         assert on_its_way.wait(PATIENCE)
         on_a_loop(connection.close)

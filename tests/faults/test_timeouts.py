@@ -13,7 +13,7 @@ import pytest
 from pymysql.cursors import SSCursor
 
 from offload_db import CheckoutTimeout, Lane, OffloadPool, StatementTimeout, connect, offload
-from offload_db.bridge.hops import Trip
+from offload_db.bridge.hops import Hop
 from offload_db.connection import killer
 from offload_db.connection.killer import TURN
 from offload_db.drivers.pymysql import PyMySQLDriver
@@ -214,9 +214,9 @@ async def test_a_connection_that_comes_just_after_its_time(
 ) -> None:
     """It goes to rest for the next one, and does not belong to the caller who was given up as well."""
     given_up = threading.Event()
-    leave, connect = Trip.leave, Connector.connect
+    leave, connect = Hop.detach, Connector.connect
 
-    def leave_and_wait(trip: Trip[Any], late: Callable[[], None]) -> bool:
+    def leave_and_wait(trip: Hop[Any], late: Callable[[], None]) -> bool:
         left = leave(trip, late)
         given_up.set()
         until(lambda: trip.back)
@@ -226,7 +226,7 @@ async def test_a_connection_that_comes_just_after_its_time(
         assert given_up.wait(20)
         return connect(connector, None)
 
-    monkeypatch.setattr(Trip, "leave", leave_and_wait)
+    monkeypatch.setattr(Hop, "detach", leave_and_wait)
     monkeypatch.setattr(Connector, "connect", connect_late)
     with pool_of(1, database) as pool:
         with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.10 s .* connecting"):

@@ -21,7 +21,7 @@ from typing import Any
 import pymysql.cursors
 from pymysql.connections import Connection
 
-from offload_db.bridge.reactor import Hub
+from offload_db.bridge.reactor import Reactor
 from offload_db.drivers import pymysql_columns
 from offload_db.drivers.pymysql_connection import FastConnection
 
@@ -166,7 +166,7 @@ class _InHub:
 
 
 def _shared(function: Callable[[], Any]) -> Any:
-    call, hub = _InHub(function), Hub()
+    call, hub = _InHub(function), Reactor()
     hub.add([call])
     hub.run(lambda: None)
     if isinstance(call.result, BaseException):
