@@ -1,1 +1,1 @@
-"""SQLAlchemy's own dialect tests, run on the pool; `tests/test_contrib_sqlalchemy_suite.py` starts them."""
+"""SQLAlchemy's own dialect tests, run on the pool; `tests/contrib/test_sqlalchemy_suite.py` starts them."""

@@ -1,0 +1,1 @@
+"""Claims about aiomysql's names."""

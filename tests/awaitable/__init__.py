@@ -1,0 +1,1 @@
+"""Claims about the awaitable connection, cursor, transaction and stream."""

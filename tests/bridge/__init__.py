@@ -1,0 +1,1 @@
+"""Claims about tasks, threads and the way between them."""

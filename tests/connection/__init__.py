@@ -1,0 +1,1 @@
+"""Claims about one connection, whoever holds it."""

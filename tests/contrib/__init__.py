@@ -1,0 +1,1 @@
+"""Claims about the library beside frameworks and other libraries."""

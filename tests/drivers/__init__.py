@@ -1,0 +1,1 @@
+"""Claims about what differs between database drivers."""
