@@ -1,0 +1,138 @@
+"""How late the event loop is.
+
+Owns the samples of the loop's lag and the sampler that takes them. What is made of them is ``runtime.py``'s.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from .runtime import logger
+
+# Bounds that are 5 % apart from 0.1 ms to 1000 s, so that a percentile is as exact as that.
+_BOUNDS = [0.0001 * 1.05**step for step in range(331)]
+# uvloop rounds to whole milliseconds, and would turn and turn without sleeping until the rest of one is over.
+_SHORTEST_SLEEP = 0.001
+# Samples that a process makes up for at most after it was stopped as a whole.
+_MOST_MISSED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLag:
+    """How late the event loop was, in seconds: how long a task that was ready had to wait for its turn."""
+
+    interval: float
+    """Seconds between two samples."""
+    samples: int
+    p50: float
+    p99: float
+    max: float
+
+
+class Samples:
+    """A distribution of lags."""
+
+    __slots__ = ("counts", "longest")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS) + 1)
+        self.longest = 0.0
+
+    def add(self, lag: float) -> None:
+        """Count one sample."""
+        self.counts[bisect_left(_BOUNDS, lag)] += 1
+        self.longest = max(self.longest, lag)
+
+    def merge(self, other: Samples) -> None:
+        """Add those of another distribution."""
+        self.counts = [one + another for one, another in zip(self.counts, other.counts, strict=True)]
+        self.longest = max(self.longest, other.longest)
+
+    def percentile(self, share: float) -> float:
+        """Return the lag that this share of the samples stayed below."""
+        wanted = math.ceil(share * sum(self.counts))
+        total = 0
+        for number, bound in zip(self.counts, (*_BOUNDS, math.inf), strict=True):
+            total += number
+            if total >= wanted:
+                return min(bound, self.longest)
+        return self.longest
+
+    def shown(self, interval: float) -> LoopLag:
+        """Return what is told of them."""
+        return LoopLag(interval, sum(self.counts), self.percentile(0.5), self.percentile(0.99), self.longest)
+
+
+class Watch:
+    """The sampler of one event loop; see :func:`watch`."""
+
+    def __init__(self, interval: float, finish: Callable[[], object] | None) -> None:
+        self.interval = interval
+        self._finish = finish
+        self._samples = Samples()
+        self._due = math.inf
+        self._group: anyio.abc.TaskGroup | None = None
+
+    def lag(self) -> LoopLag:
+        """Return how late the loop has been so far, also if it stands still just now; any thread may ask."""
+        return self.so_far().shown(self.interval)
+
+    def so_far(self) -> Samples:
+        """Return the samples up to now, with those that are due."""
+        samples = Samples()
+        samples.merge(self._samples)
+        self._catch_up(samples)
+        return samples
+
+    async def __aenter__(self) -> Watch:
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self._group = group
+        self._due = time.monotonic() + self.interval
+        group.start_soon(self._sample)
+        WATCHES.append(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            self._catch_up(self._samples)
+            self._due = math.inf
+            group.cancel_scope.cancel()
+            await group.__aexit__(None, None, None)  # the body's error is not the group's, which would wrap it
+        if self._finish is not None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await anyio.to_thread.run_sync(self._finish)
+                except OSError as failure:  # the application's own end matters more
+                    logger.warning("what was seen at run time could not be written: %s", failure)
+
+    async def _sample(self) -> None:
+        while True:
+            await anyio.sleep(max(_SHORTEST_SLEEP, self._due - time.monotonic()))
+            self._due = self._catch_up(self._samples)
+
+    def _catch_up(self, samples: Samples) -> float:
+        """Add each sample that is due; return when the next one is."""
+        now, interval = time.monotonic(), self.interval
+        due = max(self._due, now - _MOST_MISSED * interval)
+        # Whoever had come while the loop stood still would have waited, too: each sample that was missed counts.
+        while due <= now:
+            samples.add(now - due)
+            due += interval
+        return due
+
+
+WATCHES: deque[Watch] = deque(maxlen=8)

@@ -1,0 +1,135 @@
+"""Raw PyMySQL connections, watched while somebody asks for it.
+
+Owns the methods of PyMySQL's classes that are replaced meanwhile, and what was seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pymysql
+
+from ..bridge.place import Place, place
+from ..connection.call_sites import call_path
+from ..drivers.statement_digest import digest
+from ..statistics import BlockedCalls, BlockingCall
+
+
+class Observation:
+    """What :func:`observe_pymysql` has seen."""
+
+    def __init__(self) -> None:
+        self.calls = BlockedCalls()
+
+    def blocking_calls(self) -> list[BlockingCall]:
+        """List the places in the source that blocked an event loop, the costliest first."""
+        return self.calls.places()
+
+
+# Everything that waits for the server by itself.
+_OBSERVED: tuple[tuple[type, str], ...] = (
+    *(
+        (pymysql.connections.Connection, name)
+        for name in (
+            "autocommit",
+            "begin",
+            "commit",
+            "connect",
+            "next_result",
+            "ping",
+            "query",
+            "rollback",
+            "select_db",
+        )
+    ),
+    (pymysql.cursors.SSCursor, "read_next"),
+)
+# These may have nothing to ask the server: a row has arrived already, a mode is what it was. Then they take less than
+# these seconds, and a round trip takes more.
+_MAYBE_LOCAL = frozenset({"autocommit", "read_next"})
+_LOCAL_SECONDS = 0.00003
+
+_observing = threading.Lock()
+_replaced: dict[tuple[type, str], tuple[Any, Any]] = {}
+_observers = 0
+_observation = Observation()
+_inside = threading.local()
+
+
+@contextmanager
+def observe_pymysql() -> Iterator[Observation]:
+    """Watch raw PyMySQL connections while the block lasts, those of a DBUtils pool that is not wrapped included.
+
+    It replaces methods of PyMySQL's classes, and puts them back at the end. A call is timed only on a thread that runs
+    an event loop, and only if no pool of this library makes it, which counts it already. mysqlclient and
+    mysql-connector are not seen; the loop's lag shows them.
+
+    :return: what is seen; blocks inside another one share it
+    """
+    global _observers, _observation
+    with _observing:
+        if not _observers:
+            _observation = Observation()
+            for owner, name in _OBSERVED:
+                original = getattr(owner, name)
+                _replaced[owner, name] = (original, _timed(name, original))
+                setattr(owner, name, _replaced[owner, name][1])
+        _observers += 1
+    try:
+        yield _observation
+    finally:
+        with _observing:
+            _observers -= 1
+            if not _observers:
+                for (owner, name), (original, ours) in _replaced.items():
+                    # Somebody may have put another method above ours meanwhile; ours does nothing then.
+                    if vars(owner).get(name) is ours:
+                        setattr(owner, name, original)
+
+
+def observed_calls() -> BlockedCalls:
+    """Return what the last observation has seen so far."""
+    return _observation.calls
+
+
+def forget_observed() -> None:
+    """Forget what a parent process has seen."""
+    _observation.calls = BlockedCalls()
+
+
+def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        where = place()
+        if not _observers or where is Place.THREAD or getattr(_inside, "call", False) or _is_ours():
+            return original(self, *args, **kwargs)
+        _inside.call = True
+        started = time.perf_counter()
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            seconds = time.perf_counter() - started
+            _inside.call = False
+            if name not in _MAYBE_LOCAL or seconds > _LOCAL_SECONDS:
+                text = args[0] if name == "query" and args else None
+                path = call_path()._replace(decorated=where is Place.BRIDGED)
+                _observation.calls.add(path, name, digest(text), seconds)
+
+    return timed
+
+
+def _is_ours() -> bool:
+    """Tell whether a pool of this library makes the driver call."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module not in ("pymysql", "dbutils"):
+            return module == "offload_db"
+        frame = frame.f_back
+    return False

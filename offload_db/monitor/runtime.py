@@ -1,0 +1,173 @@
+"""What a running application can tell of itself: who blocks the event loop, for how long, and how late the loop is.
+
+Owns the snapshot of it all, writing that to a file, and the report from it. What is said in the report is
+``report_command.py``'s. No text here holds a parameter or a literal of a statement.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from ..connection.call_sites import request_scope
+from ..connection.unpooled import unpooled_counters
+from ..errors import ConfigurationError
+from ..pool.checkout import every_pool
+from ..settings import check_seconds, check_word
+from ..statistics import BlockedPath, SourceLine
+from .lag import WATCHES, Samples, Watch
+from .observe import forget_observed, observed_calls
+from .report_command import as_json, as_text, join, read_audit
+
+logger = logging.getLogger("offload_db")
+
+# The version of the format of snapshot().
+FORMAT = 1
+
+
+def watch(*, interval: float = 0.05, dump_to: str | os.PathLike[str] | None = None) -> Watch:
+    """Sample how late the running event loop is, for as long as the ``async with`` block lasts.
+
+    Put it into the application's lifespan. It works on asyncio, uvloop and trio. Detached the block and being cancelled
+    end it alike.
+
+    :param interval: seconds between two samples
+    :param dump_to: where to write what was seen at the end of the block, as :func:`dump` does; a failure is logged
+    :raises ConfigurationError: if the interval is no duration
+    """
+    check_seconds("monitor.watch", "interval", interval)
+    if interval is None:
+        raise ConfigurationError("monitor.watch: interval=None; accepted are seconds above 0")
+    return Watch(interval, None if dump_to is None else functools.partial(dump, dump_to))
+
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class RequestScope:
+    """ASGI middleware that tells the tasks which a handler starts what they are part of.
+
+    A handler itself is found without it: only what runs in ``gather``, ``create_task`` and the like needs it to be
+    reported with its route.
+
+    :param app: the ASGI application
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        token = request_scope.set(scope)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            request_scope.reset(token)
+
+
+def _after_fork() -> None:
+    # A thread of the parent may have held the lock.
+    forget_observed()
+    WATCHES.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def snapshot() -> dict[str, Any]:
+    """Return what was seen in this process so far, in JSON's types.
+
+    ``blocking_calls`` has for each way that led to a blocking call its ``file``, ``line``, ``function``, ``call``,
+    ``statement``, ``endpoint`` (``method`` and ``path``, or null), ``stack`` (from the ``async def`` down to the
+    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed),
+    ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
+    ``loop_lag`` is null where nothing watched.
+    """
+    pools = every_pool()
+    sources = [("pool", pool.counters.blocked) for pool in pools]
+    sources += [("connect", unpooled_counters().blocked), ("pymysql", observed_calls())]
+    lag = Samples()
+    for each in list(WATCHES):
+        lag.merge(each.so_far())
+    interval = min((each.interval for each in list(WATCHES)), default=0.0)
+    return {
+        "format": FORMAT,
+        "pid": os.getpid(),
+        "loop_lag": asdict(lag.shown(interval)) if interval else None,
+        "hops": sum(pool.counters.value("hops") for pool in pools),
+        "blocking_calls": [_shown(source, blocked) for source, calls in sources for blocked in calls.paths()],
+    }
+
+
+def _shown(source: str, blocked: BlockedPath) -> dict[str, Any]:
+    endpoint = blocked.path.endpoint
+    return {
+        **_line(blocked.path.lines[0]),
+        "call": blocked.call,
+        "statement": blocked.statement,
+        "endpoint": None if endpoint is None else endpoint._asdict(),
+        "stack": [_line(line) for line in reversed(blocked.path.lines)],
+        "source": source,
+        "decorated": blocked.path.decorated,
+        "count": blocked.count,
+        "seconds": blocked.seconds,
+        "max_seconds": blocked.max_seconds,
+    }
+
+
+def _line(line: SourceLine) -> dict[str, Any]:
+    return line._asdict()
+
+
+def dump(path: str | os.PathLike[str]) -> Path:
+    """Write :func:`snapshot` into a file, for ``offload-db report``.
+
+    The file is replaced as a whole. It waits for the disk: call it from a thread, or at the end.
+
+    :param path: where to; ``{pid}`` in it becomes the number of the process, for servers with several workers
+    :return: the file
+    :raises OSError: if it can't be written
+    """
+    target = Path(os.fspath(path).replace("{pid}", str(os.getpid())))
+    text = json.dumps(snapshot(), indent=1)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=target.parent, prefix=target.name, delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.close()
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return target
+
+
+def report(
+    audit: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    runtime: Mapping[str, Any] | None = None,
+    *,
+    format: Literal["text", "json"] = "text",  # noqa: A002  # the name that the command's option has, too
+) -> str:
+    """Say what to migrate next, by the time that the event loop stood still for it.
+
+    :param audit: what ``offload-db audit --format json`` printed, or the path of it; None leaves it out
+    :param runtime: what :func:`snapshot` returned; None takes what this process has seen so far
+    :param format: ``"text"``, or ``"json"`` as ``offload-db report --format json`` prints it
+    :raises ConfigurationError: if the audit can't be read, or the format is another one
+    """
+    check_word("monitor.report", "format", format, ("text", "json"))
+    if isinstance(audit, (str, os.PathLike)):
+        audit = read_audit(audit)
+    joined = join(audit, [snapshot() if runtime is None else runtime])
+    return as_text(joined) if format == "text" else as_json(joined)
