@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,26 +14,22 @@ import offload_db
 
 PACKAGE = Path(offload_db.__file__).parent
 
-# The order in which the house is built: each file may import, directly or not, from those before it alone. Files that
-# are not here (parts that were split off) may stand anywhere where this still holds.
-ORDER = (
-    "errors",
-    "statistics",
-    "drivers",
-    "bridge",
-    "handlers",
-    "lanes",
-    "statements",
-    "pool",
-    "connection",
-    "aio",
-    "queries",
-    "monitor_report",
-    "monitor",
-    "doctor",
-    "contrib",
-    "__main__",
-)
+# The house from the ground up: each folder imports from those above it in this list alone. "." is what stands in the
+# root and everybody needs.
+FOLDERS = ("root", "bridge", "drivers", "connection", "awaitable", "pool", "aio", "monitor", "doctor", "contrib")
+# Files of the root that stand on the folders: the default pool, the command, the package's own face.
+ABOVE = ("queries", "__main__", "__init__")
+ROOT = ("errors", "settings", "statistics")
+# What the frameworks' files need of the inside, each with its reason.
+INNER = {
+    ("contrib.asgi", "bridge.call_scope"): "a stream of messages pauses the call it belongs to",
+    ("contrib.pytest_plugin", "bridge.place"): "it asks where a call is made",
+    ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",
+    ("contrib.sqlalchemy", "bridge.call_scope"): "a scoped session belongs to the bridged call",
+    ("contrib.sqlalchemy", "bridge.place"): "a rollback is shielded in bridged tasks",
+    ("contrib.sqlalchemy", "pool.variants"): "an engine's connections are of a kind of their own",
+    ("contrib.sqlalchemy", "settings"): "errors name what was given by its kind",
+}
 AUDIT_ORDER = (
     "model",
     "libraries",
@@ -68,134 +66,202 @@ AUDIT_ORDER = (
     "run_rules",
 )
 
-# The same for the files of the awaitable surface among themselves.
-AIO_ORDER = (
-    "pending",
-    "cursors",
-    "settings",
-    "transactions",
-    "connection",
-    "streams",
-    "surface",
-    "pool",
-    "__init__",
-)
+
+def name_of(path: Path) -> str:
+    """Return a file's dotted name below the package; a package's own file has the package's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def own_imports(source: str, *, depth: int = 1, at_run_time: bool = True) -> set[str]:
-    """Return the modules of the package, by their first name, that a source file imports.
+@functools.cache
+def files() -> dict[str, Path]:
+    """Return every file of the package but the audit's, by name."""
+    found = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+    return {name: path for name, path in found.items() if name.partition(".")[0] != "audit"}
 
-    :param depth: how many dots lead to the package itself
-    :param at_run_time: leave out what stands under ``if TYPE_CHECKING``
+
+def imports_of(name: str, source: str, known: set[str], *, package: bool = False) -> set[str]:
+    """Return the files of the package that a source imports, wherever the import stands.
+
+    :param name: the file's dotted name
+    :param known: the names of all files
+    :param package: whether it is a package's own file
     """
-    tree = ast.parse(source)
-    hidden: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            hidden.update(inner for statement in node.body for inner in ast.walk(statement))
+    base = name.split(".") if package else name.split(".")[:-1]
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if at_run_time and node in hidden:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            names = [alias.name for alias in node.names] if node.module is None else [node.module]
-            found.update(name.split(".")[0] for name in names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "offload_db":
-            found.update((node.module or "").split(".")[1:2] or [alias.name for alias in node.names])
+    for node in ast.walk(ast.parse(source)):
+        wanted: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = base[: len(base) - (node.level - 1)]
+            start = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            wanted = [f"{start}.{alias.name}".strip(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "offload_db":
+            start = (node.module or "").partition(".")[2]
+            wanted = [f"{start}.{alias.name}".strip(".") for alias in node.names]
         elif isinstance(node, ast.Import):
-            found.update(
-                (alias.name.split(".")[1:2] or ["__init__"])[0]
-                for alias in node.names
-                if alias.name.split(".")[0] == "offload_db"
-            )
-    return found
+            wanted = [
+                a.name.partition(".")[2] or "__init__" for a in node.names if a.name.split(".")[0] == "offload_db"
+            ]
+        for each in wanted:
+            parent = each.rpartition(".")[0]
+            found.add(each if each in known else parent if parent in known else "__init__")
+    return found - {name}
 
 
-def subpackage(name: str) -> list[Path]:
-    return sorted((PACKAGE / name).rglob("*.py"))
-
-
+@functools.cache
 def graph() -> dict[str, set[str]]:
-    """Return the imports of each file of the package itself, the awaitable surface taken as one."""
-    imports = {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in PACKAGE.glob("*.py")}
-    files = subpackage("aio")
-    imports["aio"] = set().union(*(own_imports(path.read_text(encoding="utf-8"), depth=2) for path in files))
-    return imports
+    """Return what each file imports, type-checking imports included."""
+    known = set(files())
+    return {
+        name: imports_of(name, path.read_text(encoding="utf-8"), known, package=path.name == "__init__.py")
+        for name, path in files().items()
+    }
 
 
-def reachable(module: str, imports: dict[str, set[str]]) -> set[str]:
-    """Return everything that importing *module* imports."""
+def folder_of(name: str) -> str:
+    """Return the folder of a file, "root" for those that everybody needs."""
+    first, dot, _ = name.partition(".")
+    return first if dot or first in FOLDERS else "root"
+
+
+def reachable(name: str, imports: dict[str, set[str]]) -> set[str]:
+    """Return everything that importing *name* imports."""
     found: set[str] = set()
-    waiting = [module]
+    waiting = [name]
     while waiting:
-        for name in imports.get(waiting.pop(), set()) - found:
-            found.add(name)
-            waiting.append(name)
+        for each in imports.get(waiting.pop(), set()) - found:
+            found.add(each)
+            waiting.append(each)
     return found
 
 
-@pytest.mark.parametrize("module", sorted(set(graph()) - {"__init__"}))
-def test_a_file_imports_from_above_only(module: str) -> None:
-    """No file reaches itself, the package's surface, or a file that stands below it."""
+@pytest.mark.parametrize("name", sorted(files()))
+def test_each_file_stands_in_a_folder_of_the_list(name: str) -> None:
+    """A file that is in no folder of the list, or a new one in the root, has to be given its place first."""
+    if "." in name or name in FOLDERS:
+        assert name.partition(".")[0] in FOLDERS
+    else:
+        assert name in (*ROOT, *ABOVE)
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_a_file_imports_from_above_only(name: str) -> None:
+    """No file imports from a folder below its own, not for types either."""
+    if name in ABOVE:
+        return
+    mine = FOLDERS.index(folder_of(name))
+    for other in graph()[name]:
+        if folder_of(name) == "contrib" and other in ("__init__", "contrib.asgi"):
+            continue  # a framework's file stands on the public names
+        assert other not in ABOVE, other
+        assert FOLDERS.index(folder_of(other)) <= mine, other
+
+
+def test_there_is_no_circle() -> None:
+    """No file reaches itself, by whatever way; the package's own file is reached by none but what is for frameworks."""
     imports = graph()
-    below = reachable(module, imports)
-    assert module not in below, "there is a circle"
-    assert "__init__" not in below
-    assert not below - set(imports) - {"contrib", "audit", "py"}, "a module that is not there"
-    if module in ORDER:
-        wrong = below & set(ORDER[ORDER.index(module) :])
-        assert not wrong
+    for name in imports:
+        others = {each: found - {"__init__"} for each, found in imports.items()}
+        assert name not in reachable(name, others), name
 
 
-def test_the_order_names_what_there_is() -> None:
-    """The foundations are where the order says, so that the test above is about them."""
-    assert set(ORDER[:9]) <= set(graph())
+def test_no_two_folders_import_each_other() -> None:
+    """Between two folders imports go one way."""
+    pairs = {(folder_of(name), folder_of(other)) for name, found in graph().items() for other in found}
+    assert not [
+        (one, other) for one, other in pairs if one < other and (other, one) in pairs and "root" not in (one, other)
+    ]
 
 
-def test_the_awaitable_surface_has_an_order_of_its_own() -> None:
-    """Each file of it imports from those before it alone."""
-    found = {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in subpackage("aio")}
-    assert set(found) == set(AIO_ORDER)
-    for place, name in enumerate(AIO_ORDER):
-        assert found[name] <= set(AIO_ORDER[:place]), name
+def test_packages_have_no_face_but_where_users_import_them() -> None:
+    """The file of a package is empty but for a docstring, unless users import names from the package itself."""
+    for path in PACKAGE.glob("*/__init__.py"):
+        if path.parent.name in ("aio", "audit", "monitor"):
+            continue
+        (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(only, ast.Expr), path
 
 
-@pytest.mark.parametrize("module", ["errors", "statistics"])
-def test_foundations(module: str) -> None:
-    """Errors and counters stand on nothing."""
-    assert graph()[module] == set()
+def test_foundations() -> None:
+    """Errors and counters stand on nothing, and the settings on the errors alone."""
+    assert {name: graph()[name] for name in ROOT} == {"errors": set(), "statistics": set(), "settings": {"errors"}}
 
 
-@pytest.mark.parametrize("module", ["bridge", "handlers"])
-def test_the_bridge_knows_no_database(module: str) -> None:
-    """Neither the bridge nor the decorator imports a driver or a pool, directly or not."""
-    below = reachable(module, graph())
-    assert below <= {
-        *("background", "errors", "bridge", "cancellation", "handled_errors", "outcomes", "scopes", "settings"),
-        *("strands", "thread_mode", "trips"),
-    }
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-    names = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom) and node.level == 0
-            else []
-        )
-    }
-    assert not names & {"pymysql", "dbutils"}
+def outside_imports(source: str) -> set[str]:
+    """Return the packages that a source imports from elsewhere."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").split(".")[0])
+    return found
 
 
-def test_contrib_stands_on_the_public_names() -> None:
-    """What is for a framework uses nothing of the package that begins with an underscore."""
-    for path in subpackage("contrib"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("offload_db")):
-                assert not [alias.name for alias in node.names if alias.name.startswith("_")], path
+def test_the_bridge_knows_no_database() -> None:
+    """No file of the bridge imports a driver or a pool of connections."""
+    for name, path in files().items():
+        if folder_of(name) == "bridge":
+            assert not outside_imports(path.read_text(encoding="utf-8")) & {"pymysql", "dbutils"}, name
+
+
+def private_uses(source: str) -> Iterator[str]:
+    """Give each private name that a source takes from an object or a module, and does not define itself."""
+    tree = ast.parse(source)
+    own: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            own.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            own.add(node.value)  # slots, and what is set by name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr[0] == "_" != node.attr[1:2] and node.attr not in own:
+            yield node.attr
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "offload_db"):
+            yield from (alias.name for alias in node.names if alias.name.startswith("_"))
+
+
+@functools.cache
+def defined_here() -> set[str]:
+    """Return the private names that the package defines."""
+    found: set[str] = set()
+    for path in files().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and ast.unparse(node.value) == "self"
+            ):
+                found.add(node.attr)
+    return found
+
+
+# One class in several files: what a base class or the pool's core gives to those that are made of it.
+SHARED_PRIVATES = {"_core"}
+# Names of PyMySQL's connections that those that read faster set as well.
+PYMYSQLS = {"_read_timeout", "_result", "_rfile", "_sock", "_write_timeout", "_limit", "_current_timeout"}
+# Private names of mysqlclient's cursors, which files of other folders have for something of their own.
+MYSQLCLIENTS = {"_discard", "_fetch_row"}
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_no_file_reaches_into_anothers_privates(name: str) -> None:
+    """A private name of the package is used in the file that defines it, and nowhere else."""
+    used = set(private_uses(files()[name].read_text(encoding="utf-8")))
+    assert not (used & defined_here()) - SHARED_PRIVATES - PYMYSQLS - MYSQLCLIENTS
+
+
+@pytest.mark.parametrize("name", sorted(name for name in files() if folder_of(name) == "contrib"))
+def test_contrib_stands_on_the_public_names(name: str) -> None:
+    """What is for a framework imports public names, and a short list of inner ones."""
+    inner = {other for other in graph()[name] if other not in ("__init__", "errors") and folder_of(other) != "contrib"}
+    assert inner == {other for mine, other in INNER if mine == name}
 
 
 # What a file there imports besides Python's own library and the package; others import what they are named after.
@@ -209,31 +275,39 @@ FRAMEWORKS = {
 }
 
 
-@pytest.mark.parametrize("path", subpackage("contrib"), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("path", sorted((PACKAGE / "contrib").rglob("*.py")), ids=lambda path: str(path.stem))
 def test_contrib_imports_its_framework_alone(path: Path) -> None:
     """Each file for a framework can be imported where none of the others is installed."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add((node.module or "").split(".")[0])
+    found = outside_imports(path.read_text(encoding="utf-8"))
     assert found - set(sys.stdlib_module_names) <= FRAMEWORKS.get(path.stem, {path.stem, "pymysql"})
+
+
+def audit_imports(path: Path) -> set[str]:
+    """Return the files of the audit, by their first name, that one of them imports."""
+    depth = len(path.relative_to(PACKAGE / "audit").parts)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            names = [alias.name for alias in node.names] if node.module is None else [node.module]
+            found.update(name.split(".")[0] for name in names)
+    return found
 
 
 def test_the_static_audit_stands_alone() -> None:
     """The static audit imports nothing of the rest, so that it runs where no driver is installed."""
-    for path in subpackage("audit"):
-        depth = len(path.relative_to(PACKAGE).parts)
-        assert own_imports(path.read_text(encoding="utf-8"), depth=depth) <= {"audit"}, path
+    for path in sorted((PACKAGE / "audit").rglob("*.py")):
+        most = len(path.relative_to(PACKAGE / "audit").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= most, path
+                assert (node.module or "").split(".")[0] != "offload_db" or node.module == "offload_db.audit", path
 
 
 def test_the_static_audit_is_built_in_layers() -> None:
     """Each file of the audit imports from those before it alone."""
-    for path in subpackage("audit"):
+    for path in sorted((PACKAGE / "audit").rglob("*.py")):
         name = "rules" if path.parent.name == "rules" else path.stem
-        depth = len(path.relative_to(PACKAGE / "audit").parts)
-        imports = own_imports(path.read_text(encoding="utf-8"), depth=depth)
+        imports = audit_imports(path)
         if name == "rules" and path.stem == "__init__":
             imports = {one for one in imports if not one.startswith("odb")}
         assert name in AUDIT_ORDER, f"{path} has no place in the order"
@@ -243,19 +317,29 @@ def test_the_static_audit_is_built_in_layers() -> None:
 def test_the_reader_of_imports() -> None:
     """The function that these tests stand on sees every form of an import."""
     source = """
-from . import pool, lanes
-from .errors import X
-from .contrib.asgi import Y
+from . import lanes
+from .connector import X
+from ..contrib.asgi import Y
+from .. import OffloadPool
 import offload_db.connection.physical as s
-from offload_db.bridge.portal import Z
-from offload_db import drivers
+from offload_db.bridge import portal
+from offload_db import queries
 import os
 if TYPE_CHECKING:
-    from .connection import W
+    from ..awaitable.connection import W
 def late():
-    from .queries import V
+    from ..errors import V
 """
-    found = {"pool", "lanes", "errors", "contrib", "statements", "bridge", "drivers", "queries"}
-    assert own_imports(source) == found
-    assert own_imports(source, at_run_time=False) == {*found, "connection"}
+    known = {
+        *("pool.lanes", "pool.connector", "contrib.asgi", "connection.physical", "bridge.portal", "queries"),
+        *("awaitable.connection", "errors", "__init__"),
+    }
+    assert imports_of("pool.pool", source, known) == known
+    assert imports_of("pool", "from .lanes import X", known, package=True) == {"pool.lanes"}
     assert reachable("a", {"a": {"b"}, "b": {"c"}, "c": {"a"}}) == {"a", "b", "c"}
+
+
+def test_the_reader_of_private_names() -> None:
+    """It sees a private name that comes from elsewhere, and none that the file itself has."""
+    source = "class A:\n    def _mine(self): return self._mine() + other._theirs\nfrom .b import _also\n"
+    assert sorted(private_uses(source)) == ["_also", "_theirs"]

@@ -1,6 +1,6 @@
-"""The awaitable surface: connections in the shape that aiomysql users know.
+"""The awaitable connection, in the shape that aiomysql users know.
 
-Owns no behaviour of its own: each awaitable method runs its synchronous sibling of ``sync_connection.py`` under a bridge.
+Owns its methods. Each runs its synchronous sibling of ``sync_connection.py`` under a bridge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The awaitable surface: cursors.
+"""The awaitable cursors, in the shape that aiomysql users know.
 
-Owns no behaviour of its own: each awaitable method runs its synchronous sibling of ``sync_cursor.py`` under a bridge.
+Owns their methods and classes. Each method runs its synchronous sibling of ``sync_cursor.py`` under a bridge.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an awaitable operation does in its one trip to a worker.
+"""What an awaitable operation does in its one hop to a worker thread.
 
-Owns the statement, its rows and its transaction, on a link that is checked out. Who checks it out, and how a call that
-is cancelled or late ends, is not known here.
+Owns the statement, its rows and its transaction, on a physical connection that is checked out. Who checks it out, and
+how a call that is cancelled or late ends, is not known here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Streams: the rows of an unbuffered result, a chunk for each hop to a worker.
+"""Streams: the rows of an unbuffered result, one chunk per hop to a worker thread.
 
-Owns reading ahead, and how a stream ends that is left early. Everything about the connection is the pool's.
+Owns reading ahead, and how a stream ends that is left early. The connection is checked out and given back by the pool.
 """
 
 from __future__ import annotations

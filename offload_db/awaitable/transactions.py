@@ -1,6 +1,6 @@
 """Transactions: begin, commit, roll back, and savepoints inside one.
 
-Owns which transaction a task is in. What is sent is the synchronous connection's to send.
+Owns which transaction a task is in. The statements are sent over the synchronous connection.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Threads that the library starts by itself, and what happens where the process can have no further one.
+"""Threads that the library starts by itself.
 
-Owns the starting alone; what the threads do is whose they are.
+Owns starting one, and the error where the process can have no further one. What the threads do is not known here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scope of a bridged call: what belongs to it, its lane and its deadline.
+"""What belongs to one bridged call: its lane, its deadline, its connections.
 
 Owns what code below a bridged call can find out about it, in whatever task or thread it runs.
 """

@@ -1,7 +1,7 @@
-"""How the trips of one event loop's tasks depart: together in one thread where they may, else each in its own.
+"""How the hops of one event loop's tasks reach worker threads: together in one where they may, else each in its own.
 
-Owns which trips share a thread, and how those that come back from a shared one wake their tasks. What a hop is,
-``hops.py`` says, how calls share a thread ``reactor.py``.
+Owns which hops share a thread, and how those that have returned wake their tasks. ``hops.py`` has what one hop is,
+``reactor.py`` how calls share a thread.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Dispatcher:
     async def send(self, hop: Hop[Any], *, shared: bool) -> None:
         """Send *hop* through a worker thread; see :func:`offload_db.bridge.hops.send_hop`.
 
-        :param shared: whether it may share the thread: it waits by :mod:`offload_db.bridge.reactor` alone, and holds no lock
-            meanwhile that another one could want
+        :param shared: whether it may share the thread: it waits only by what ``reactor.py`` has for that, and holds no
+            lock meanwhile that another one could want
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
         if loop is None:
@@ -109,7 +109,7 @@ class _SharedHop:
     Its result is whether the task had better make the hop by itself. One that has begun is not made twice.
     """
 
-    __slots__ = ("_over", "_hop", "back", "context", "seen", "shared")
+    __slots__ = ("_hop", "_over", "back", "context", "seen", "shared")
 
     def __init__(self, hop: Hop[Any], back: asyncio.Future[bool]) -> None:
         self._hop: Hop[Any] | None = hop

@@ -1,7 +1,6 @@
 """Greenlets that are kept for the next calls of their thread.
 
-Owns their making, their keeping and their end. What is switched between, and when, is for ``portal.py`` and
-``reactor.py`` to say.
+Owns making, keeping and ending them. ``portal.py`` and ``reactor.py`` switch between them.
 """
 
 from __future__ import annotations
@@ -76,6 +75,8 @@ def _depth() -> int:
 
 
 class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
+    """A greenlet that makes one call after the other."""
+
     __slots__ = ("call", "fits_below")
 
     call: Callable[[], object] | None

@@ -1,7 +1,7 @@
 """Whose turn it is on one connection.
 
-Owns the order of the calls that share a connection: tasks, threads and whole bridged calls. Knows nothing of what the
-calls do.
+Owns the order of the calls that share a connection: those of tasks, threads and whole bridged calls. Does not know what
+the calls do.
 """
 
 from __future__ import annotations

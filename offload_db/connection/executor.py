@@ -1,6 +1,6 @@
-"""Run one driver call on a worker.
+"""Where a driver call runs.
 
-Owns where a call runs: in a worker thread where the caller is bridged, inline elsewhere, and what is said of one that
+Owns the choice (in a worker thread where the caller is bridged, inline elsewhere), and what is said of a call that
 blocks the event loop. Knows neither connections nor statements.
 """
 

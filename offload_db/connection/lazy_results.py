@@ -1,7 +1,7 @@
-"""What a driver's calls return that goes on reading from the server.
+"""Results of a driver's that go on reading from the server while they are used.
 
-Owns that each of its steps is a call as any other: a trip in a bridged task, counted on the loop's thread. Which calls
-return such a thing is the driver's to tell; what a call is belongs to ``physical.py``.
+Owns that each of their steps is a call like any other: a hop in a bridged task, counted on the loop's thread. The
+driver's file tells which calls return such a result; ``physical.py`` makes the calls.
 """
 
 from __future__ import annotations

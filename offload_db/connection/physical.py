@@ -1,8 +1,8 @@
 """Calls on one physical connection.
 
-Owns what happens to a call whose task is cancelled or whose time is over. Which thread runs a call is ``executor.py``'s,
-whose turn it is ``call_lock.py``'s, how a statement is killed ``killer.py``'s, what is known of the connection
-``session_state.py``'s; where connections come from and go to is not known here.
+Owns what happens to a call whose task is cancelled or whose time is over. ``executor.py`` decides which thread runs a
+call, ``call_lock.py`` whose turn it is, ``killer.py`` how a statement is killed; ``session_state.py`` knows what state
+the session is in. Where connections come from and go to is not known here.
 """
 
 from __future__ import annotations

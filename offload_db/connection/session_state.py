@@ -1,4 +1,4 @@
-"""What is known of one physical connection.
+"""What state the session of one physical connection is in.
 
 Owns what a statement leaves behind on it, what an error says of it, and whether it can be used again, and by somebody
 else. The calls themselves are made in ``physical.py``.

@@ -1,7 +1,7 @@
-"""The synchronous surface: connections and cursors that behave like DBUtils' and PyMySQL's.
+"""The synchronous connection, which behaves like DBUtils' and PyMySQL's.
 
-Owns what a user can do with a connection, and which of it may wait for the server. Every such call goes through
-:meth:`offload_db.connection.physical.PhysicalConnection.call`; everything else is answered by the driver's own object on the spot.
+Owns what a user can do with a connection, and which of it may wait for the server. What may wait goes through
+``PhysicalConnection.call``; the driver's own object answers the rest on the spot.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The synchronous surface: cursors that behave like DBUtils' and PyMySQL's.
+"""The synchronous cursor, which behaves like DBUtils' and PyMySQL's.
 
 Owns which calls of a cursor may wait for the server, and the rows that were read before they were asked for. What may
-wait goes through :meth:`offload_db.connection.physical.PhysicalConnection.call`; the rest is answered by the driver's own cursor on the spot.
+wait goes through ``PhysicalConnection.call``; the driver's own cursor answers the rest on the spot.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which links there are, and who has them.
+"""Which physical connections a pool has, and who has them.
 
-Owns checkout, checkin and discard: the one place where links are made, rest and end. Settings and the public names are
-``pool.py``'s.
+Owns checkout, checkin and discard: connections are opened, rest and end here alone. Settings and the public names are
+in ``pool.py``.
 """
 
 from __future__ import annotations
@@ -415,6 +415,7 @@ class PoolCore:
             self.checkin(link, slot)
 
     def rest(self, link: PhysicalConnection) -> None:
+        """Keep a link for the next checkout."""
         link.driver.forget(link.raw)
         link.rested = time.monotonic()
         self.idle.append(link)

@@ -1,8 +1,8 @@
 """Bounded lanes: one fair queue for tasks and threads.
 
 Owns admission: who may hold a connection, in which order those who wait are served, and when waiting is refused. A
-slot is admission to the pool and to one lane of it. That somebody would wait in vain is for ``deadlock.py`` to find out.
-Knows nothing of connections, and does no I/O.
+permit is admission to the pool and to one lane of it. ``deadlock.py`` finds out who would wait in vain. Knows nothing
+of connections, and does no I/O.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ class LaneState:
 
     @property
     def in_use(self) -> int:
+        """How many are admitted."""
         return len(self.held)
 
     @property
     def waiting(self) -> int:
+        """How many wait."""
         return len(self.queue)
 
     def head(self) -> _Ticket | None:
+        """Return who is to be served next."""
         return next(iter(self.queue), None)
 
 

@@ -1,7 +1,7 @@
 """The awaitable half of a pool: whole operations, and the ways to a connection.
 
-Owns the operations that need no connection in the user's hand (one trip to a worker each), and transactions and
-streams, which do. How a link is checked out and checked in is ``pool.py``'s; the awaitable connection is ``aio.py``'s.
+Owns the operations that need no connection in the user's hand (one hop to a worker thread each), and the way to
+transactions and streams, which do. ``checkout.py`` checks connections out and in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pool as its users see it: settings, connections, statistics, opening and closing.
 
-Owns the public names. Checkout and checkin are ``checkout.py``'s, admission is ``lanes.py``'s, the awaitable operations
-are ``operations.py``'s, and what a user does with a connection is the surfaces' (``sync_connection.py``, ``aio.py``).
+Owns the public names. ``checkout.py`` checks connections out and in, ``lanes.py`` admits callers, ``operations.py`` has
+the awaitable operations.
 """
 
 from __future__ import annotations

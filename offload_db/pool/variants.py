@@ -1,7 +1,7 @@
 """Connections of one pool that are opened with other settings than the rest.
 
-Owns what such a view of a pool offers, and what tells one server and user from another. Links of every kind share the
-pool's limits; which is thrown out to make room is ``checkout.py``'s.
+Owns what such a view of a pool offers, and what tells one server and user from another. Connections of every kind share
+the pool's limits; ``checkout.py`` decides which is thrown out to make room.
 """
 
 from __future__ import annotations

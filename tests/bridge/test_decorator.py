@@ -219,11 +219,11 @@ async def test_plain_functions_that_return_coroutines() -> None:
     async def handler(value: int) -> tuple[int, bool, int]:
         return value, elsewhere() != threading.get_ident(), threading.get_ident()
 
-    for decorator in (passing_on, wrapping, awaiting):
-        above: Any = offload(decorator(handler))
-        below: Any = decorator(offload(handler))
+    for wrapper in (passing_on, wrapping, awaiting):
+        above: Any = offload(wrapper(handler))
+        below: Any = wrapper(offload(handler))
         for decorated in (above, below):
-            assert await decorated(4) == (4, True, threading.get_ident()), decorator.__name__
+            assert await decorated(4) == (4, True, threading.get_ident()), wrapper.__name__
 
 
 @pytest.mark.parametrize("decorator", [passing_on, wrapping, awaiting])
