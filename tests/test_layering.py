@@ -22,13 +22,16 @@ ABOVE = ("queries", "__main__", "__init__")
 ROOT = ("errors", "settings", "statistics")
 # What the frameworks' files need of the inside, each with its reason.
 INNER = {
+    ("contrib.asgi", "bridge.place"): "a lifespan is bridged where it is not yet",
+    ("contrib.asgi", "bridge.portal"): "as above",
+    ("contrib.asgi", "connection.call_sites"): "it names the call by its route",
     ("contrib.asgi", "bridge.call_scope"): "a stream of messages pauses the call it belongs to",
     ("contrib.pytest_plugin", "bridge.place"): "it asks where a call is made",
     ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",
     ("contrib.sqlalchemy", "bridge.call_scope"): "a scoped session belongs to the bridged call",
     ("contrib.sqlalchemy", "bridge.place"): "a rollback is shielded in bridged tasks",
+    ("contrib.sqlalchemy", "connection.sync_connection"): "it recognises a physical connection again",
     ("contrib.sqlalchemy", "pool.variants"): "an engine's connections are of a kind of their own",
-    ("contrib.sqlalchemy", "settings"): "errors name what was given by its kind",
 }
 AUDIT_ORDER = (
     "model",
@@ -243,7 +246,7 @@ def defined_here() -> set[str]:
 
 
 # One class in several files: what a base class or the pool's core gives to those that are made of it.
-SHARED_PRIVATES = {"_core"}
+SHARED_PRIVATES = {"_core", "_entrust"}
 # Names of PyMySQL's connections that those that read faster set as well.
 PYMYSQLS = {"_read_timeout", "_result", "_rfile", "_sock", "_write_timeout", "_limit", "_current_timeout"}
 # Private names of mysqlclient's cursors, which files of other folders have for something of their own.
@@ -260,7 +263,7 @@ def test_no_file_reaches_into_anothers_privates(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(name for name in files() if folder_of(name) == "contrib"))
 def test_contrib_stands_on_the_public_names(name: str) -> None:
     """What is for a framework imports public names, and a short list of inner ones."""
-    inner = {other for other in graph()[name] if other not in ("__init__", "errors") and folder_of(other) != "contrib"}
+    inner = {other for other in graph()[name] if other not in ("__init__", *ROOT) and folder_of(other) != "contrib"}
     assert inner == {other for mine, other in INNER if mine == name}
 
 

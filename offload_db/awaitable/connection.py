@@ -21,7 +21,15 @@ from ..bridge.background import start
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
-from ..connection.sync_connection import OffloadConnection
+from ..connection.sync_connection import (
+    OffloadConnection,
+    break_off,
+    call_driver,
+    physical_of,
+    returns_at_once,
+    say_goodbye,
+)
+from ..connection.sync_cursor import driver_cursor
 from ..connection.uncopied import Uncopied
 from ..errors import ThreadUnavailable
 from .cursors import AsyncCursor, DictCursor, SSDictCursor, awaitable_class, cursor_class, driver_class
@@ -160,7 +168,7 @@ class AsyncConnection(Uncopied):
         :param charset: its name, such as ``utf8mb4``
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
         """
-        await bridged(partial(self._connection._call, "set_character_set", charset))
+        await bridged(partial(call_driver, self._connection, "set_character_set", charset))
 
     async def show_warnings(self) -> Any:
         """Return the warnings of the last statement.
@@ -209,14 +217,14 @@ class AsyncConnection(Uncopied):
 
     def close(self) -> None:
         """Break the link off at once; a pool throws it out then."""
-        self._connection._break_off()
+        break_off(self._connection)
 
     async def ensure_closed(self) -> None:
         """Close the connection, saying goodbye to the server.
 
         If the task is cancelled, the connection is closed all the same.
         """
-        await bridged(self._end)
+        await bridged(partial(say_goodbye, self._connection))
 
     async def __aenter__(self) -> AsyncConnection:
         return self
@@ -233,10 +241,11 @@ class AsyncConnection(Uncopied):
         await bridged(self._connection.close)
 
     def _make_cursor(self, kind: Any, *, buffered: bool | None = None) -> AsyncCursor:
-        link = self._connection._alive()
+        link = physical_of(self._connection)
         args, kwargs = link.driver.cursor_arguments(link.raw, driver_class(kind), buffered)
         cursor = self._connection.cursor(*args, **kwargs)
-        made = kind if isinstance(kind, type) and issubclass(kind, AsyncCursor) else awaitable_class(type(cursor._raw))
+        awaitable = isinstance(kind, type) and issubclass(kind, AsyncCursor)
+        made = kind if awaitable else awaitable_class(type(driver_cursor(cursor)))
         return made(self, cursor)
 
     def _ping(self, reconnect: bool) -> None:
@@ -249,24 +258,11 @@ class AsyncConnection(Uncopied):
                 raise
         self._connection.connect()
 
-    def _end(self) -> None:
-        link = self._connection._link
-        if link is None:
-            return
-        link.discard_reason()
-        try:
-            if link.writes_on:
-                link.read_out()
-            link.call("close", partial(link.driver.close, link.raw), self._connection._turn, killable=False)
-        finally:
-            self.close()
-            self._connection.close()
-
     def _release(self) -> Awaitable[None]:
         if place() is Place.THREAD:
             self._connection.close()
             return _Released(None)
-        if self._connection._returns_at_once:
+        if returns_at_once(self._connection):
             self._connection.close()
             return _Released(None)
         # It is under way even if nobody awaits it, and a task cannot be relied on to be there.
@@ -301,3 +297,13 @@ class _Released:
 
 Connection = AsyncConnection
 """The name that aiomysql's users know."""
+
+
+def synchronous(connection: AsyncConnection) -> OffloadConnection:
+    """Return the synchronous connection under an awaitable one."""
+    return connection._connection
+
+
+def make_cursor(connection: AsyncConnection, kind: Any, *, buffered: bool) -> AsyncCursor:
+    """Make a cursor of a kind, whose rows are read at once or as they are fetched."""
+    return connection._make_cursor(kind, buffered=buffered)

@@ -16,7 +16,7 @@ from pymysql import cursors as drivers
 
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
-from ..connection.sync_cursor import OffloadCursor
+from ..connection.sync_cursor import OffloadCursor, driver_cursor, physical_under
 from ..connection.uncopied import Uncopied
 from ..drivers.statement_digest import digest
 from ..settings import kind_of
@@ -98,7 +98,7 @@ class AsyncCursor(Uncopied):
     @property
     def _last_executed(self) -> Any:
         # aiomysql's name for the text that was sent; code that logs statements reads it in spite of the underscore.
-        return self._cursor._raw._executed
+        return driver_cursor(self._cursor)._executed
 
     @property
     def arraysize(self) -> int:
@@ -228,7 +228,7 @@ class AsyncCursor(Uncopied):
         If the task is cancelled, rows that are left unread are not read here, but when the connection is given back,
         or it is thrown out then.
         """
-        link = self._cursor._link
+        link = physical_under(self._cursor)
         try:
             await bridged(self._cursor.close)
         except Exception:
@@ -350,3 +350,8 @@ def awaitable_class(kind: type) -> type[AsyncCursor]:
         if issubclass(kind, found._driver_class):
             return found
     return AsyncCursor
+
+
+def synchronous_cursor(cursor: AsyncCursor) -> OffloadCursor:
+    """Return the synchronous cursor under an awaitable one."""
+    return cursor._cursor

@@ -5,7 +5,6 @@ Owns reading ahead, and how a stream ends that is left early. The connection is 
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -20,11 +19,12 @@ from ..bridge.background import start
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
-from ..connection.sync_connection import OffloadConnection
-from ..connection.sync_cursor import OffloadCursor
+from ..connection.sync_connection import OffloadConnection, give_up_result, physical_of, read_further_results
+from ..connection.sync_cursor import OffloadCursor, driver_cursor, fetch_chunk, physical_under, raise_later_error
 from ..drivers.only_reads import only_reads
 from ..errors import ThreadUnavailable
-from .connection import AsyncConnection
+from .connection import AsyncConnection, make_cursor, synchronous
+from .cursors import synchronous_cursor
 from .one_shot import row_shape
 from .pending import Pending
 from .transactions import Source
@@ -37,22 +37,21 @@ async def stream(
     make, kind = row_shape(cursor)
     async with (
         pool.acquire(lane) as connection,
-        Pending(partial(connection._make_cursor, kind, buffered=False)) as rows,
+        Pending(partial(make_cursor, connection, kind, buffered=False)) as rows,
     ):
-        chunks = _Chunks(rows._cursor, chunk_size, make)
+        sync = synchronous(connection)
+        chunks = _Chunks(synchronous_cursor(rows), chunk_size, make)
         try:
             if not only_reads(sql):
-                await bridged(partial(_begin, connection._connection))
+                await bridged(partial(_begin, sync))
             await rows.execute(sql, args)
             async for chunk in chunks:
                 for row in chunk:
                     yield row
-            if not connection._connection._alive().clean:
-                await bridged(partial(_commit, connection._connection))
+            if not physical_of(sync).clean:
+                await bridged(partial(_commit, sync))
         except BaseException:
-            link = connection._connection._link
-            if link is not None:
-                link.undo()  # so that what it still does is killed, and rolled back when the connection is given back
+            give_up_result(sync)  # and it is rolled back when the connection is given back
             raise
         finally:
             await chunks.stop()
@@ -60,15 +59,13 @@ async def stream(
 
 def _begin(connection: OffloadConnection) -> None:
     """Begin a transaction, so that all or nothing stays of what the statement does."""
-    if connection._alive().autocommit is not False:  # not every driver tells
+    if physical_of(connection).autocommit is not False:  # not every driver tells
         connection.begin()
 
 
 def _commit(connection: OffloadConnection) -> None:
     """Commit what the statement has done, once all of it is done."""
-    link = connection._alive()
-    if link.driver.unread(link.raw):  # a procedure's further results
-        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._turn)
+    read_further_results(connection)
     connection.commit()
 
 
@@ -119,11 +116,11 @@ class _Chunks:
 
     def _interrupt(self, hop: Hop[list[Any]]) -> None:
         while not hop.back:  # it may be on its way to the wire still
-            self._cursor._link.interrupt()
+            physical_under(self._cursor).interrupt()
             time.sleep(0.001)
 
     def _start(self) -> Hop[list[Any]]:
-        hop = Hop(partial(copy_context().run, self._read), self._cursor._alive().strand)
+        hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).strand)
         start(threading.Thread(target=hop.run, name="offload_db stream", daemon=True))
         return hop
 
@@ -136,10 +133,10 @@ class _Chunks:
             if refused is not None:
                 raise refused
             if late is not None:
-                cursor._call(cursor._alive(), "fetch", partial(_fail, late))  # the link is to know of it
+                raise_later_error(cursor, late)
         finally:
             del late, refused
-        rows = cursor._fetch(self._some) if cursor._streams() else cursor.fetchmany(self._size)
+        rows = fetch_chunk(cursor, self._some, self._size)
         if make is None:
             return list(rows)
         made: list[Any] = []
@@ -153,7 +150,7 @@ class _Chunks:
         return made
 
     def _some(self) -> list[Any]:
-        raw = self._cursor._raw
+        raw = driver_cursor(self._cursor)
         rows: list[Any] = []
         try:
             while len(rows) < self._size and (row := raw.fetchone()) is not None:
@@ -163,7 +160,3 @@ class _Chunks:
                 raise
             self._late = error
         return rows
-
-
-def _fail(error: Exception) -> None:
-    raise error

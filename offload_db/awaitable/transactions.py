@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..bridge.callers import Caller, caller
 from ..bridge.portal import bridged
-from ..connection.sync_connection import OffloadConnection
+from ..connection.sync_connection import OffloadConnection, physical_of, undo
 from ..errors import ConfigurationError
 from ..settings import shown
 
@@ -71,14 +71,14 @@ async def transaction(connection: C, isolation_level: str | None, read_only: boo
     except BaseException as error:
         # Cancelled or late: it may have begun all the same, or its isolation level may be there for what comes next.
         if savepoint is None and (not isinstance(error, Exception) or getattr(error, "may_have_run", False)):
-            await bridged(partial(sync._undo, None))
+            await bridged(partial(undo, sync, None))
         raise
     connection._depth += 1
     try:
         yield connection
     except BaseException:
         connection._depth -= 1
-        await bridged(partial(sync._undo, savepoint))
+        await bridged(partial(undo, sync, savepoint))
         raise
     connection._depth -= 1
     end = sync.commit if savepoint is None else partial(_send, sync, [f"RELEASE SAVEPOINT {savepoint}"])
@@ -93,7 +93,7 @@ def check_isolation_level(level: object) -> None:
 
 
 def _send(connection: OffloadConnection, statements: list[str]) -> None:
-    link = connection._alive()
+    link = physical_of(connection)
     args, kwargs = link.driver.cursor_arguments(link.raw, tuple)
     with connection.cursor(*args, **kwargs) as cursor:
         for statement in statements:

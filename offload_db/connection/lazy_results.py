@@ -46,29 +46,3 @@ class LazyResult(Uncopied):
 
     def _step(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return self._make(partial(method, *args, **kwargs))
-
-
-class UsedResult:
-    """What mysqlclient's ``connection.use_result()`` returns, told of as if it were a cursor that holds it."""
-
-    def __init__(self, connection: Any, result: Any) -> None:
-        self.connection = connection
-        self._own = self._result = result
-
-    def fetch_row(self, maxrows: int = 1, how: int = 0) -> Any:
-        """Fetch some rows, all that are left for 0."""
-        rows = self._own.fetch_row(maxrows, how)
-        if len(rows) < (maxrows or len(rows) + 1):
-            self._result = None
-        return rows
-
-    def discard(self) -> None:
-        """Read what is left."""
-        self._own.discard()
-        self._result = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    _fetch_row = fetch_row
-    _discard = discard

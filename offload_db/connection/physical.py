@@ -53,6 +53,13 @@ class Lease(Protocol):
         """Take the link back from a task whose event loop was closed in the middle of a call."""
 
 
+class Opener(Protocol):
+    """What has opened a connection."""
+
+    def prepare(self, raw: Any) -> None:
+        """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
+
+
 class DriverCall(StoppableCall, Generic[T]):
     """One call on a link, as it is made on a worker."""
 
@@ -149,7 +156,7 @@ class PhysicalConnection(SessionState):
         workers: Executor,
         killer: Killer,
         *,
-        connector: object = None,
+        connector: Opener | None = None,
         connect_admin: Connect | None = None,
     ) -> None:
         super().__init__(raw, driver, identity)

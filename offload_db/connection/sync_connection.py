@@ -6,8 +6,8 @@ Owns what a user can do with a connection, and which of it may wait for the serv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,28 +19,12 @@ from ..bridge.hops import Hop, is_cancelled, send_off
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..errors import CheckoutTimeout, ConnectionClosed
-from ..pool.connector import Connector
 from .call_lock import CallLock, closed_error
+from .driver_methods import ENDS, RECONNECTS, call_method, execute
 from .lazy_results import LazyResult
-from .opening import patience_of
 from .physical import PhysicalConnection
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied
-
-# Calls that end a transaction for certain.
-_ENDS = frozenset({"commit", "rollback"})
-
-# Calls that change the session for whoever uses it next.
-_ALTERS = frozenset(
-    {
-        *("change_user", "cmd_change_user", "cmd_reset_connection", "reset_session"),
-        *("set_character_set", "set_charset", "set_charset_collation"),
-    }
-)
-
-# Calls after which a link that was lost may stand again: PyMySQL's ping(reconnect=True) is what legacy code keeps a
-# process-wide connection alive with.
-_RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 
 
 class _Lease(Protocol):
@@ -192,7 +176,7 @@ class OffloadConnection(Given, Uncopied):
     def __getattr__(self, name: str) -> Any:
         if name in OffloadConnection.__slots__:  # an exception came before it was set
             raise AttributeError(name)
-        if self._link is None and name in _RECONNECTS and hasattr(self._lease, "reopen"):
+        if self._link is None and name in RECONNECTS and hasattr(self._lease, "reopen"):
             return partial(self._call, name)
         link = self._alive()
         if link.driver.property_blocks(name):
@@ -226,20 +210,6 @@ class OffloadConnection(Given, Uncopied):
         if link is None:
             raise closed_error()
         return link
-
-    @property
-    def _returns_at_once(self) -> bool:
-        """Whether closing needs no trip to the server and no wait."""
-        link = self._link
-        if link is None:
-            return True
-        return self._turn.free and (link.discard_reason() is not None or link.clean) and not link.writes_on
-
-    def _break_off(self) -> None:
-        """Break the link at once, whatever runs on it."""
-        link = self._link
-        if link is not None:
-            link.break_link()
 
     def _last_turn(self, turn: CallLock) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
@@ -279,37 +249,19 @@ class OffloadConnection(Given, Uncopied):
                 if kill is not None:  # where no thread could be had, the statement comes to its own end
                     suspend(kill.wait_until_over())
 
-    def _undo(self, savepoint: str | None) -> None:
-        """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
-        link = self._link
-        if link is None or not link.driver.is_open(link.raw):
-            return  # the server has rolled back by itself
-        link.undo()
-        try:
-            if savepoint is None:
-                link.call(
-                    "rollback", partial(_method, link, "rollback", (), {}), self._turn, killable=False, shield=True
-                )
-            else:
-                undo = partial(_execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
-                link.call("rollback", undo, self._turn, killable=False, shield=True)
-        except Exception:
-            # What follows on this connection must not run as if the transaction were still the one it was.
-            link.break_link()
-
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        if self._link is None and name in _RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
+        if self._link is None and name in RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
             reopened = reopen()  # PyMySQL's own can be connected anew after closing
             object.__setattr__(self, "_turn", reopened.turn)
             object.__setattr__(self, "_link", reopened)
         link = self._alive()
-        if name not in _RECONNECTS:
+        if name not in RECONNECTS:
             link.check()
         # Only a query is worth killing; a commit that is under way had better come to its end.
         query = name == "query"
         text = (args[0] if args else kwargs.get("sql")) if query else None
-        call = partial(_method, link, name, args, kwargs)
-        result = link.call(name, call, self._turn, killable=query, shared=name in _ENDS, text=text)
+        call = partial(call_method, link, name, args, kwargs)
+        result = link.call(name, call, self._turn, killable=query, shared=name in ENDS, text=text)
         lazy = None if result is None else link.driver.lazy(link.raw, name, result)
         return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
 
@@ -321,48 +273,75 @@ class OffloadConnection(Given, Uncopied):
         return link.call("fetch", function, self._turn)
 
 
-def _execute(link: PhysicalConnection, statement: str) -> None:
-    link.skip_unread()
-    link.driver.skip_rest(link.raw)
-    with closing(link.raw.cursor()) as cursor:
-        cursor.execute(statement)
+def physical_of(connection: OffloadConnection) -> PhysicalConnection:
+    """Return the physical connection that an open connection stands for.
+
+    :raises ConnectionClosed: if it is closed
+    """
+    return connection._alive()
 
 
-def _method(link: PhysicalConnection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a method of the driver's connection, on a worker, and note what it means for the link."""
-    raw, driver = link.raw, link.driver
-    if name == "begin" and not hasattr(raw, name):
-        driver.begin(raw)  # DB-API 2 has no begin(); DBUtils accepts it all the same
-        return None
-    if name in _RECONNECTS:
-        return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
-    link.altered = link.altered or name in _ALTERS
-    if name == "rollback":
-        link.skip_unread()
-    driver.skip_rest(raw)
-    result = getattr(raw, name)(*args, **kwargs)
-    if name in _ENDS:
-        link.transaction_ended()
-    return result
+def returns_at_once(connection: OffloadConnection) -> bool:
+    """Tell whether closing it needs no round trip to the server and no wait."""
+    link = connection._link
+    if link is None:
+        return True
+    return connection._turn.free and (link.discard_reason() is not None or link.clean) and not link.writes_on
 
 
-def _reconnect(link: PhysicalConnection, function: Callable[[], Any]) -> Any:
-    """Make a call that may replace the link by a new one, to another session and perhaps another server."""
-    raw, driver = link.raw, link.driver
-    session = driver.session(raw)
-    before = driver.set_read_timeout(raw, None)
-    limits = {"read_timeout": before, "connect_timeout": getattr(raw, "connect_timeout", None)}
-    driver.set_read_timeout(raw, patience_of(limits))
+def break_off(connection: OffloadConnection) -> None:
+    """Break its link at once, whatever runs on it."""
+    link = connection._link
+    if link is not None:
+        link.break_link()
+
+
+def call_driver(connection: OffloadConnection, name: str, *args: Any) -> Any:
+    """Call a method of the driver's connection that has another name on the surface."""
+    return connection._call(name, *args)
+
+
+def say_goodbye(connection: OffloadConnection) -> None:
+    """Close its link for good, telling the server so; what may still write comes to its end first."""
+    link = connection._link
+    if link is None:
+        return
+    link.discard_reason()
     try:
-        driver.skip_rest(raw)
-        result = function()
-        if driver.session(raw) != session:
-            link.identity = driver.identity(raw)
-            if isinstance(link.connector, Connector):
-                altered, link.altered = link.altered, True  # until it is like those that the pool opens
-                link.connector.prepare(raw)
-                link.altered = altered
+        if link.writes_on:
+            link.read_out()
+        link.call("close", partial(link.driver.close, link.raw), connection._turn, killable=False)
     finally:
-        driver.set_read_timeout(raw, before)
-    link.reconnected()
-    return result
+        break_off(connection)
+        connection.close()
+
+
+def read_further_results(connection: OffloadConnection) -> None:
+    """Read what a statement has sent besides its first result, so that all of it is done."""
+    link = connection._alive()
+    if link.driver.unread(link.raw):
+        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._turn)
+
+
+def give_up_result(connection: OffloadConnection) -> None:
+    """Note that its last statement is to be undone: what it still does is killed, not waited for."""
+    link = connection._link
+    if link is not None:
+        link.undo()
+
+
+def undo(connection: OffloadConnection, savepoint: str | None) -> None:
+    """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
+    link = connection._link
+    if link is None or not link.driver.is_open(link.raw):
+        return  # the server has rolled back by itself
+    link.undo()
+    try:
+        if savepoint is None:
+            rollback = partial(call_method, link, "rollback", (), {})
+        else:
+            rollback = partial(execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
+        link.call("rollback", rollback, connection._turn, killable=False, shield=True)
+    except Exception:
+        # What follows on this connection must not run as if the transaction were still the one it was.
+        link.break_link()

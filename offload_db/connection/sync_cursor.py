@@ -412,3 +412,27 @@ def _cancelled() -> bool:
         return anyio.current_effective_deadline() == -math.inf
     cancellation = current_cancellation()
     return cancellation is not None and cancellation.requested
+
+
+def driver_cursor(cursor: OffloadCursor) -> Any:
+    """Return the driver's own cursor."""
+    return cursor._raw
+
+
+def physical_under(cursor: OffloadCursor) -> PhysicalConnection:
+    """Return the physical connection that the cursor was made on, also after closing."""
+    return cursor._link
+
+
+def fetch_chunk(cursor: OffloadCursor, read: Callable[[], list[Any]], size: int) -> Any:
+    """Fetch rows in one call: by *read* from an unbuffered result, else up to *size* of those that are there."""
+    return cursor._fetch(read) if cursor._streams() else cursor.fetchmany(size)
+
+
+def raise_later_error(cursor: OffloadCursor, error: Exception) -> None:
+    """Raise the error that came after rows which were given out first; the physical connection takes note of it."""
+    cursor._call(cursor._alive(), "fetch", partial(_raise, error))
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -41,6 +41,7 @@ from .. import (
 )
 from ..bridge.call_scope import current_bridged_call
 from ..bridge.place import Place, place
+from ..connection.sync_connection import physical_of
 from ..pool.variants import Variant
 from ..settings import kind_of
 
@@ -215,7 +216,7 @@ class _Entry(_ConnectionRecord):
             return self.dbapi_connection
         pool = self._engine_pool
         connection = pool._open()
-        raw = connection._alive().raw  # which is only to be recognised again
+        raw = physical_of(connection).raw  # which is only to be recognised again
         self.fresh = raw not in pool._known
         self.starttime = time.time()
         info = vars(self)["info"] = pool._known.get(raw, {})  # what SQLAlchemy remembers it by

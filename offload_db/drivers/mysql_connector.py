@@ -28,8 +28,8 @@ from .mysql_family import (
     _WIRE_FILES,
     CHUNK,
     MySQLFamilyDriver,
-    _bytes_of,
-    _has_more,
+    bytes_of,
+    has_more,
 )
 from .pymysql_unread import readable
 
@@ -58,7 +58,7 @@ class MySQLConnectorDriver(MySQLFamilyDriver):
 
     def _is_wire(self, code: CodeType) -> bool:
         name = os.path.basename(code.co_filename)
-        return name in _WIRE_FILES and code.co_name not in _LOCAL_STEPS and self._defines(code)
+        return name in _WIRE_FILES and code.co_name not in _LOCAL_STEPS and self.defines(code)
 
     def lost(self, error: BaseException) -> bool:
         return super().lost(error) or _UNAVAILABLE in str(error)
@@ -122,7 +122,7 @@ class MySQLConnectorDriver(MySQLFamilyDriver):
         return number is not None and number >= 0
 
     def unread(self, raw: Any) -> bool:
-        return bool(raw.unread_result) or _has_more(raw)
+        return bool(raw.unread_result) or has_more(raw)
 
     def skip_few(self, raw: Any) -> bool:
         if raw.unread_result:
@@ -137,10 +137,10 @@ class MySQLConnectorDriver(MySQLFamilyDriver):
     def read_out(self, raw: Any, most: float) -> bool:
         while True:
             while raw.unread_result:
-                most -= _bytes_of(raw.get_rows(count=CHUNK, raw=True)[0])
+                most -= bytes_of(raw.get_rows(count=CHUNK, raw=True)[0])
                 if most < 0:
                     return False
-            if not _has_more(raw):
+            if not has_more(raw):
                 return True
             # As its cursors do it: a new one would send a ping into the middle of the answer.
             if hasattr(raw, "_cmysql"):

@@ -73,9 +73,9 @@ class MySQLFamilyDriver(Driver, abc.ABC):
         code = self.code(error)
         if (code is not None and code > 0) or not isinstance(error, Exception) or not self.is_open(raw):
             return False
-        return not any(map(self._is_wire, _own_frames(error, self._defines)))
+        return not any(map(self._is_wire, _own_frames(error, self.defines)))
 
-    def _defines(self, code: CodeType) -> bool:
+    def defines(self, code: CodeType) -> bool:
         """Tell whether the driver's files define a function."""
         return f"{os.sep}{self.package.replace('.', os.sep)}{os.sep}" in code.co_filename
 
@@ -232,13 +232,7 @@ _LIBMARIADB = range(5000, 6000)
 PARENTS_LINKS: list[Any] = []
 
 
-def _streaming(raw: Any) -> Any:
-    """Return the cursor of mysqlclient's that has rows of the connection's to read, None if there is none."""
-    cursor = getattr(raw, "_streaming", None)
-    return None if cursor is None or cursor._result is None else cursor
-
-
-def _has_more(raw: Any) -> bool:
+def has_more(raw: Any) -> bool:
     """Tell whether further results follow; older versions of mysqlclient cannot."""
     more = getattr(raw, "more_results", None)  # a method of mysqlclient's, a property of mysql-connector's in C
     if more is None:
@@ -246,7 +240,7 @@ def _has_more(raw: Any) -> bool:
     return bool(more() if callable(more) else more)
 
 
-def _bytes_of(rows: Any) -> int:
+def bytes_of(rows: Any) -> int:
     """Return about how many bytes the rows took that were read."""
     return sum(len(value) if isinstance(value, (bytes, bytearray, str)) else 8 for row in rows for value in row)
 

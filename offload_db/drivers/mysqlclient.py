@@ -14,12 +14,11 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from ..connection.lazy_results import UsedResult
 from .base import (
     DrainBudget,
 )
 from .cursor_classes import OWN, CursorArguments, class_for
-from .mysql_family import CHUNK, OUT_OF_SYNC, MySQLFamilyDriver, _bytes_of, _has_more, _streaming
+from .mysql_family import CHUNK, OUT_OF_SYNC, MySQLFamilyDriver, bytes_of, has_more
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
@@ -46,7 +45,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     )
 
     def _is_wire(self, code: CodeType) -> bool:
-        return code.co_name in self._wire_methods and self._defines(code)
+        return code.co_name in self._wire_methods and self.defines(code)
 
     def blocks(self, name: str) -> bool:
         return name not in self._local_methods
@@ -113,7 +112,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return raw._streaming
 
     def unread(self, raw: Any) -> bool:
-        return _streaming(raw) is not None or _has_more(raw)
+        return _streaming(raw) is not None or has_more(raw)
 
     def finish(self, cursor: Any) -> None:
         if _skip_few(cursor):
@@ -153,7 +152,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         result = None if cursor is None else cursor._result
         while True:
             while result is not None and (rows := result.fetch_row(CHUNK)):
-                most -= _bytes_of(rows)
+                most -= bytes_of(rows)
                 if most < 0:
                     return False
             if cursor is not None:
@@ -177,6 +176,38 @@ def _skip_few(cursor: Any) -> bool:
         if allowance.seconds < 0:
             break
     return False
+
+
+def _streaming(raw: Any) -> Any:
+    """Return the cursor of mysqlclient's that has rows of the connection's to read, None if there is none."""
+    cursor = getattr(raw, "_streaming", None)
+    return None if cursor is None or cursor._result is None else cursor
+
+
+class UsedResult:
+    """What mysqlclient's ``connection.use_result()`` returns, told of as if it were a cursor that holds it."""
+
+    def __init__(self, connection: Any, result: Any) -> None:
+        self.connection = connection
+        self._own = self._result = result
+
+    def fetch_row(self, maxrows: int = 1, how: int = 0) -> Any:
+        """Fetch some rows, all that are left for 0."""
+        rows = self._own.fetch_row(maxrows, how)
+        if len(rows) < (maxrows or len(rows) + 1):
+            self._result = None
+        return rows
+
+    def discard(self) -> None:
+        """Read what is left."""
+        self._own.discard()
+        self._result = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    _fetch_row = fetch_row
+    _discard = discard
 
 
 MYSQLCLIENT = MySQLClientDriver()

@@ -5,6 +5,7 @@ Owns the samples of the loop's lag and the sampler that takes them. What is made
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from bisect import bisect_left
@@ -17,7 +18,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from .runtime import logger
+logger = logging.getLogger("offload_db")
 
 # Bounds that are 5 % apart from 0.1 ms to 1000 s, so that a percentile is as exact as that.
 _BOUNDS = [0.0001 * 1.05**step for step in range(331)]
