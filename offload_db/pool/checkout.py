@@ -33,7 +33,7 @@ from ..drivers.registry import driver_of
 from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
 from ..statistics import Counters
 from .connector import Connector, take_idle
-from .lanes import Admission, Lane, Permit, pool_closed
+from .lanes import Admission, Lane, Permit, Ticket, pool_closed
 from .leaks import CheckoutRecord, LeakWatch
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
@@ -45,18 +45,19 @@ HELPERS = 8
 
 
 class Lease:
-    """One checkout: a link, and the slot that admits its holder."""
+    """One checkout: a link, and the ticket that admits its holder."""
 
-    __slots__ = ("__weakref__", "_core", "_record", "_slot", "_ticket", "link")
+    __slots__ = ("__weakref__", "_core", "_record", "_ticket", "link")
 
     def __init__(self, core: PoolCore, slot: Permit, link: PhysicalConnection, record: CheckoutRecord | None) -> None:
+        assert slot.ticket is not None
         self._core = core
-        self._slot = slot
         self._ticket = slot.ticket
         self._record = record
         self.link = link
         link.lease = weakref.ref(self)
         core.leased[link] = self._ticket  # from here on the link is this lease's to give back
+        slot.ticket = None
 
     def __del__(self) -> None:
         # Asked here and not by _holds, which would be one more call for each checkout.
@@ -66,19 +67,19 @@ class Lease:
     @property
     def _holds(self) -> bool:
         # A forked child holds nothing of what its parent has checked out.
-        return self._ticket is not None and self._core.leased.get(self.link) is self._ticket
+        return self._core.leased.get(self.link) is self._ticket
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
         self._end_watch()
         if self._holds:
-            self._core.checkin(self.link, self._slot)
+            self._core.checkin(self.link, self._ticket)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
         self._end_watch()
         if self._holds:
-            self._core.reclaim(self.link, self._slot)
+            self._core.reclaim(self.link, self._ticket)
 
     def strand(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
@@ -127,7 +128,7 @@ class PoolCore:
         self.idle: deque[PhysicalConnection] = deque()
         # Those that are out, and their holders' tickets. A link in neither is being opened, asked for a sign of life or
         # closed, and ends with the call that does so.
-        self.leased: dict[PhysicalConnection, object] = {}
+        self.leased: dict[PhysicalConnection, Ticket | None] = {}
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
         self.closed = self._broken_off = False
         for raw in take_idle(pool):
@@ -353,7 +354,7 @@ class PoolCore:
         self.links.add(link)
         return link
 
-    def checkin(self, link: PhysicalConnection, slot: Permit) -> None:
+    def checkin(self, link: PhysicalConnection, ticket: Ticket) -> None:
         """Take a link back, or throw it out; waits for the server if a rollback is due."""
         reason = self._fate(link)
         if link.writes_on:
@@ -361,11 +362,11 @@ class PoolCore:
                 link.read_out()
             except BaseException:
                 # On the loop's own thread, and where the task is cancelled already, it may not even have begun.
-                if not (self._writes_on(link) and self._check_in_later(link, slot)):
-                    self._put_back(link, slot, self._fate_when_read(link))
+                if not (self._writes_on(link) and self._check_in_later(link, ticket)):
+                    self._put_back(link, ticket, self._fate_when_read(link))
                 raise
             reason = self._fate_when_read(link)
-        self._put_back(link, slot, reason)
+        self._put_back(link, ticket, reason)
 
     @staticmethod
     def _writes_on(link: PhysicalConnection) -> bool:
@@ -377,7 +378,7 @@ class PoolCore:
             link.fault = "unread_result"
         return self._fate(link)
 
-    def _put_back(self, link: PhysicalConnection, slot: Permit, reason: str | None) -> None:
+    def _put_back(self, link: PhysicalConnection, ticket: Ticket, reason: str | None) -> None:
         """Roll back what is open, and let the link rest, or throw it out for the *reason*."""
         try:
             if reason is None and not link.clean:
@@ -389,6 +390,7 @@ class PoolCore:
                     if not isinstance(error, Exception) or isinstance(error, (BlockingCallError, Warning)):
                         raise
         finally:
+            slot = Permit(self.lanes, ticket)  # which gives up the ticket whatever exception comes from here on
             try:
                 self.leased.pop(link, None)
                 if reason is None:
@@ -399,20 +401,20 @@ class PoolCore:
             finally:
                 self.lanes.release(slot)
 
-    def _check_in_later(self, link: PhysicalConnection, slot: Permit) -> bool:
+    def _check_in_later(self, link: PhysicalConnection, ticket: Ticket) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
-        self.leased[link] = slot  # the lease has nothing to give back any more
+        self.leased[link] = None  # the lease has nothing to give back any more
         try:
             # Not by `threading`, which takes locks: the finaliser may have come in their middle.
-            _thread.start_new_thread(self._check_in_quietly, (link, slot))
+            _thread.start_new_thread(self._check_in_quietly, (link, ticket))
         except RuntimeError:
-            self.leased[link] = slot.ticket
+            self.leased[link] = ticket
             return False
         return True
 
-    def _check_in_quietly(self, link: PhysicalConnection, slot: Permit) -> None:
+    def _check_in_quietly(self, link: PhysicalConnection, ticket: Ticket) -> None:
         with suppress(OffloadError):  # nobody is there any more to be told
-            self.checkin(link, slot)
+            self.checkin(link, ticket)
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""
@@ -467,16 +469,17 @@ class PoolCore:
         idle = sum(link.connector is connector for link in self.idle.copy())
         return idle, max(0, sum(link.connector is connector for link in self.links.copy()) - idle)
 
-    def reclaim(self, link: PhysicalConnection, slot: Permit) -> None:
+    def reclaim(self, link: PhysicalConnection, ticket: Ticket) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         reason = self._fate(link)
         if link.writes_on:
-            if self._check_in_later(link, slot):
+            if self._check_in_later(link, ticket):
                 return
             reason = "unread_result"
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
+        slot = Permit(self.lanes, ticket)  # as above
         self.leased.pop(link, None)
         if reason is None:
             link.rested = time.monotonic()

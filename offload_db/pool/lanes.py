@@ -72,10 +72,10 @@ class LaneState:
         self.checkout_timeout = lane.checkout_timeout
         self.statement_timeout = lane.statement_timeout
         # Who is in. Nothing else says so: it takes one step to note it or to take it back, which no exception divides.
-        self.held: set[_Ticket] = set()
+        self.held: set[Ticket] = set()
         # Tickets in the order in which they are served. Who gives up leaves it at once, from wherever it stands: behind
         # a connection that is held for long there would soon be more of those than of others.
-        self.queue: OrderedDict[_Ticket, None] = OrderedDict()
+        self.queue: OrderedDict[Ticket, None] = OrderedDict()
 
     @property
     def in_use(self) -> int:
@@ -87,7 +87,7 @@ class LaneState:
         """How many wait."""
         return len(self.queue)
 
-    def head(self) -> _Ticket | None:
+    def head(self) -> Ticket | None:
         """Return who is to be served next."""
         return next(iter(self.queue), None)
 
@@ -95,7 +95,7 @@ class LaneState:
 _WAITING, _HELD, _GONE = "waiting", "held", "gone"
 
 
-class _Ticket:
+class Ticket:
     """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
     __slots__ = ("holder", "number", "on_loop", "room", "signal", "state")
@@ -112,19 +112,21 @@ class _Ticket:
 class Permit:
     """Admission to the pool and to one lane of it, for whoever has this object: it is given up with the last reference.
 
-    An exception may come at any moment, also between the admission and whatever its holder does first.
+    An exception may come at any moment, also between the admission and whatever its holder does first. Who has a
+    connection for it takes the ticket out: of what the garbage collector finds together, any finaliser may be called
+    first, and the connection is to be back before the admission is.
     """
 
     __slots__ = ("_lanes", "checkout_timeout", "statement_timeout", "ticket", "waited")
 
-    def __init__(self, lanes: Admission, ticket: _Ticket) -> None:
+    def __init__(self, lanes: Admission, ticket: Ticket) -> None:
         self._lanes = lanes
         self.statement_timeout = ticket.room.statement_timeout
         """Seconds that a statement of this holder may take."""
         self.checkout_timeout = ticket.room.checkout_timeout
         """Seconds that it may wait for its turn on a connection."""
         self.waited = 0.0
-        self.ticket: _Ticket | None = ticket
+        self.ticket: Ticket | None = ticket
 
     def __del__(self) -> None:
         if getattr(self, "ticket", None) is not None:
@@ -155,7 +157,7 @@ class Admission:
         self._number = 0
         # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
-        self._returned: deque[_Ticket] = deque()
+        self._returned: deque[Ticket] = deque()
         self._watchers: list[TaskEvent] = []
         self._keep_until = 0.0
         self._keeping = False
@@ -173,7 +175,7 @@ class Admission:
         return total
 
     @property
-    def _held(self) -> list[_Ticket]:
+    def _held(self) -> list[Ticket]:
         return [ticket for room in self._all for ticket in room.held]
 
     @property
@@ -201,7 +203,7 @@ class Admission:
         """
         room = self._room(lane)
         where = place()
-        ticket = _Ticket(room, caller(), on_loop=where is Place.LOOP)
+        ticket = Ticket(room, caller(), on_loop=where is Place.LOOP)
         slot = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         if ticket.signal is None:
@@ -230,7 +232,7 @@ class Admission:
             raise pool_closed()
         return slot
 
-    def _wait_on_loop(self, slot: _Ticket, signal: ThreadEvent, patience: float | None) -> None:
+    def _wait_on_loop(self, slot: Ticket, signal: ThreadEvent, patience: float | None) -> None:
         """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
         ends = math.inf if patience is None else time.monotonic() + patience
         while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
@@ -278,7 +280,7 @@ class Admission:
             names = ", ".join(map(repr, self._rooms)) or "none"
             raise ConfigurationError(f"lane={shown(lane, self._rooms)}; the lanes of this pool are: {names}") from None
 
-    def _enter(self, slot: _Ticket, where: Place) -> None:
+    def _enter(self, slot: Ticket, where: Place) -> None:
         room = slot.room
         self._settle()
         try:
@@ -306,7 +308,7 @@ class Admission:
         finally:
             self._settle()
 
-    def _refuse_hopeless(self, slot: _Ticket, where: Place, *, look_at_threads: bool = False) -> None:
+    def _refuse_hopeless(self, slot: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
         """Raise if every connection the caller could get is held by callers that cannot go on before it does.
 
         :param look_at_threads: see whether the threads that took connections still do anything
@@ -335,7 +337,7 @@ class Admission:
         text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
         return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
 
-    def _has_room(self, slot: _Ticket) -> bool:
+    def _has_room(self, slot: Ticket) -> bool:
         if len(slot.room.held) >= slot.room.limit:
             return False
         in_use = self.in_use
@@ -382,17 +384,17 @@ class Admission:
                 self._admit()
         self._settle()
 
-    def _grant(self, slot: _Ticket) -> None:
+    def _grant(self, slot: Ticket) -> None:
         slot.room.held.add(slot)
         slot.state = _HELD
         if slot.on_loop and self._keep_until > (now := time.monotonic()):
             self._keep_until = now + KEEP_SECONDS
 
-    def _leave_queue(self, slot: _Ticket) -> None:
+    def _leave_queue(self, slot: Ticket) -> None:
         slot.state = _GONE
         slot.room.queue.pop(slot, None)
 
-    def _withdraw(self, slot: _Ticket) -> bool:
+    def _withdraw(self, slot: Ticket) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
         try:
             with self._lock:
@@ -428,11 +430,11 @@ class Admission:
                 self._returned.append(slot)
             slot.room.queue.pop(slot, None)
 
-    def _take_back(self, slot: _Ticket) -> None:
+    def _take_back(self, slot: Ticket) -> None:
         slot.room.held.discard(slot)
         self._leave_queue(slot)
 
-    def _next(self) -> _Ticket | None:
+    def _next(self) -> Ticket | None:
         if not self.waiting or self.in_use >= self.size:
             return None
         heads = (room.head() for room in self._all)
@@ -440,7 +442,7 @@ class Admission:
         return min(ready, key=lambda slot: slot.number, default=None)
 
     @staticmethod
-    def _wake(slot: _Ticket) -> bool:
+    def _wake(slot: Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
         return slot.signal is None or slot.signal.set() is not False
 

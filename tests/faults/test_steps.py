@@ -17,7 +17,7 @@ from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting
 from offload_db.connection.physical import DriverCall
-from offload_db.pool.lanes import Admission, _Ticket
+from offload_db.pool.lanes import Admission, Ticket
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
@@ -143,7 +143,7 @@ def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | N
     looked = threading.Event()
     refuse = lanes._refuse_hopeless
 
-    def look(slot: _Ticket, *args: Any, look_at_threads: bool = False) -> None:
+    def look(slot: Ticket, *args: Any, look_at_threads: bool = False) -> None:
         if look_at_threads and not looked.is_set():
             looked.set()
             in_thread(lambda: lanes.release(held)).result(PATIENCE)

@@ -22,7 +22,7 @@ from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
 from offload_db.bridge.signals import TaskEvent
-from offload_db.pool.lanes import Admission, Permit, _Ticket
+from offload_db.pool.lanes import Admission, Permit, Ticket
 from tests.conftest import MySQL
 from tests.support import PATIENCE, in_thread, outcome, pool_of, settled, until
 
@@ -436,7 +436,7 @@ async def test_a_grant_at_the_last_moment_beats_the_timeout(bridged: bool, monke
     held = taken(lanes)
     withdraw = lanes._withdraw
 
-    def late(slot: _Ticket) -> bool:
+    def late(slot: Ticket) -> bool:
         lanes.release(held)
         return withdraw(slot)
 
