@@ -32,8 +32,9 @@ from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
 from ..statistics import Counters
+from .admission import Admission, pool_closed
 from .connector import Connector, take_idle
-from .lanes import Admission, Lane, Permit, Ticket, pool_closed
+from .lanes import Lane, Permit, Ticket
 from .leaks import CheckoutRecord, LeakWatch
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.

@@ -1,6 +1,6 @@
 """The pool as its users see it: settings, connections, statistics, opening and closing.
 
-Owns the public names. ``checkout.py`` checks connections out and in, ``lanes.py`` admits callers, ``operations.py`` has
+Owns the public names. ``checkout.py`` checks connections out and in, ``admission.py`` admits callers, ``operations.py`` has
 the awaitable operations.
 """
 

@@ -17,7 +17,8 @@ from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting
 from offload_db.connection.physical import DriverCall
-from offload_db.pool.lanes import Admission, Ticket
+from offload_db.pool.admission import Admission
+from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
