@@ -85,10 +85,10 @@ class DriverCall(StoppableCall, Generic[T]):
     def make(self) -> T:
         """Make the call; notes what it says of the link."""
         link = self._link
-        with link._wire:
-            link._call = self
+        with link.wire:
+            link.current_call = self
             if self._turn.closed:  # by the loop's own thread, which waits for no turn
-                link._call = None
+                link.current_call = None
                 self.finished.set()
                 raise closed_error()
             started = time.perf_counter()
@@ -104,21 +104,21 @@ class DriverCall(StoppableCall, Generic[T]):
                 finally:
                     del lost  # or its traceback would make a cycle of it, see bridge.Outcome
             finally:
-                link._call = None
+                link.current_call = None
                 self.finished.set()
                 if self._statement:
                     link.statements += 1
-                    link._workers.counters.ran_statement(time.perf_counter() - started)
+                    link.executor.counters.ran_statement(time.perf_counter() - started)
 
     def stop(self) -> None:
         """Bring the call back, because its own time is over or its task cancelled."""
         self.late = True
-        self._link._killer.stop(self)
+        self._link.killer.stop(self)
 
     def cancel(self) -> None:
         """Bring the call back, because the task that waits for its thread is cancelled."""
-        self._link._workers.counters.add("cancelled")
-        self._link._killer.stop(self)
+        self._link.executor.counters.add("cancelled")
+        self._link.killer.stop(self)
 
 
 class PhysicalConnection(SessionState):
@@ -130,22 +130,22 @@ class PhysicalConnection(SessionState):
 
     __slots__ = (
         "__weakref__",
-        "_call",
-        "_killer",
-        "_timeout",
-        "_wire",
-        "_workers",
         "born",
         "connect_admin",
         "connector",
+        "current_call",
+        "executor",
         "expires",
+        "killer",
         "lease",
         "patience",
         "rested",
         "shares",
+        "statement_timeout",
         "statements",
         "turn",
         "waiting_loop",
+        "wire",
     )
 
     def __init__(
@@ -169,13 +169,13 @@ class PhysicalConnection(SessionState):
         self.statements = 0
         self.shares = driver.shares(raw)
         """Whether its calls may share a thread with those of others."""
-        self._workers = workers
-        self._killer = killer
+        self.executor = workers
+        self.killer = killer
         # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
         # not wait for its turn, and for the end of the pool.
-        self._wire = threading.Lock()
-        self._call: StoppableCall | None = None
-        self._timeout: float | None = None
+        self.wire = threading.Lock()
+        self.current_call: StoppableCall | None = None
+        self.statement_timeout: float | None = None
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
         self.turn = CallLock()
@@ -187,15 +187,15 @@ class PhysicalConnection(SessionState):
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
         self.turn = CallLock(current_bridged_call())
-        self._timeout = statement_timeout
+        self.statement_timeout = statement_timeout
         self.patience = patience
 
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
         self.turn.renew()
-        self._wire, self._call = threading.Lock(), None
-        self._killer.renew()
+        self.wire, self.current_call = threading.Lock(), None
+        self.killer.renew()
         self.driver.disown(self.raw)
 
     @property
@@ -307,7 +307,7 @@ class PhysicalConnection(SessionState):
                 self._text = None
         elif name not in _BEGIN_NOTHING:
             self.unseen()
-        limits = [limit for limit in (self._timeout, timeout) if limit is not None]
+        limits = [limit for limit in (self.statement_timeout, timeout) if limit is not None]
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
@@ -321,7 +321,7 @@ class PhysicalConnection(SessionState):
                 if cancellation is not None:
                     unwinding = name in _UNWIND or _rolls_back(text)
                     make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
-                result = self._workers.run(
+                result = self.executor.run(
                     name,
                     make,
                     shield=shield,
@@ -358,7 +358,7 @@ class PhysicalConnection(SessionState):
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 
     def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
-        self._workers.counters.add("timeouts")
+        self.executor.counters.add("timeouts")
         if call is None or not call.stopped:
             error = StatementTimeout.because(f"{name} was not sent: {reason}")
             error.may_have_run = False
@@ -374,16 +374,16 @@ class PhysicalConnection(SessionState):
 
     def interrupt(self) -> None:
         """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
-        call = self._call
+        call = self.current_call
         if call is not None:
-            self._killer.stop(call)
+            self.killer.stop(call)
             if call.killed:  # who made the call may have gone on before that was known
                 self.killed()
 
     @property
     def busy(self) -> bool:
         """Whether a call is being made."""
-        return self._call is not None
+        return self.current_call is not None
 
     def read_out(self) -> None:
         """Read what is left of the answer to a statement that may still write, so that it comes to its end.
@@ -396,7 +396,11 @@ class PhysicalConnection(SessionState):
         :raises StatementTimeout: if a limit of the user's is over; the statement was killed
         """
         deadline = current_deadline()
-        limits = [limit for limit in (self._timeout, None if deadline is None else deadline.left) if limit is not None]
+        limits = [
+            limit
+            for limit in (self.statement_timeout, None if deadline is None else deadline.left)
+            if limit is not None
+        ]
         wanted = min(limits, default=math.inf)
         limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
         until = time.monotonic() + limit
@@ -413,14 +417,14 @@ class PhysicalConnection(SessionState):
 
         failed = ""
         try:
-            self._workers.run("close", call.make, shield=True, timeout=limit, stop=stop)
+            self.executor.run("close", call.make, shield=True, timeout=limit, stop=stop)
         except (BlockingCallError, Warning):  # and nothing was read
             raise
         except Exception as error:
             failed = f"{type(error).__name__} {self.driver.code(error) or ''}"
         if call.late and call.stopped:
             self.fault = "unread_result"
-            reason = f"its timeout of {limit:.2f} s is over" if wanted == self._timeout else str(deadline)
+            reason = f"its timeout of {limit:.2f} s is over" if wanted == self.statement_timeout else str(deadline)
             raise self._late("close", call, reason)
         if call.stopped and not call.killed:
             self._not_read_out(f"it takes longer than {READ_OUT_SECONDS:.0f} s")
@@ -452,7 +456,7 @@ class PhysicalConnection(SessionState):
         If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
         """
         call = self._stoppable(killable=True)
-        self._workers.run("kill", partial(self._killer.end, call), shield=True)
+        self.executor.run("kill", partial(self.killer.end, call), shield=True)
 
     def skip_unread(self) -> None:
         """End the result that is being read, on the worker: it is to be rolled back, so nobody will read on.
@@ -473,7 +477,7 @@ class PhysicalConnection(SessionState):
                     READ_OUT_BYTES // 2**20,
                 )
             call = self._stoppable(killable=True)
-            self._killer.end(call)
+            self.killer.end(call)
             driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
             if call.killed:
                 self.killed()
@@ -490,16 +494,16 @@ class PhysicalConnection(SessionState):
         # that the server does not answer as well, or for a call that has begun just now.
         with suppress(Exception):
             self.driver.cut(self.raw)
-        if self._wire.acquire(blocking=False):
+        if self.wire.acquire(blocking=False):
             try:
                 self.driver.abandon(self.raw)
             finally:
-                self._wire.release()
+                self.wire.release()
 
     def protect_from_kill(self) -> None:
         """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
-        if self._call is not None:
-            self._call.killable = False
+        if self.current_call is not None:
+            self.current_call.killable = False
 
     def tidy(self) -> None:
         """Roll back what is open and put the session back as it was, within :data:`TIDY_TIMEOUT` seconds.
@@ -509,12 +513,12 @@ class PhysicalConnection(SessionState):
         :raises Exception: if it could not be done; the link must be thrown out then
         """
         call = self._stoppable(killable=False)
-        self._workers.run(
+        self.executor.run(
             "rollback",
             partial(self._restore, call),
             shield=True,
             timeout=TIDY_TIMEOUT,
-            stop=partial(self._killer.stop, call),
+            stop=partial(self.killer.stop, call),
             stranded=self.strand,
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
@@ -522,7 +526,7 @@ class PhysicalConnection(SessionState):
 
     def _restore(self, call: StoppableCall) -> None:
         try:
-            with self._wire:
+            with self.wire:
                 self.restore()
         finally:
             call.finished.set()
