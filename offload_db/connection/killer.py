@@ -10,13 +10,12 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from ..drivers.base import Driver, Identity
+from ..drivers.base import Identity
 from ..drivers.registry import driver_of
 from ..statistics import Counters
+from .driver_call import Connect, StoppableCall
 
 logger = logging.getLogger("offload_db")
 
@@ -33,10 +32,6 @@ EFFECT = 0.02
 TRIES = 16
 # Seconds between looks at whether a call has come back while its kill waits for a place.
 GLANCE = 0.05
-
-
-Connect = Callable[[float], Any]
-"""Opens a connection to kill with, given the seconds that it may take."""
 
 
 class Killer:
@@ -212,68 +207,3 @@ class Killer:
                 return admin
             driver.close(admin)
         return None
-
-
-class _Finish:
-    """The end of a call. It costs a tenth of a `threading.Event`, of which hardly any would be waited for."""
-
-    __slots__ = ("_lock", "_over")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wake who waits; to be called once."""
-        self._over = True
-        self._lock.release()
-
-    def is_set(self) -> bool:
-        """Tell whether it has come."""
-        return self._over
-
-    def wait(self, seconds: float) -> None:
-        """Wait for it, or until the seconds are over."""
-        if not self._over and self._lock.acquire(timeout=seconds):
-            self._lock.release()  # for others that wait
-
-
-class StoppableCall:
-    """One driver call that may have to be stopped."""
-
-    __slots__ = ("_driver", "_raw", "connect", "finished", "identity", "killable", "killed", "late", "was_cut")
-
-    def __init__(
-        self,
-        raw: Any,
-        driver: Driver,
-        identity: Identity | None,
-        *,
-        killable: bool,
-        connect: Connect | None = None,
-    ) -> None:
-        self._raw = raw
-        self._driver = driver
-        self.identity = identity
-        self.killable = killable
-        self.connect = connect
-        """What opens a connection to kill it with; None leaves that to the killer."""
-        self.finished = _Finish()
-        self.killed = False
-        """Whether a kill was sent while the statement ran."""
-        self.late = False
-        """Whether it was to be stopped because its own time was over, and not by the end of the pool."""
-        self.was_cut = False
-        """Whether its link was cut, because it did not come back otherwise."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the call was brought back before its natural end, for all that is known."""
-        return self.killed or self.was_cut
-
-    def cut(self) -> None:
-        """Cut the link under the call, whose thread then comes back with an error."""
-        self.was_cut = True
-        with suppress(Exception):
-            self._driver.cut(self._raw)

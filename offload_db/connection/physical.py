@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..bridge.call_scope import Deadline, current_bridged_call, current_deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
 from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
-from .call_lock import CallLock, closed_error
+from .call_lock import CallLock
+from .driver_call import Connect, DriverCall, StoppableCall
 from .executor import Executor, Expired
-from .killer import Connect, Killer, StoppableCall
+from .killer import Killer
 from .session_state import SessionState
 
 T = TypeVar("T")
@@ -58,67 +59,6 @@ class Opener(Protocol):
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
-
-
-class DriverCall(StoppableCall, Generic[T]):
-    """One call on a link, as it is made on a worker."""
-
-    __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
-
-    def __init__(
-        self,
-        link: PhysicalConnection,
-        name: str,
-        function: Callable[[], T],
-        turn: CallLock,
-        *,
-        statement: bool,
-        killable: bool,
-    ) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
-        self._link = link
-        self._turn = turn
-        self._name = name
-        self._function = function
-        self._statement = statement
-
-    def make(self) -> T:
-        """Make the call; notes what it says of the link."""
-        link = self._link
-        with link.wire:
-            link.current_call = self
-            if self._turn.closed:  # by the loop's own thread, which waits for no turn
-                link.current_call = None
-                self.finished.set()
-                raise closed_error()
-            started = time.perf_counter()
-            try:
-                link.prepare(self._name)
-                return self._function()
-            except BaseException as error:
-                lost = link.classify_error(error, self._name)
-                if lost is None:
-                    raise
-                try:
-                    raise lost from error
-                finally:
-                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
-            finally:
-                link.current_call = None
-                self.finished.set()
-                if self._statement:
-                    link.statements += 1
-                    link.executor.counters.ran_statement(time.perf_counter() - started)
-
-    def stop(self) -> None:
-        """Bring the call back, because its own time is over or its task cancelled."""
-        self.late = True
-        self._link.killer.stop(self)
-
-    def cancel(self) -> None:
-        """Bring the call back, because the task that waits for its thread is cancelled."""
-        self._link.executor.counters.add("cancelled")
-        self._link.killer.stop(self)
 
 
 class PhysicalConnection(SessionState):

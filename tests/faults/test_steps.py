@@ -16,7 +16,7 @@ from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnect
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting
-from offload_db.connection.physical import DriverCall
+from offload_db.connection.driver_call import DriverCall
 from offload_db.pool.admission import Admission
 from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
