@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..drivers.base import Driver, Identity
-from ..errors import OffloadError
+from ..errors import OffloadError, StatementTimeout
 from .call_lock import CallLock, closed_error
 from .executor import Executor
 
@@ -26,7 +26,7 @@ Connect = Callable[[float], Any]
 class Stops(Protocol):
     """What brings a call back."""
 
-    def stop(self, call: StoppableCall) -> None:
+    def stop(self, call: DriverCall) -> None:
         """Kill its statement, or cut its connection."""
 
 
@@ -45,7 +45,7 @@ class Link(Protocol):
     def killer(self) -> Stops:
         """What stops the call."""
 
-    current_call: StoppableCall | None
+    current_call: DriverCall | None
 
     def prepare(self, name: str) -> None:
         """Get ready for the call."""
@@ -79,89 +79,66 @@ class _Finish:
             self._lock.release()  # for others that wait
 
 
-class StoppableCall:
-    """One driver call that may have to be stopped."""
+class DriverCall:
+    """One call of the driver's, and whether it has come back or had to be brought back.
 
-    __slots__ = ("_driver", "_raw", "connect", "finished", "identity", "killable", "killed", "late", "was_cut")
+    :param link: what it is made on
+    :param name: what is called, for reports
+    :param killable: whether it is a statement that the server can be told to stop
+    :param statement: count it as a statement
+    """
 
-    def __init__(
-        self,
-        raw: Any,
-        driver: Driver,
-        identity: Identity | None,
-        *,
-        killable: bool,
-        connect: Connect | None = None,
-    ) -> None:
-        self._raw = raw
-        self._driver = driver
-        self.identity = identity
+    __slots__ = ("_link", "_statement", "finished", "identity", "killable", "killed", "late", "name", "was_cut")
+
+    def __init__(self, link: Link, name: str, *, killable: bool, statement: bool = False) -> None:
+        self._link = link
+        self._statement = statement
+        self.name = name
+        self.identity = link.identity
+        """The session that a kill has to meet: a call may replace it by another."""
         self.killable = killable
-        self.connect = connect
-        """What opens a connection to kill it with; None leaves that to the killer."""
         self.finished = _Finish()
         self.killed = False
         """Whether a kill was sent while the statement ran."""
         self.late = False
         """Whether it was to be stopped because its own time was over, and not by the end of the pool."""
         self.was_cut = False
-        """Whether its link was cut, because it did not come back otherwise."""
+        """Whether its connection was cut, because it did not come back otherwise."""
+
+    @property
+    def connect(self) -> Connect | None:
+        """What opens a connection to kill it with; None leaves that to the killer."""
+        return self._link.connect_admin
 
     @property
     def stopped(self) -> bool:
         """Whether the call was brought back before its natural end, for all that is known."""
         return self.killed or self.was_cut
 
-    def cut(self) -> None:
-        """Cut the link under the call, whose thread then comes back with an error."""
-        self.was_cut = True
-        with suppress(Exception):
-            self._driver.cut(self._raw)
+    def make(self, function: Callable[[], T], turn: CallLock) -> T:
+        """Make the call, on the thread that waits for the server; notes what it says of the connection.
 
-
-class DriverCall(StoppableCall, Generic[T]):
-    """One call on a link, as it is made on a worker."""
-
-    __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
-
-    def __init__(
-        self,
-        link: Link,
-        name: str,
-        function: Callable[[], T],
-        turn: CallLock,
-        *,
-        statement: bool,
-        killable: bool,
-    ) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
-        self._link = link
-        self._turn = turn
-        self._name = name
-        self._function = function
-        self._statement = statement
-
-    def make(self) -> T:
-        """Make the call; notes what it says of the link."""
+        :param turn: of the checkout that makes it
+        """
         link = self._link
         with link.wire:
             link.current_call = self
-            if self._turn.closed:  # by the loop's own thread, which waits for no turn
+            if turn.closed:  # by the loop's own thread, which waits for no turn
                 link.current_call = None
                 self.finished.set()
                 raise closed_error()
             started = time.perf_counter()
             try:
-                link.prepare(self._name)
-                return self._function()
+                link.prepare(self.name)
+                return function()
             except BaseException as error:
-                lost = link.classify_error(error, self._name)
+                lost = link.classify_error(error, self.name)
                 if lost is None:
                     raise
                 try:
                     raise lost from error
                 finally:
-                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
+                    del lost  # its traceback holds this frame, and the frame would hold it
             finally:
                 link.current_call = None
                 self.finished.set()
@@ -170,7 +147,7 @@ class DriverCall(StoppableCall, Generic[T]):
                     link.executor.counters.ran_statement(time.perf_counter() - started)
 
     def stop(self) -> None:
-        """Bring the call back, because its own time is over or its task cancelled."""
+        """Bring the call back, because its own time is over."""
         self.late = True
         self._link.killer.stop(self)
 
@@ -178,3 +155,29 @@ class DriverCall(StoppableCall, Generic[T]):
         """Bring the call back, because the task that waits for its thread is cancelled."""
         self._link.executor.counters.add("cancelled")
         self._link.killer.stop(self)
+
+    def cut(self) -> None:
+        """Cut the connection under the call, whose thread then comes back with an error."""
+        self.was_cut = True
+        with suppress(Exception):
+            self._link.driver.cut(self._link.raw)
+
+    def timeout_error(self, reason: str) -> OffloadError:
+        """Make the error for a call whose time is over, and count it.
+
+        :param reason: which limit it was
+        """
+        link, name = self._link, self.name
+        link.executor.counters.add("timeouts")
+        if not self.stopped:
+            error = StatementTimeout.because(f"{name} was not sent: {reason}")
+            error.may_have_run = False
+            return link.driver.disguised(error)
+        how = "was killed"
+        if self.was_cut:
+            how = "was sent a kill that took no effect in time" if self.killed else "could not be killed"
+            how = f"{how}, and its link was cut"
+        error = StatementTimeout.because(
+            f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
+        )
+        return link.driver.disguised(error)

@@ -15,7 +15,7 @@ from typing import Any
 from ..drivers.base import Identity
 from ..drivers.registry import driver_of
 from ..statistics import Counters
-from .driver_call import Connect, StoppableCall
+from .driver_call import Connect, DriverCall
 
 logger = logging.getLogger("offload_db")
 
@@ -57,7 +57,7 @@ class Killer:
         # statements are stopped at once, opening a connection for each takes too long.
         self._spare: list[tuple[tuple[str, ...], Connect, Any]] = []
 
-    def stop(self, call: StoppableCall) -> None:
+    def stop(self, call: DriverCall) -> None:
         """Bring the call back: kill its statement, as often as it takes, or else cut its link.
 
         Returns when the call has come back or its link is cut: after :data:`PATIENCE` seconds, and later only while
@@ -82,7 +82,7 @@ class Killer:
         self._counters.add("kills_failed")
         call.cut()
 
-    def end(self, call: StoppableCall) -> None:
+    def end(self, call: DriverCall) -> None:
         """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.
 
         Returns after :data:`PATIENCE` seconds at most, and never raises.
@@ -98,7 +98,7 @@ class Killer:
         finally:
             self._leave()
 
-    def _enter(self, call: StoppableCall) -> bool:
+    def _enter(self, call: DriverCall) -> bool:
         """Wait for a place, as long as kills before this one come through; False if it is not to be sent any more."""
         with self._lock:
             self._present += 1
@@ -132,7 +132,7 @@ class Killer:
         for _, _, admin in left:
             driver_of(admin).close(admin)
 
-    def _kill(self, call: StoppableCall, *, once: bool = False) -> None:
+    def _kill(self, call: DriverCall, *, once: bool = False) -> None:
         identity = call.identity
         if identity is None:
             return
@@ -172,7 +172,7 @@ class Killer:
                 return
         driver_of(admin).close(admin)
 
-    def _send(self, admin: Any, identity: Identity, call: StoppableCall) -> None:
+    def _send(self, admin: Any, identity: Identity, call: DriverCall) -> None:
         my_turn = self._turn.acquire(timeout=TURN)
         try:
             if driver_of(admin).kill(admin, identity):
@@ -182,7 +182,7 @@ class Killer:
             if my_turn:
                 self._turn.release()
 
-    def _reach(self, identity: Identity, call: StoppableCall, deadline: float) -> Any:
+    def _reach(self, identity: Identity, call: DriverCall, deadline: float) -> Any:
         """Get a connection to the very server that runs the statement; None if there is no getting there."""
         if call.finished.is_set():
             return None

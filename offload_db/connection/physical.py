@@ -20,9 +20,9 @@ from typing import Any, Protocol, TypeVar
 from ..bridge.call_scope import Deadline, current_bridged_call, current_deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
-from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
+from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout
 from .call_lock import CallLock
-from .driver_call import Connect, DriverCall, StoppableCall
+from .driver_call import Connect, DriverCall
 from .executor import Executor, Expired
 from .killer import Killer
 from .session_state import SessionState
@@ -114,7 +114,7 @@ class PhysicalConnection(SessionState):
         # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
         # not wait for its turn, and for the end of the pool.
         self.wire = threading.Lock()
-        self.current_call: StoppableCall | None = None
+        self.current_call: DriverCall | None = None
         self.statement_timeout: float | None = None
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
@@ -219,7 +219,8 @@ class PhysicalConnection(SessionState):
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
             if deadline is not None and not deadline.left:
-                late = self._late(name, None, f"another call kept the shared connection, and {deadline}; {error}")
+                call = DriverCall(self, name, killable=False)
+                late = call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
             else:
                 late = self.driver.disguised(CheckoutTimeout.because(str(error)))
             raise late from None
@@ -251,16 +252,16 @@ class PhysicalConnection(SessionState):
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = DriverCall(self, name, function, turn, statement=statement, killable=killable)
+        call = DriverCall(self, name, killable=killable, statement=statement)
         started = time.monotonic()
         error: Exception | None = None
         self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
-                make: Callable[[], T] = call.make
+                make: Callable[[], T] = partial(call.make, function, turn)
                 if cancellation is not None:
                     unwinding = name in _UNWIND or _rolls_back(text)
-                    make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
+                    make, shared = partial(_cancellable, cancellation, call, make, unwinding=unwinding), False
                 result = self.executor.run(
                     name,
                     make,
@@ -287,7 +288,7 @@ class PhysicalConnection(SessionState):
                 self.killed()
         reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
         try:
-            raise self._late(name, call, reason) from error
+            raise call.timeout_error(reason) from error
         finally:
             del error
 
@@ -296,21 +297,6 @@ class PhysicalConnection(SessionState):
         if not (self.shares and self.driver.reads_as_usual(self.raw)):
             return False
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
-
-    def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
-        self.executor.counters.add("timeouts")
-        if call is None or not call.stopped:
-            error = StatementTimeout.because(f"{name} was not sent: {reason}")
-            error.may_have_run = False
-            return self.driver.disguised(error)
-        how = "was killed"
-        if call.was_cut:
-            how = "was sent a kill that took no effect in time" if call.killed else "could not be killed"
-            how = f"{how}, and its link was cut"
-        error = StatementTimeout.because(
-            f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
-        )
-        return self.driver.disguised(error)
 
     def interrupt(self) -> None:
         """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
@@ -344,7 +330,7 @@ class PhysicalConnection(SessionState):
         wanted = min(limits, default=math.inf)
         limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
         until = time.monotonic() + limit
-        call = DriverCall(self, "close", self._read_out, CallLock(), statement=False, killable=True)
+        call = DriverCall(self, "close", killable=True)
 
         def stop() -> None:
             call.finished.wait(max(0.0, until - time.monotonic()))  # a cancelled task takes no time from it
@@ -357,7 +343,9 @@ class PhysicalConnection(SessionState):
 
         failed = ""
         try:
-            self.executor.run("close", call.make, shield=True, timeout=limit, stop=stop)
+            self.executor.run(
+                "close", partial(call.make, self._read_out, CallLock()), shield=True, timeout=limit, stop=stop
+            )
         except (BlockingCallError, Warning):  # and nothing was read
             raise
         except Exception as error:
@@ -365,7 +353,7 @@ class PhysicalConnection(SessionState):
         if call.late and call.stopped:
             self.fault = "unread_result"
             reason = f"its timeout of {limit:.2f} s is over" if wanted == self.statement_timeout else str(deadline)
-            raise self._late("close", call, reason)
+            raise call.timeout_error(reason)
         if call.stopped and not call.killed:
             self._not_read_out(f"it takes longer than {READ_OUT_SECONDS:.0f} s")
         elif failed or call.killed:  # by the end of the pool
@@ -387,15 +375,12 @@ class PhysicalConnection(SessionState):
             why,
         )
 
-    def _stoppable(self, *, killable: bool) -> StoppableCall:
-        return StoppableCall(self.raw, self.driver, self.identity, killable=killable, connect=self.connect_admin)
-
     def end_result(self) -> None:
         """Kill the statement whose rows have not been read to their end; the link must be closed next.
 
         If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
         """
-        call = self._stoppable(killable=True)
+        call = DriverCall(self, "kill", killable=True)
         self.executor.run("kill", partial(self.killer.end, call), shield=True)
 
     def skip_unread(self) -> None:
@@ -416,7 +401,7 @@ class PhysicalConnection(SessionState):
                     "a statement that may still write is killed before a rollback: it has more than %d MB left to send",
                     READ_OUT_BYTES // 2**20,
                 )
-            call = self._stoppable(killable=True)
+            call = DriverCall(self, "kill", killable=True)
             self.killer.end(call)
             driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
             if call.killed:
@@ -452,7 +437,7 @@ class PhysicalConnection(SessionState):
 
         :raises Exception: if it could not be done; the link must be thrown out then
         """
-        call = self._stoppable(killable=False)
+        call = DriverCall(self, "rollback", killable=False)
         self.executor.run(
             "rollback",
             partial(self._restore, call),
@@ -464,7 +449,7 @@ class PhysicalConnection(SessionState):
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
 
-    def _restore(self, call: StoppableCall) -> None:
+    def _restore(self, call: DriverCall) -> None:
         try:
             with self.wire:
                 self.restore()
@@ -472,11 +457,11 @@ class PhysicalConnection(SessionState):
             call.finished.set()
 
 
-def _cancellable(cancellation: Cancellation, call: DriverCall[T], *, unwinding: bool) -> T:
+def _cancellable(cancellation: Cancellation, call: DriverCall, make: Callable[[], T], *, unwinding: bool) -> T:
     """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
     cancellation.begin(call.cancel, unwinding=unwinding)
     try:
-        return call.make()
+        return make()
     finally:
         cancellation.end(call.cancel)
 

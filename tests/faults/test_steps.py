@@ -218,11 +218,11 @@ def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
     on_its_way, closed = threading.Event(), threading.Event()
     make = DriverCall.make
 
-    def paused(call: DriverCall[Any]) -> Any:
+    def paused(call: DriverCall, *args: Any) -> Any:
         if not closed.is_set() and threading.current_thread() is not threading.main_thread():
             on_its_way.set()
             assert closed.wait(PATIENCE)
-        return make(call)
+        return make(call, *args)
 
     with pool_of(1, database, on_loop_call="allow") as pool:
         connection = pool.connection()
