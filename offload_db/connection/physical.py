@@ -17,10 +17,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..bridge.call_scope import Deadline, current_bridged_call, current_deadline, current_setting
+from ..bridge.call_scope import Deadline, current_bridged_call, current_setting
 from ..bridge.cancellation import Cancellation
-from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
-from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout
+from ..drivers.base import Driver, Identity
+from ..errors import CallCancelled, CheckoutTimeout
 from .call_lock import CallLock
 from .driver_call import Connect, DriverCall
 from .executor import Executor, Expired
@@ -43,8 +43,6 @@ TURN_TIMEOUT = 30.0
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
-# Seconds that a call may always take which must be made.
-SHORTEST_LIMIT = 0.01
 
 
 class Lease(Protocol):
@@ -310,107 +308,6 @@ class PhysicalConnection(SessionState):
     def busy(self) -> bool:
         """Whether a call is being made."""
         return self.current_call is not None
-
-    def read_out(self) -> None:
-        """Read what is left of the answer to a statement that may still write, so that it comes to its end.
-
-        What the server says in the place of a result is logged: the caller is done with it. Past
-        :data:`READ_OUT_SECONDS` or :data:`READ_OUT_BYTES` the link is broken, which is logged, too, and the server goes
-        on by itself until it has something to send. If the task is cancelled, the cancellation is raised when all is
-        read; cancel scopes do not interrupt.
-
-        :raises StatementTimeout: if a limit of the user's is over; the statement was killed
-        """
-        deadline = current_deadline()
-        limits = [
-            limit
-            for limit in (self.statement_timeout, None if deadline is None else deadline.left)
-            if limit is not None
-        ]
-        wanted = min(limits, default=math.inf)
-        limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
-        until = time.monotonic() + limit
-        call = DriverCall(self, "close", killable=True)
-
-        def stop() -> None:
-            call.finished.wait(max(0.0, until - time.monotonic()))  # a cancelled task takes no time from it
-            if call.finished.is_set():
-                return
-            if wanted <= READ_OUT_SECONDS:
-                call.stop()
-            else:
-                call.cut()
-
-        failed = ""
-        try:
-            self.executor.run(
-                "close", partial(call.make, self._read_out, CallLock()), shield=True, timeout=limit, stop=stop
-            )
-        except (BlockingCallError, Warning):  # and nothing was read
-            raise
-        except Exception as error:
-            failed = f"{type(error).__name__} {self.driver.code(error) or ''}"
-        if call.late and call.stopped:
-            self.fault = "unread_result"
-            reason = f"its timeout of {limit:.2f} s is over" if wanted == self.statement_timeout else str(deadline)
-            raise call.timeout_error(reason)
-        if call.stopped and not call.killed:
-            self._not_read_out(f"it takes longer than {READ_OUT_SECONDS:.0f} s")
-        elif failed or call.killed:  # by the end of the pool
-            logger.warning(
-                "a statement failed after its connection was given back with its answer not read to the end: %s",
-                failed or "it was killed",
-            )
-
-    def _read_out(self) -> None:
-        if not self.driver.read_out(self.raw, READ_OUT_BYTES):
-            self._not_read_out(f"it has more than {READ_OUT_BYTES // 2**20} MB")
-
-    def _not_read_out(self, why: str) -> None:
-        self.fault = "unread_result"
-        logger.warning(
-            "the answer to a statement that may still write was not read to its end after its connection was given "
-            "back: %s. The connection is closed, and what the statement has not done by now may stay undone; close the "
-            "cursor, or fetch its results, before the connection",
-            why,
-        )
-
-    def end_result(self) -> None:
-        """Kill the statement whose rows have not been read to their end; the link must be closed next.
-
-        If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
-        """
-        call = DriverCall(self, "kill", killable=True)
-        self.executor.run("kill", partial(self.killer.end, call), shield=True)
-
-    def skip_unread(self) -> None:
-        """End the result that is being read, on the worker: it is to be rolled back, so nobody will read on.
-
-        Of many rows none are waited for: the statement is killed, unless it may do what no rollback undoes.
-        """
-        driver, raw = self.driver, self.raw
-        if not driver.unread(raw):
-            return
-        try:
-            if driver.skip_few(raw):
-                return
-            if self.may_write:
-                if driver.read_out(raw, READ_OUT_BYTES):
-                    return
-                logger.warning(
-                    "a statement that may still write is killed before a rollback: it has more than %d MB left to send",
-                    READ_OUT_BYTES // 2**20,
-                )
-            call = DriverCall(self, "kill", killable=True)
-            self.killer.end(call)
-            driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
-            if call.killed:
-                self.killed()
-                driver.skip_killed(raw)
-                self.absorb()
-        except Exception as error:
-            if not driver.in_step(error):  # else it is how the result ends
-                raise
 
     def break_link(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""

@@ -25,6 +25,7 @@ from .lazy_results import LazyResult
 from .physical import PhysicalConnection
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied
+from .unread_results import read_out
 
 
 class _Lease(Protocol):
@@ -309,7 +310,7 @@ def say_goodbye(connection: OffloadConnection) -> None:
     link.discard_reason()
     try:
         if link.writes_on:
-            link.read_out()
+            read_out(link)
         link.call("close", partial(link.driver.close, link.raw), connection._turn, killable=False)
     finally:
         break_off(connection)

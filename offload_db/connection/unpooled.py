@@ -23,6 +23,7 @@ from .killer import Killer
 from .opening import identify, patience_of, restore_timeouts, shortened_timeouts, too_late
 from .physical import PhysicalConnection
 from .sync_connection import OffloadConnection
+from .unread_results import read_out
 
 
 class _Unpooled:
@@ -42,7 +43,7 @@ class _Unpooled:
         self.link.discard_reason()
         try:
             if self.link.writes_on:
-                self.link.read_out()
+                read_out(self.link)
             _unpooled.run("close", self.link.close, shield=True)
         except ThreadUnavailable:
             self.link.fault = self.link.fault or "closed"

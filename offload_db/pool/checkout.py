@@ -28,6 +28,7 @@ from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
 from ..connection.opening import SHORTEST_PATIENCE, identify, too_late
 from ..connection.physical import PhysicalConnection
+from ..connection.unread_results import kill_unread, read_out
 from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import BlockingCallError, CallCancelled, OffloadError, ThreadUnavailable
@@ -360,7 +361,7 @@ class PoolCore:
         reason = self._fate(link)
         if link.writes_on:
             try:
-                link.read_out()
+                read_out(link)
             except BaseException:
                 # On the loop's own thread, and where the task is cancelled already, it may not even have begun.
                 if not (self._writes_on(link) and self._check_in_later(link, ticket)):
@@ -431,7 +432,7 @@ class PoolCore:
     def _discard(self, link: PhysicalConnection, reason: str) -> None:
         try:
             if reason == "abandoned_result" and place() is not Place.LOOP:
-                link.end_result()  # or the server might work on for rows that nobody takes
+                kill_unread(link)  # or the server might work on for rows that nobody takes
             if link.fault is None and place() is Place.BRIDGED:
                 self.workers.run("close", link.close, shield=True)
         except ThreadUnavailable:  # it goes without a goodbye
