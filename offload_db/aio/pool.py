@@ -77,7 +77,7 @@ class Pool(OffloadPool):
 
         If the task is cancelled, those that are left are closed without saying goodbye to the server.
         """
-        await bridged(self._core.close_idle)
+        await bridged(self._core.idle.close_all)
 
     def close(self) -> None:
         """Refuse who comes and who waits; :meth:`wait_closed` closes the connections."""
@@ -110,8 +110,8 @@ class Pool(OffloadPool):
         if self._terminated:
             await self.aclose(0)
         else:
-            await bridged(self._core.close_idle)
-            await self._core.lanes.wait_until_idle()
+            await bridged(self._core.idle.close_all)
+            await self._core.admission.wait_until_idle()
         self._shut = True
 
     async def __aexit__(
@@ -165,6 +165,6 @@ def _create(minsize: int, maxsize: int, echo: bool, options: dict[str, Any]) -> 
         pool._core.fill()
     except BaseException:
         pool._core.refuse()
-        pool._core.close_idle()
+        pool._core.idle.close_all()
         raise
     return pool

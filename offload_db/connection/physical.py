@@ -8,7 +8,6 @@ the session is in. Where connections come from and go to is not known here.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -28,8 +27,6 @@ from .killer import Killer
 from .session_state import SessionState
 
 T = TypeVar("T")
-
-logger = logging.getLogger("offload_db")
 
 # Calls that are no statements and begin no transaction, and those of which it is known what they do.
 _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping", "store_result", "use_result"})

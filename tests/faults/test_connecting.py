@@ -54,7 +54,7 @@ async def test_a_bad_argument(place: str, database: dict[str, Any]) -> None:
                 for _ in range(2):
                     with pytest.raises(error):
                         pool.connect(**settings)
-                    core(pool).close_idle()
+                    core(pool).idle.close_all()
                     for good in (pool.connection, partial(pool.connect, **database, ssl_disabled=True)):
                         with good() as connection:
                             assert value(connection, "SELECT 1") == 1, kind
@@ -78,7 +78,7 @@ async def test_a_variant_that_cannot_connect(changes: dict[str, Any], database: 
             failed, served = await together(partial(handler, bad.connection), partial(handler, pool.connection))
             assert failed[0] == "OperationalError", failed  # type: ignore[index]
             assert served == 1
-            core(pool).close_idle()
+            core(pool).idle.close_all()
 
 
 async def test_a_mixed_load(database: dict[str, Any]) -> None:
