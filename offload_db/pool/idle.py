@@ -143,6 +143,7 @@ class IdleConnections:
                 self.discard(self.resting.popleft(), "maxcached")
 
     def discard(self, link: PhysicalConnection, reason: str) -> None:
+        """Close a connection for good; says goodbye to the server where it is fit for that."""
         try:
             if reason == "abandoned_result" and place() is not Place.LOOP:
                 kill_unread(link)  # or the server might work on for rows that nobody takes
@@ -185,6 +186,7 @@ class IdleConnections:
         return idle, max(0, sum(link.connector is connector for link in self.links.copy()) - idle)
 
     def outlived(self, link: PhysicalConnection) -> str | None:
+        """Return why a connection that is in order is not kept all the same, None if it is."""
         if self.closed:
             return "closed"
         if self._maxcached and len(self.resting) >= self._maxcached:
