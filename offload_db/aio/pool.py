@@ -5,7 +5,6 @@ Owns aiomysql's names and the order of its shutdown; everything else is :class:`
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable
 from functools import partial
 from types import TracebackType
@@ -15,7 +14,7 @@ import pymysql
 
 from ..awaitable.connection import AsyncConnection
 from ..awaitable.pending import Pending
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.portal import bridged
 from ..errors import ConfigurationError, ThreadUnavailable
 from ..pool.pool import OPTIONS, OffloadPool
@@ -89,7 +88,7 @@ class Pool(OffloadPool):
         self._terminated = True
         # A kill waits for the server, and this may be the event loop's thread.
         try:
-            start(threading.Thread(target=self._core.break_off, name="offload_db terminate", daemon=True))
+            start_thread(self._core.break_off, "terminate")
         except ThreadUnavailable:
             kills = False
         else:

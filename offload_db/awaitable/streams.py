@@ -5,7 +5,6 @@ Owns reading ahead, and how a stream ends that is left early. The connection is 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 
 import anyio.lowlevel
 
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
@@ -121,7 +120,7 @@ class _Chunks:
 
     def _start(self) -> Hop[list[Any]]:
         hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).strand)
-        start(threading.Thread(target=hop.run, name="offload_db stream", daemon=True))
+        start_thread(hop.run, "stream")
         return hop
 
     def _read(self) -> list[Any]:

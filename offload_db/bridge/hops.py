@@ -17,7 +17,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
-from .background import start
+from .background import start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
 from .outcomes import Outcome
@@ -140,7 +140,7 @@ def send_off(interrupt: Callable[[], None]) -> Hop[None] | None:
     errand = Hop(interrupt)
     try:
         # Not through anyio: a task that is cancelled over and over would not get that far.
-        start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
+        start_thread(errand.run, "interrupt")
     except ThreadUnavailable:
         return None
     return errand

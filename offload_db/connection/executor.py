@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
-from ..bridge.background import none_left, start
+from ..bridge.background import Timer, none_left
 from ..bridge.dispatcher import Dispatcher
 from ..bridge.handled_errors import with_handled
 from ..bridge.hops import Hop
@@ -213,13 +213,9 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
     """Run *function* on this very thread, with a timer beside it where its time is limited."""
     if timeout is None or stop is None:
         return function()
-    timer = threading.Timer(timeout, stop)
-    timer.daemon = True
+    timer = Timer(timeout, stop, "limit")
     try:
-        start(timer)
+        timer.start()
         return function()
     finally:
-        # No stop may be under way, or to come, when the connection is used again.
-        timer.cancel()
-        if timer.ident is not None:
-            timer.join()
+        timer.end()  # no stop may be under way, or to come, when the connection is used again

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..bridge.background import start
+from ..bridge.background import Timer
 from ..bridge.callers import caller
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
@@ -266,10 +266,8 @@ class Admission:
             self._wait_to_stop_keeping()
 
     def _wait_to_stop_keeping(self) -> None:
-        alarm = threading.Timer(self._keep_until - time.monotonic(), self._stop_keeping)
-        alarm.daemon = True
         try:
-            start(alarm)
+            Timer(self._keep_until - time.monotonic(), self._stop_keeping, "keep").start()
         except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
             self._keeping, self._keep_until = False, 0.0
 

@@ -6,10 +6,11 @@ also comes back from finalisers, without any I/O.
 
 from __future__ import annotations
 
-import _thread
 import time
 from contextlib import suppress
+from functools import partial
 
+from ..bridge.background import start_from_finaliser
 from ..connection.physical import PhysicalConnection
 from ..connection.unread_results import read_out
 from ..errors import BlockingCallError, OffloadError
@@ -94,13 +95,10 @@ class Checkins:
     def _check_in_later(self, link: PhysicalConnection, ticket: Ticket) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
         self.leased[link] = None  # the lease has nothing to give back any more
-        try:
-            # Not by `threading`, which takes locks: the finaliser may have come in their middle.
-            _thread.start_new_thread(self._check_in_quietly, (link, ticket))
-        except RuntimeError:
+        started = start_from_finaliser(partial(self._check_in_quietly, link, ticket))
+        if not started:
             self.leased[link] = ticket
-            return False
-        return True
+        return started
 
     def _check_in_quietly(self, link: PhysicalConnection, ticket: Ticket) -> None:
         with suppress(OffloadError):  # nobody is there any more to be told

@@ -5,12 +5,11 @@ Owns the threads that do it at the same time. Each kill is ``connection/killer.p
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..connection.physical import PhysicalConnection
 from ..errors import ThreadUnavailable
 
@@ -33,10 +32,8 @@ def interrupt_all(links: Iterable[PhysicalConnection]) -> None:
     # Python's own executor takes no more work when the interpreter exits, which is when many pools are closed.
     helpers = []
     for _ in range(min(HELPERS, len(running) - 1)):
-        helper = threading.Thread(target=interrupt, name="offload_db close", daemon=True)
         with suppress(ThreadUnavailable):
-            start(helper)
-            helpers.append(helper)
+            helpers.append(start_thread(interrupt, "close"))
     interrupt()
     for helper in helpers:
         helper.join()
