@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ..bridge.portal import bridged
+from ..bridge.stack import OWN_FILES, first_outside
 from ..statistics import SourceLine
 
 R = TypeVar("R", bound="_Resource")
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 class _Resource(Protocol):
@@ -37,9 +35,7 @@ class Pending(Coroutine[Any, Any, R]):
     def __init__(self, make: Callable[[], R]) -> None:
         self._make = make
         # The line of the call is on no stack once a task is made of it. The frame would keep its variables alive.
-        frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-            frame = frame.f_back
+        frame = first_outside(sys._getframe(1), OWN_FILES)
         self._called = frame.f_code, frame.f_lineno
         self._made: R | None = None
         self._coroutine: Coroutine[Any, Any, R] | None = None

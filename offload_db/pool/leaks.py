@@ -19,7 +19,8 @@ from typing import Any
 
 from ..bridge.background import start_thread
 from ..bridge.place import current_task
-from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES, frames_from, module_of
+from ..bridge.stack import frames_from, module_of
+from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES
 from ..errors import ThreadUnavailable
 from ..statistics import SourceLine
 
