@@ -1,7 +1,7 @@
 """Which line of the user's code a call comes from, and for which request.
 
-Owns what the stack says of a call; ``bridge/stack.py`` walks up it. That is done only where a call blocks the event loop
-anyway, and imports no framework: whatever speaks ASGI has the request's scope in the frame that serves it.
+Owns what the stack says of a call. ``bridge/stack.py`` walks up it, and only where a call blocks the event loop
+anyway. No framework is imported: whatever speaks ASGI has the request's scope in the frame that serves it.
 """
 
 from __future__ import annotations

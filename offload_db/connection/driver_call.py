@@ -88,10 +88,10 @@ class DriverCall:
     :param statement: count it as a statement
     """
 
-    __slots__ = ("_link", "_statement", "finished", "identity", "killable", "killed", "late", "name", "was_cut")
+    __slots__ = ("_statement", "finished", "identity", "killable", "killed", "late", "link", "name", "was_cut")
 
     def __init__(self, link: Link, name: str, *, killable: bool, statement: bool = False) -> None:
-        self._link = link
+        self.link = link
         self._statement = statement
         self.name = name
         self.identity = link.identity
@@ -108,7 +108,7 @@ class DriverCall:
     @property
     def connect(self) -> Connect | None:
         """What opens a connection to kill it with; None leaves that to the killer."""
-        return self._link.connect_admin
+        return self.link.connect_admin
 
     @property
     def stopped(self) -> bool:
@@ -120,7 +120,7 @@ class DriverCall:
 
         :param turn: of the checkout that makes it
         """
-        link = self._link
+        link = self.link
         with link.wire:
             link.current_call = self
             if turn.closed:  # by the loop's own thread, which waits for no turn
@@ -149,25 +149,25 @@ class DriverCall:
     def stop(self) -> None:
         """Bring the call back, because its own time is over."""
         self.late = True
-        self._link.killer.stop(self)
+        self.link.killer.stop(self)
 
     def cancel(self) -> None:
         """Bring the call back, because the task that waits for its thread is cancelled."""
-        self._link.executor.counters.add("cancelled")
-        self._link.killer.stop(self)
+        self.link.executor.counters.add("cancelled")
+        self.link.killer.stop(self)
 
     def cut(self) -> None:
         """Cut the connection under the call, whose thread then comes back with an error."""
         self.was_cut = True
         with suppress(Exception):
-            self._link.driver.cut(self._link.raw)
+            self.link.driver.cut(self.link.raw)
 
     def timeout_error(self, reason: str) -> OffloadError:
         """Make the error for a call whose time is over, and count it.
 
         :param reason: which limit it was
         """
-        link, name = self._link, self.name
+        link, name = self.link, self.name
         link.executor.counters.add("timeouts")
         if not self.stopped:
             error = StatementTimeout.because(f"{name} was not sent: {reason}")

@@ -40,8 +40,8 @@ class IdleConnections:
     def __init__(self, executor: Executor, counters: Counters, *, maxusage: int | None, maxcached: int) -> None:
         self._executor = executor
         self._counters = counters
-        self._maxusage = maxusage
-        self._maxcached = maxcached
+        self._max_statements = maxusage
+        self._max_idle = maxcached
         self.closed = False
         """Whether those that come back are closed instead."""
         # The one used last stands at the end. A link is put here before its permit is given up, so there are never more
@@ -138,7 +138,7 @@ class IdleConnections:
         self.resting.append(link)
         if self.closed:
             self.close_all()
-        elif self._maxcached and len(self.resting) > self._maxcached:  # others came back in the same moment
+        elif self._max_idle and len(self.resting) > self._max_idle:  # others came back in the same moment
             with suppress(IndexError):
                 self.discard(self.resting.popleft(), "maxcached")
 
@@ -189,8 +189,8 @@ class IdleConnections:
         """Return why a connection that is in order is not kept all the same, None if it is."""
         if self.closed:
             return "closed"
-        if self._maxcached and len(self.resting) >= self._maxcached:
+        if self._max_idle and len(self.resting) >= self._max_idle:
             return "maxcached"
-        if self._maxusage and link.statements >= self._maxusage:
+        if self._max_statements and link.statements >= self._max_statements:
             return "maxusage"
         return "max_age" if time.monotonic() >= link.expires else None

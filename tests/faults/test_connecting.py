@@ -315,7 +315,7 @@ async def test_kills_of_several_kinds_share_no_connections(
                 def note(identity: Any, call: Any, deadline: float) -> Any:
                     admin = reach(identity, call, deadline)
                     if admin is not None:
-                        mine = "TLS" if "SSL" in type(call._raw._sock).__name__ else "plain"
+                        mine = "TLS" if "SSL" in type(call.link.raw._sock).__name__ else "plain"
                         killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
                     return admin
 
