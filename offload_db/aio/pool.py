@@ -116,9 +116,9 @@ class Pool(OffloadPool):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        await self._give_up()
+        await self._end_block()
 
-    async def _give_up(self) -> None:
+    async def _end_block(self) -> None:
         self.close()
         await self.wait_closed()
 

@@ -231,12 +231,12 @@ class AsyncConnection(Uncopied):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        await self._give_up()
+        await self._end_block()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    async def _give_up(self) -> None:
+    async def _end_block(self) -> None:
         await bridged(self._connection.close)
 
     def _make_cursor(self, kind: Any, *, buffered: bool | None = None) -> AsyncCursor:

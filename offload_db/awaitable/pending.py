@@ -1,6 +1,6 @@
 """Calls that can be awaited, and that can be entered with ``async with`` as well.
 
-Owns the object that such a call returns. What it makes, and how that is given up again, is its user's.
+Owns the object that such a call returns. What it makes, and how that ends, is its user's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ R = TypeVar("R", bound="_Resource")
 
 
 class _Resource(Protocol):
-    """Something that is given up at the end of an ``async with`` block."""
+    """Something that ends with an ``async with`` block."""
 
-    async def _give_up(self) -> None:
-        """Give it up."""
+    async def _end_block(self) -> None:
+        """Close it or give it back."""
 
 
 class Pending(Coroutine[Any, Any, R]):
-    """A call that can be awaited for its result, or entered with ``async with``, which gives the result up again.
+    """A call that can be awaited for its result, or entered with ``async with``, which ends the result.
 
     It is a coroutine to ``asyncio.create_task`` and the like; nothing happens before it is awaited.
     """
@@ -73,7 +73,7 @@ class Pending(Coroutine[Any, Any, R]):
         if made is None:
             return
         try:
-            await made._give_up()
+            await made._end_block()
         except Exception:
             if error is None:  # else the user's own is on its way
                 raise

@@ -115,15 +115,15 @@ class DriverCall:
         """Whether the call was brought back before its natural end, for all that is known."""
         return self.killed or self.was_cut
 
-    def make(self, function: Callable[[], T], turn: CallLock) -> T:
+    def make(self, function: Callable[[], T], call_lock: CallLock) -> T:
         """Make the call, on the thread that waits for the server; notes what it says of the connection.
 
-        :param turn: of the checkout that makes it
+        :param call_lock: of the checkout that makes it
         """
         link = self.link
         with link.wire:
             link.current_call = self
-            if turn.closed:  # by the loop's own thread, which waits for no turn
+            if call_lock.closed:  # by the loop's own thread, which waits for no turn
                 link.current_call = None
                 self.finished.set()
                 raise closed_error()

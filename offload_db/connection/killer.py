@@ -49,7 +49,7 @@ class Killer:
     def renew(self) -> None:
         """Begin anew in a forked child: threads of the parent may have been in the middle of kills."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
-        self._turn = threading.Lock()
+        self._sending = threading.Lock()
         self._lock = threading.Lock()  # for the numbers and the list below, for a few instructions only
         self._present = self._waiting = self._through = 0
         self._silent: Counter[tuple[str, ...]] = Counter()  # by server
@@ -173,14 +173,14 @@ class Killer:
         driver_of(admin).close(admin)
 
     def _send(self, admin: Any, identity: Identity, call: DriverCall) -> None:
-        my_turn = self._turn.acquire(timeout=TURN)
+        alone = self._sending.acquire(timeout=TURN)
         try:
             if driver_of(admin).kill(admin, identity):
                 call.killed = True
                 call.finished.wait(EFFECT)
         finally:
-            if my_turn:
-                self._turn.release()
+            if alone:
+                self._sending.release()
 
     def _reach(self, identity: Identity, call: DriverCall, deadline: float) -> Any:
         """Get a connection to the very server that runs the statement; None if there is no getting there."""

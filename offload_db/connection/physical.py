@@ -43,9 +43,9 @@ TIDY_TIMEOUT = 10.0
 
 
 class Lease(Protocol):
-    """A checkout of a link."""
+    """A checkout of the connection."""
 
-    def strand(self) -> None:
+    def take_back(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call."""
 
 
@@ -66,6 +66,7 @@ class PhysicalConnection(SessionState):
     __slots__ = (
         "__weakref__",
         "born",
+        "call_lock",
         "connect_admin",
         "connector",
         "current_call",
@@ -78,7 +79,6 @@ class PhysicalConnection(SessionState):
         "shares",
         "statement_timeout",
         "statements",
-        "turn",
         "waiting_loop",
         "wire",
     )
@@ -88,7 +88,7 @@ class PhysicalConnection(SessionState):
         raw: Any,
         driver: Driver,
         identity: Identity | None,
-        workers: Executor,
+        executor: Executor,
         killer: Killer,
         *,
         connector: Opener | None = None,
@@ -104,16 +104,16 @@ class PhysicalConnection(SessionState):
         self.statements = 0
         self.shares = driver.shares(raw)
         """Whether its calls may share a thread with those of others."""
-        self.executor = workers
+        self.executor = executor
         self.killer = killer
-        # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
-        # not wait for its turn, and for the end of the pool.
+        # Held while a call is on the wire. The call lock keeps calls apart already; this one is for the event loop's
+        # own thread, which does not wait for that one, and for the end of the pool.
         self.wire = threading.Lock()
         self.current_call: DriverCall | None = None
         self.statement_timeout: float | None = None
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
-        self.turn = CallLock()
+        self.call_lock = CallLock()
         self.lease: Callable[[], Lease | None] = _nobody
         """Gives the checkout that has the link."""
         self.waiting_loop: Any = None
@@ -121,36 +121,36 @@ class PhysicalConnection(SessionState):
 
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
-        self.turn = CallLock(current_bridged_call())
+        self.call_lock = CallLock(current_bridged_call())
         self.statement_timeout = statement_timeout
         self.patience = patience
 
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
-        self.turn.renew()
+        self.call_lock.renew()
         self.wire, self.current_call = threading.Lock(), None
         self.killer.renew()
         self.driver.disown(self.raw)
 
     @property
-    def is_stranded(self) -> bool:
+    def task_is_gone(self) -> bool:
         """Whether the task that made the last call can never go on: its loop was closed before it was resumed."""
         loop = self.waiting_loop
         return loop is not None and not self.busy and loop.is_closed()
 
-    def strand(self) -> None:
+    def take_back(self) -> None:
         """Take the link back from a task that can never go on."""
         lease = self.lease()
         if lease is not None:
             self.waiting_loop = None
-            lease.strand()
+            lease.take_back()
 
     def call(
         self,
         name: str,
         function: Callable[[], T],
-        turn: CallLock,
+        call_lock: CallLock,
         *,
         statement: bool = False,
         killable: bool = True,
@@ -164,7 +164,7 @@ class PhysicalConnection(SessionState):
         If the task is cancelled, the statement is killed and the cancellation raised when the call has come back.
 
         :param name: what is called, for reports
-        :param turn: whose turn it is in the caller's checkout; the link may be in another one by now
+        :param call_lock: of the caller's checkout; the link may be in another one by now
         :param statement: count it as a statement
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
@@ -180,15 +180,15 @@ class PhysicalConnection(SessionState):
         if setting is not None:
             deadline, cancellation = setting.deadline, setting.cancellation
         else:
-            lender = turn.lender
+            lender = call_lock.lender
             deadline, cancellation = None, None if lender is None else lender.cancellation
         taken = False
         try:
-            taken = self._take(name, turn, deadline, shield)
+            taken = self._take(name, call_lock, deadline, shield)
             return self._call_now(
                 name,
                 function,
-                turn,
+                call_lock,
                 deadline,
                 cancellation,
                 statement=statement,
@@ -202,14 +202,14 @@ class PhysicalConnection(SessionState):
             raise self.driver.disguised(error) from None
         finally:
             if taken:
-                turn.release()
+                call_lock.release()
 
-    def _take(self, name: str, turn: CallLock, deadline: Deadline | None, shield: bool) -> bool:
+    def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
         patience = self.patience
         if deadline is not None:
             patience = deadline.left if patience is None else min(deadline.left, patience)
         try:
-            return turn.acquire(patience, shield=shield)
+            return call_lock.acquire(patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
@@ -224,7 +224,7 @@ class PhysicalConnection(SessionState):
         self,
         name: str,
         function: Callable[[], T],
-        turn: CallLock,
+        call_lock: CallLock,
         deadline: Deadline | None,
         cancellation: Cancellation | None,
         *,
@@ -253,7 +253,7 @@ class PhysicalConnection(SessionState):
         self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
-                make: Callable[[], T] = partial(call.make, function, turn)
+                make: Callable[[], T] = partial(call.make, function, call_lock)
                 if cancellation is not None:
                     unwinding = name in _UNWIND or _rolls_back(text)
                     make, shared = partial(_cancellable, cancellation, call, make, unwinding=unwinding), False
@@ -263,7 +263,7 @@ class PhysicalConnection(SessionState):
                     shield=shield,
                     timeout=limit,
                     stop=call.stop,
-                    stranded=self.strand,
+                    on_closed_loop=self.take_back,
                     shared=shared,
                     text=text,
                 )
@@ -338,7 +338,7 @@ class PhysicalConnection(SessionState):
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self.killer.stop, call),
-            stranded=self.strand,
+            on_closed_loop=self.take_back,
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )

@@ -17,7 +17,7 @@ from .physical import PhysicalConnection
 class ReadAhead:
     """Rows that were read before they were asked for, and the error that came after them.
 
-    Executor get hold of this instead of the cursor: one that is dropped shall be collected there and then.
+    Threads hold this instead of the cursor, so that a cursor which is dropped is collected there and then.
     """
 
     __slots__ = ("_driver", "_late", "_raw", "rows", "text")
@@ -71,8 +71,8 @@ class ReadAhead:
         """Give out *number* rows, or what there is."""
         return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
 
-    def give_up(self) -> None:
-        """Let the cursor stand where its user has come to."""
+    def drop_rows(self) -> None:
+        """Forget the rows; the cursor then stands where its user has come to."""
         if self.rows:
             self._raw.rownumber -= len(self.rows)
             self.rows.clear()

@@ -37,7 +37,7 @@ class _Connection(Protocol):
     """What a cursor needs of the connection that made it."""
 
     _link: PhysicalConnection | None
-    _turn: CallLock
+    _call_lock: CallLock
 
     def _entrust(self, scope: BridgedCall) -> None:
         """Let a call have it as its own."""
@@ -46,9 +46,9 @@ class _Connection(Protocol):
 class OffloadCursor(Given, Uncopied):
     """A cursor whose calls suspend a bridged task and run inline elsewhere.
 
-    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
+    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further hop;
     ``rowcount``, ``lastrowid``, ``description`` and the rows can be read after the cursor and its connection are
-    closed. An unbuffered cursor takes with each trip the rows that have arrived besides.
+    closed. An unbuffered cursor takes with each hop the rows that have arrived besides.
     """
 
     __slots__ = ("__weakref__", "_ahead", "_connection", "_link", "_raw")
@@ -97,7 +97,7 @@ class OffloadCursor(Given, Uncopied):
         return self._run("execute", *args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement for each item of a sequence, in one trip.
+        """Execute a statement for each item of a sequence, in one hop.
 
         If the task is cancelled, the statement is killed. It takes what the driver's takes, under the driver's names:
         the statement, and the parameters of each.
@@ -212,9 +212,9 @@ class OffloadCursor(Given, Uncopied):
                 except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
                     pass
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
-                link.call("close", partial(link.driver.finish, raw), connection._turn)
+                link.call("close", partial(link.driver.finish, raw), connection._call_lock)
         finally:
-            self._ahead.give_up()
+            self._ahead.drop_rows()
             self._let_go()
 
     def __enter__(self) -> OffloadCursor:
@@ -300,12 +300,12 @@ class OffloadCursor(Given, Uncopied):
         plain: bool = True,
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
-        turn = self._opened()._turn
-        return link.call(name, function, turn, statement=statement, shared=shared, text=self._ahead.text)
+        call_lock = self._opened()._call_lock
+        return link.call(name, function, call_lock, statement=statement, shared=shared, text=self._ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
-        """Take rows from the server, in one trip."""
-        # Off the loop there is no trip to save.
+        """Take rows from the server, in one hop."""
+        # Elsewhere there is no hop to save.
         read = partial(self._ahead.read, function, more=place() is Place.BRIDGED)
         return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
@@ -328,7 +328,7 @@ class OffloadCursor(Given, Uncopied):
         """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""
         if not self._link.driver.streams(self._raw):
             if self._ahead.rows:
-                self._ahead.give_up()  # another statement has ended the result
+                self._ahead.drop_rows()  # another statement has ended the result
             return False
         self._alive()
         return True

@@ -42,7 +42,7 @@ LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_
 # 1047 Galera node without quorum. Another connection may lead to a healthy one.
 UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 
-# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
+# Rows and seconds that finishing an unbuffered result may cost before the link is closed instead.
 DRAIN_ROWS = 256
 DRAIN_SECONDS = 0.02
 

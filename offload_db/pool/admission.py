@@ -33,7 +33,7 @@ LOOK_AGAIN = 0.1
 
 
 class Admission:
-    """The lanes of one pool: at most so many slots in all, and each lane's limit of its own.
+    """The lanes of one pool: at most so many callers in all, and each lane's limit of its own.
 
     :param common: the settings of the whole pool, which lanes take where they have none of their own
 
@@ -44,14 +44,14 @@ class Admission:
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
         self.size = common.limit
         self._common = LaneState("the pool", common)
-        self._rooms: dict[str, LaneState] = {}
+        self._lanes: dict[str, LaneState] = {}
         for lane in lanes:
             if not isinstance(lane, Lane):
                 raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
-            if lane.name in self._rooms:
+            if lane.name in self._lanes:
                 raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
-            self._rooms[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
-        self._all = (self._common, *self._rooms.values())
+            self._lanes[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
+        self._all = (self._common, *self._lanes.values())
         self._closed = False
         self._number = 0
         # Held for a few instructions only, never across I/O or a suspension.
@@ -69,45 +69,45 @@ class Admission:
     def in_use(self) -> int:
         """How many callers are admitted, in all lanes."""
         total = 0
-        for room in self._all:
-            total += len(room.held)
+        for lane in self._all:
+            total += len(lane.held)
         return total
 
     @property
     def _held(self) -> list[Ticket]:
-        return [ticket for room in self._all for ticket in room.held]
+        return [ticket for lane in self._all for ticket in lane.held]
 
     @property
     def waiting(self) -> int:
         """How many callers wait, in all lanes."""
-        return sum(room.waiting for room in self._all)
+        return sum(lane.waiting for lane in self._all)
 
     def statistics(self) -> dict[str, LaneStatistics]:
         """Return what each named lane holds now."""
-        return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._rooms.items()}
+        return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._lanes.items()}
 
-    def checkout_timeout(self, lane: str | None) -> float | None:
+    def checkout_timeout(self, name: str | None) -> float | None:
         """Return the seconds that callers of the lane wait for a connection, None for ever."""
-        return self._room(lane).checkout_timeout
+        return self._lane(name).checkout_timeout
 
-    def acquire(self, lane: str | None, *, timeout: float | None = None) -> Permit:
+    def acquire(self, name: str | None, *, timeout: float | None = None) -> Permit:
         """Admit the caller, at once or when its turn has come.
 
-        :param lane: name of a lane, None for the whole pool
+        :param name: of a lane, None for the whole pool
         :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
         :raises ConfigurationError: if there is no such lane
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises CheckoutTimeout: if the wait is over, or if it never could be
         :raises PoolClosed: if the lanes are closed
         """
-        room = self._room(lane)
+        lane = self._lane(name)
         where = place()
-        ticket = Ticket(room, caller(), on_loop=where is Place.LOOP)
-        slot = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
+        ticket = Ticket(lane, caller(), on_loop=where is Place.LOOP)
+        permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         if ticket.signal is None:
-            return slot
-        limits = [limit for limit in (room.checkout_timeout, timeout) if limit is not None]
+            return permit
+        limits = [limit for limit in (lane.checkout_timeout, timeout) if limit is not None]
         patience = min(limits, default=None)
         started = time.perf_counter()
         try:
@@ -118,34 +118,34 @@ class Admission:
             else:
                 ticket.signal.wait(patience)
         except BaseException:
-            self.release(slot)
+            self.release(permit)
             raise
-        slot.waited = time.perf_counter() - started
+        permit.waited = time.perf_counter() - started
         if self._withdraw(ticket):
             raise CheckoutTimeout.because(
-                f"{room.label}: no connection within {patience or 0:.2f} s "
-                f"({self._occupation(room)}); raise the limit or the checkout_timeout, "
+                f"{lane.label}: no connection within {patience or 0:.2f} s "
+                f"({self._occupation(lane)}); raise the limit or the checkout_timeout, "
                 "or hold connections for a shorter time"
             )
         if ticket.state is GONE:
             raise pool_closed()
-        return slot
+        return permit
 
-    def _wait_on_loop(self, slot: Ticket, signal: ThreadEvent, patience: float | None) -> None:
+    def _wait_on_loop(self, ticket: Ticket, signal: ThreadEvent, patience: float | None) -> None:
         """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
         ends = math.inf if patience is None else time.monotonic() + patience
-        while slot.state is WAITING and (left := ends - time.monotonic()) > 0:
+        while ticket.state is WAITING and (left := ends - time.monotonic()) > 0:
             signal.wait(min(left, LOOK_AGAIN))
             try:
                 with self._lock:
-                    if slot.state is WAITING and not self._returned:
+                    if ticket.state is WAITING and not self._returned:
                         # Not at once: a thread that rests may be about to take up work that lies ready for it.
-                        self._refuse_hopeless(slot, Place.LOOP, look_at_threads=True)
+                        self._refuse_hopeless(ticket, Place.LOOP, look_at_threads=True)
             finally:
                 self._settle()
 
     async def wait_until_idle(self) -> None:
-        """Wait until nobody holds a slot."""
+        """Wait until nobody is admitted."""
         signal = task_event()
         with self._lock:
             self._watchers.append(signal)
@@ -153,109 +153,109 @@ class Admission:
         if self.in_use:
             await signal.wait()
 
-    def release(self, slot: Permit) -> None:
-        """Give the slot to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
-        if slot.ticket is not None:
-            self._returned.append(slot.ticket)
+    def release(self, permit: Permit) -> None:
+        """Give the place to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
+        if permit.ticket is not None:
+            self._returned.append(permit.ticket)
             self._settle()
-            slot.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
+            permit.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
 
     def close(self) -> None:
         """Refuse all who wait and all who come."""
         with self._lock:
             self._closed = True
-            for room in self._all:
-                while (slot := room.head()) is not None:
-                    self._leave_queue(slot)
-                    self._wake(slot)
+            for lane in self._all:
+                while (ticket := lane.head()) is not None:
+                    self._leave_queue(ticket)
+                    self._wake(ticket)
         self._settle()
 
-    def _room(self, lane: str | None) -> LaneState:
-        if lane is None:
+    def _lane(self, name: str | None) -> LaneState:
+        if name is None:
             return self._common
         try:
-            return self._rooms[lane]
+            return self._lanes[name]
         except (KeyError, TypeError):
-            names = ", ".join(map(repr, self._rooms)) or "none"
-            raise ConfigurationError(f"lane={shown(lane, self._rooms)}; the lanes of this pool are: {names}") from None
+            names = ", ".join(map(repr, self._lanes)) or "none"
+            raise ConfigurationError(f"lane={shown(name, self._lanes)}; the lanes of this pool are: {names}") from None
 
-    def _enter(self, slot: Ticket, where: Place) -> None:
-        room = slot.room
+    def _enter(self, ticket: Ticket, where: Place) -> None:
+        lane = ticket.lane
         self._settle()
         try:
             with self._lock:
                 if self._closed:
                     raise pool_closed()
-                if (not room.queue or slot.on_loop) and self._has_room(slot):
-                    self._grant(slot)
+                if (not lane.queue or ticket.on_loop) and self._has_place(ticket):
+                    self._grant(ticket)
                     return
-                self._refuse_hopeless(slot, where)
-                if room.max_waiting is not None and room.waiting >= room.max_waiting:
+                self._refuse_hopeless(ticket, where)
+                if lane.max_waiting is not None and lane.waiting >= lane.max_waiting:
                     raise LaneFull.because(
-                        f"{room.label}: {room.waiting} callers wait already, max_waiting is {room.max_waiting} "
-                        f"({self._occupation(room)}); try again later, or raise the limit or max_waiting"
+                        f"{lane.label}: {lane.waiting} callers wait already, max_waiting is {lane.max_waiting} "
+                        f"({self._occupation(lane)}); try again later, or raise the limit or max_waiting"
                     )
-                slot.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
-                slot.state = WAITING
+                ticket.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
+                ticket.state = WAITING
                 self._number += 1
-                slot.number = -self._number if slot.on_loop else self._number
-                room.queue[slot] = None
-                if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
-                    room.queue.move_to_end(slot, last=False)
+                ticket.number = -self._number if ticket.on_loop else self._number
+                lane.queue[ticket] = None
+                if ticket.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
+                    lane.queue.move_to_end(ticket, last=False)
                 if self._keeping:
-                    self._admit()  # this may have been the last one who held a slot and did not wait for another
+                    self._admit()  # this may have been the last one who was in and did not wait for another
         finally:
             self._settle()
 
-    def _refuse_hopeless(self, slot: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
+    def _refuse_hopeless(self, ticket: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
         """Raise if every connection the caller could get is held by callers that cannot go on before it does.
 
         :param look_at_threads: see whether the threads that took connections still do anything
         """
-        room, me = slot.room, slot.holder
+        lane, me = ticket.lane, ticket.holder
         held = self._held
         mine = sum(ticket.holder == me for ticket in held)
         if where is not Place.LOOP and not mine:
             return  # somebody else holds them all, and only who holds one can close the circle
         queued = (ticket for each in self._all for ticket in each.queue)
-        if can_progress(slot, where, queued, held, self.size, look_at_threads=look_at_threads):
+        if can_progress(ticket, where, queued, held, self.size, look_at_threads=look_at_threads):
             return
         if where is Place.LOOP:
             self._keep_one()
             raise CheckoutTimeout.because(
-                f"{room.label}: no connection ({self._occupation(room)}), and the event loop's thread cannot wait for "
+                f"{lane.label}: no connection ({self._occupation(lane)}), and the event loop's thread cannot wait for "
                 "tasks of the same loop to give one back; put @offload_db.offload on the handler that called"
             )
         raise CheckoutTimeout.because(
-            f"{room.label}: this caller holds {mine} of the connections already and waits for one more "
-            f"({self._occupation(room)}), but every holder waits as well; close the first connection before taking "
+            f"{lane.label}: this caller holds {mine} of the connections already and waits for one more "
+            f"({self._occupation(lane)}), but every holder waits as well; close the first connection before taking "
             "a second, pass it on instead, or raise the limit"
         )
 
-    def _occupation(self, room: LaneState) -> str:
-        text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
-        return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
+    def _occupation(self, lane: LaneState) -> str:
+        text = f"{lane.in_use} of {lane.limit} in use, {lane.waiting} waiting"
+        return text if lane is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
 
-    def _has_room(self, slot: Ticket) -> bool:
-        if len(slot.room.held) >= slot.room.limit:
+    def _has_place(self, ticket: Ticket) -> bool:
+        if len(ticket.lane.held) >= ticket.lane.limit:
             return False
         in_use = self.in_use
         if in_use < self.size - 1:
             return True
-        return in_use < (self.size if slot.on_loop else self._size_for_others())
+        return in_use < (self.size if ticket.on_loop else self._size_for_others())
 
     def _size_for_others(self) -> int:
-        """Return how many slots there are for everybody but the event loop's own thread."""
+        """Return how many may be in at once, for everybody but the event loop's own thread."""
         if self._keep_until <= time.monotonic():
             return self.size
-        waiting = {ticket.holder for room in self._all for ticket in room.queue}
+        waiting = {ticket.holder for lane in self._all for ticket in lane.queue}
         held = self._held
-        if any(slot.on_loop for slot in held) or all(slot.holder in waiting for slot in held):
+        if any(ticket.on_loop for ticket in held) or all(ticket.holder in waiting for ticket in held):
             return self.size  # if all who hold one want another, none comes back before the one that is kept is given
         return max(1, self.size - 1)
 
     def _keep_one(self) -> None:
-        """Keep one slot for the event loop's own thread for a while, because it was turned away.
+        """Keep one place for the event loop's own thread for a while, because it was turned away.
 
         In a backend that is being migrated, handlers that are not decorated yet run beside the decorated ones. They
         cannot wait, so under load the decorated ones would leave them nothing.
@@ -281,23 +281,23 @@ class Admission:
                 self._admit()
         self._settle()
 
-    def _grant(self, slot: Ticket) -> None:
-        slot.room.held.add(slot)
-        slot.state = HELD
-        if slot.on_loop and self._keep_until > (now := time.monotonic()):
+    def _grant(self, ticket: Ticket) -> None:
+        ticket.lane.held.add(ticket)
+        ticket.state = HELD
+        if ticket.on_loop and self._keep_until > (now := time.monotonic()):
             self._keep_until = now + KEEP_SECONDS
 
-    def _leave_queue(self, slot: Ticket) -> None:
-        slot.state = GONE
-        slot.room.queue.pop(slot, None)
+    def _leave_queue(self, ticket: Ticket) -> None:
+        ticket.state = GONE
+        ticket.lane.queue.pop(ticket, None)
 
-    def _withdraw(self, slot: Ticket) -> bool:
+    def _withdraw(self, ticket: Ticket) -> bool:
         """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
         try:
             with self._lock:
-                if slot.state is not WAITING:
+                if ticket.state is not WAITING:
                     return False
-                self._leave_queue(slot)
+                self._leave_queue(ticket)
                 return True
         finally:
             self._settle()
@@ -305,9 +305,10 @@ class Admission:
     def _settle(self) -> None:
         """Take back what was returned and admit those whose turn it is.
 
-        Whoever finds the lock taken may leave: who holds it comes by here when it has let go. It is asked first, and
-        then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for long, and never
-        in a circle: of several finalisers with one such lock each, the last to take its own finds the next one taken.
+        Try-lock: the holder calls this after releasing, so that what is returned meanwhile is not missed. The lock is
+        asked first and then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for
+        long, and never in a circle: of several finalisers with one such lock each, the last to take its own finds the
+        next one taken.
         """
         while self._returned and not self._lock.locked():
             with self._lock:
@@ -320,28 +321,28 @@ class Admission:
                         self._watchers.pop().set()
 
     def _admit(self) -> None:
-        while (slot := self._next()) is not None:
-            known = slot.state is HELD  # an exception came in between, the last time
-            self._grant(slot)
-            if not known and not self._wake(slot):
-                self._returned.append(slot)
-            slot.room.queue.pop(slot, None)
+        while (ticket := self._next()) is not None:
+            known = ticket.state is HELD  # an exception came in between, the last time
+            self._grant(ticket)
+            if not known and not self._wake(ticket):
+                self._returned.append(ticket)
+            ticket.lane.queue.pop(ticket, None)
 
-    def _take_back(self, slot: Ticket) -> None:
-        slot.room.held.discard(slot)
-        self._leave_queue(slot)
+    def _take_back(self, ticket: Ticket) -> None:
+        ticket.lane.held.discard(ticket)
+        self._leave_queue(ticket)
 
     def _next(self) -> Ticket | None:
         if not self.waiting or self.in_use >= self.size:
             return None
-        heads = (room.head() for room in self._all)
-        ready = (slot for slot in heads if slot is not None and self._has_room(slot))
-        return min(ready, key=lambda slot: slot.number, default=None)
+        heads = (lane.head() for lane in self._all)
+        ready = (ticket for ticket in heads if ticket is not None and self._has_place(ticket))
+        return min(ready, key=lambda ticket: ticket.number, default=None)
 
     @staticmethod
-    def _wake(slot: Ticket) -> bool:
+    def _wake(ticket: Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
-        return slot.signal is None or slot.signal.set() is not False
+        return ticket.signal is None or ticket.signal.set() is not False
 
 
 def _with_defaults(lane: Lane, common: Lane) -> Lane:

@@ -142,8 +142,8 @@ class PoolCore:
         deadline = None if setting is None else setting.deadline
         if len(self.checkins.leased) >= self.admission.size:
             for link in list(self.checkins.leased):
-                if link.is_stranded:
-                    link.strand()
+                if link.task_is_gone:
+                    link.take_back()
         try:
             if setting is not None and setting.cancellation is not None:
                 setting.cancellation.check()
@@ -163,14 +163,14 @@ class PoolCore:
         """Give a link to somebody who is admitted."""
         opened: list[PhysicalConnection] = []
 
-        def settle() -> None:
+        def on_return() -> None:
             # The connection is there though nobody wants it any more.
             self.idle.resting.extend(opened)
             if self.closed:
                 self.idle.close_all()
             self.admission.release(permit)
 
-        leaving = Detached(settle)
+        detached = Detached(on_return)
         try:
             started = time.monotonic()
             try:
@@ -179,7 +179,7 @@ class PoolCore:
                     left = None if deadline is None else deadline.left
                     self.idle.make_room(connector, self.admission)
                     connect = partial(self._open, connector, left)
-                    self.executor.run("connect", lambda: opened.append(connect()), timeout=left, leaving=leaving)
+                    self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
                     link = opened[0]
             finally:
                 if deadline is not None:
@@ -189,8 +189,8 @@ class PoolCore:
                 opened[:] = [link]
                 raise pool_closed()  # noqa: TRY301  # the connection goes the way of those that come too late
         except BaseException as error:
-            if not leaving.left:
-                settle()
+            if not detached.runs_on:
+                on_return()
             if (late := too_late(error, deadline)) is not None:
                 raise late from None
             raise

@@ -44,7 +44,7 @@ class IdleConnections:
         self._max_idle = maxcached
         self.closed = False
         """Whether those that come back are closed instead."""
-        # The one used last stands at the end. A link is put here before its permit is given up, so there are never more
+        # The one used last stands at the end. A link is put here before its permit is released, so there are never more
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
@@ -88,14 +88,14 @@ class IdleConnections:
                     raise
                 reason = link.fault = None if answers else "dead_idle"
                 if not answers and time.monotonic() - asked >= SILENCE:
-                    self._give_up_rested(connector, link.rested)
+                    self._discard_rested(connector, link.rested)
             if reason is None:
                 return link
             self.discard(link, reason)
             if time.monotonic() >= until:
                 return None
 
-    def _give_up_rested(self, connector: Connector, since: float) -> None:
+    def _discard_rested(self, connector: Connector, since: float) -> None:
         """Throw out the idle links that have rested for longer than one that is dead without a word.
 
         What forgot that one will have forgotten them as well, and to ask each would take as long again.
@@ -119,9 +119,9 @@ class IdleConnections:
 
     def make_room(self, connector: Connector, admission: Admission) -> None:
         """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""
-        # Every link that is out or being opened has a slot, so this is the most that there can be.
+        # Every link that is out or being opened has a permit, so this is the most that there can be.
         while admission.in_use + len(self.resting) > admission.size:
-            # One of the same kind has come to rest just now: who gave it back still has, or had, a slot for it.
+            # One of the same kind has come to rest just now: who gave it back still has, or had, a permit for it.
             link = next((link for link in list(self.resting) if link.connector is not connector), None)
             if link is None:
                 return
@@ -168,7 +168,7 @@ class IdleConnections:
                 return
             try:
                 self.discard(link, "closed")
-            except BaseException:  # the task was cancelled: the rest goes without a goodbye, and so without a trip
+            except BaseException:  # the task was cancelled: the rest goes without a goodbye, and so without a hop
                 while self.resting:
                     rest = self.resting.pop()
                     rest.fault = rest.fault or "closed"

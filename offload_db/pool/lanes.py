@@ -18,8 +18,8 @@ from ..settings import check_count, check_name, check_seconds
 class Releases(Protocol):
     """What takes a permit back."""
 
-    def release(self, slot: Permit) -> None:
-        """Give the slot to who waits for it; never blocks."""
+    def release(self, permit: Permit) -> None:
+        """Give the place to who waits for it; never blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class LaneState:
         self.statement_timeout = lane.statement_timeout
         # Who is in. Nothing else says so: it takes one step to note it or to take it back, which no exception divides.
         self.held: set[Ticket] = set()
-        # Tickets in the order in which they are served. Who gives up leaves it at once, from wherever it stands: behind
-        # a connection that is held for long there would soon be more of those than of others.
+        # Tickets in the order in which they are served. Who stops waiting leaves it at once, wherever it stands: while
+        # a connection is held for long there would soon be more of those than of others.
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
 
     @property
@@ -89,10 +89,10 @@ WAITING, HELD, GONE = "waiting", "held", "gone"
 class Ticket:
     """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
-    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state")
+    __slots__ = ("holder", "lane", "number", "on_loop", "signal", "state")
 
-    def __init__(self, room: LaneState, holder: Caller, *, on_loop: bool) -> None:
-        self.room = room
+    def __init__(self, lane: LaneState, holder: Caller, *, on_loop: bool) -> None:
+        self.lane = lane
         self.holder = holder
         self.on_loop = on_loop
         self.state = GONE
@@ -101,7 +101,7 @@ class Ticket:
 
 
 class Permit:
-    """Admission to the pool and to one lane of it, for whoever has this object: it is given up with the last reference.
+    """Admission to the pool and to one lane of it, for whoever has this object: the last reference releases it.
 
     An exception may come at any moment, also between the admission and whatever its holder does first. Who has a
     connection for it takes the ticket out: of what the garbage collector finds together, any finaliser may be called
@@ -112,9 +112,9 @@ class Permit:
 
     def __init__(self, lanes: Releases, ticket: Ticket) -> None:
         self._lanes = lanes
-        self.statement_timeout = ticket.room.statement_timeout
+        self.statement_timeout = ticket.lane.statement_timeout
         """Seconds that a statement of this holder may take."""
-        self.checkout_timeout = ticket.room.checkout_timeout
+        self.checkout_timeout = ticket.lane.checkout_timeout
         """Seconds that it may wait for its turn on a connection."""
         self.waited = 0.0
         self.ticket: Ticket | None = ticket

@@ -62,9 +62,9 @@ class Lease:
         if self._holds:
             self._core.checkins.reclaim(self.link, self._ticket)
 
-    def strand(self) -> None:
+    def take_back(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
-        self.link.turn.close()
+        self.link.call_lock.close()
         self.drop()
 
     def _end_watch(self) -> None:

@@ -1,7 +1,7 @@
 """The pool as its users see it: settings, connections, statistics, opening and closing.
 
-Owns the public names. ``checkout.py`` checks connections out and in, ``admission.py`` admits callers,
-``operations.py`` has the awaitable operations.
+Owns the public names. ``admission.py`` admits callers, ``checkout.py`` gives connections out and ``checkin.py`` takes
+them back; ``operations.py`` has the awaitable operations.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ class OffloadPool(Operations):
                 await self._core.admission.wait_until_idle()
         finally:
             with anyio.CancelScope(shield=True):
-                # Not through the pool's own workers, which are what has to be freed.
+                # Not in one of the executor's own threads, which are what has to be freed.
                 try:
                     try:
                         await run_in_thread(self._core.break_off, anyio.CapacityLimiter(1))
