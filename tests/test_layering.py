@@ -27,6 +27,7 @@ INNER = {
     ("contrib.asgi", "connection.call_sites"): "it names the call by its route",
     ("contrib.asgi", "bridge.call_scope"): "a stream of messages pauses the call it belongs to",
     ("contrib.pytest_plugin", "bridge.place"): "it asks where a call is made",
+    ("contrib.pytest_plugin", "bridge.stack"): "it names the line of the code under test",
     ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",
     ("contrib.sqlalchemy", "bridge.call_scope"): "a scoped session belongs to the bridged call",
     ("contrib.sqlalchemy", "bridge.place"): "a rollback is shielded in bridged tasks",

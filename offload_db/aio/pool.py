@@ -5,7 +5,6 @@ Owns aiomysql's names and the order of its shutdown; everything else is :class:`
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable
 from functools import partial
 from types import TracebackType
@@ -15,7 +14,7 @@ import pymysql
 
 from ..awaitable.connection import AsyncConnection
 from ..awaitable.pending import Pending
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.portal import bridged
 from ..errors import ConfigurationError, ThreadUnavailable
 from ..pool.pool import OPTIONS, OffloadPool
@@ -77,7 +76,7 @@ class Pool(OffloadPool):
 
         If the task is cancelled, those that are left are closed without saying goodbye to the server.
         """
-        await bridged(self._core.close_idle)
+        await bridged(self._core.idle.close_all)
 
     def close(self) -> None:
         """Refuse who comes and who waits; :meth:`wait_closed` closes the connections."""
@@ -89,7 +88,7 @@ class Pool(OffloadPool):
         self._terminated = True
         # A kill waits for the server, and this may be the event loop's thread.
         try:
-            start(threading.Thread(target=self._core.break_off, name="offload_db terminate", daemon=True))
+            start_thread(self._core.break_off, "terminate")
         except ThreadUnavailable:
             kills = False
         else:
@@ -110,16 +109,16 @@ class Pool(OffloadPool):
         if self._terminated:
             await self.aclose(0)
         else:
-            await bridged(self._core.close_idle)
-            await self._core.lanes.wait_until_idle()
+            await bridged(self._core.idle.close_all)
+            await self._core.admission.wait_until_idle()
         self._shut = True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        await self._give_up()
+        await self._end_block()
 
-    async def _give_up(self) -> None:
+    async def _end_block(self) -> None:
         self.close()
         await self.wait_closed()
 
@@ -165,6 +164,6 @@ def _create(minsize: int, maxsize: int, echo: bool, options: dict[str, Any]) -> 
         pool._core.fill()
     except BaseException:
         pool._core.refuse()
-        pool._core.close_idle()
+        pool._core.idle.close_all()
         raise
     return pool

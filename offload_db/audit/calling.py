@@ -56,6 +56,16 @@ class Arguments:
         yield from self.named.values()
 
 
+@dataclass(frozen=True, slots=True)
+class FrameworkCall:
+    """A call of something that belongs to a web framework, or to this library."""
+
+    scope: Scope
+    node: ast.Call
+    callee: Values
+    arguments: Arguments
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of a call."""
@@ -315,3 +325,12 @@ class Calling(Lookup, abc.ABC):
 def unbound(scope: Scope) -> Values:
     """Return a function as its name gives it."""
     return frozenset((function_ref(scope, False),))
+
+
+def enters(target: Scope, *, awaited: bool) -> bool:
+    """Tell whether calling a function runs it here and now: a decorator may have made it something to wait for."""
+    if target.is_async:
+        return True
+    if target.is_lazy:
+        return False
+    return not (target.offload or "hands" in target.decorators or (awaited and "unknown" in target.decorators))

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
-from .calling import Arguments, Outcome, unbound
-from .lookup import holder, last_name
+from .calling import Arguments, FrameworkCall, Outcome, enters, unbound
+from .lookup import dotted, holder, last_name
 from .model import (
     FOREIGN,
     LOCK,
@@ -40,16 +39,6 @@ from .model import (
 )
 from .outside import sends_later
 from .project import Project
-
-
-@dataclass(frozen=True, slots=True)
-class FrameworkCall:
-    """A call of something that belongs to a web framework, or to this library."""
-
-    scope: Scope
-    node: ast.Call
-    callee: Values
-    arguments: Arguments
 
 
 class Expressions(Annotations):
@@ -193,7 +182,7 @@ class Expressions(Annotations):
         if not self.recording:
             return
         effect = None if awaited else outcome.effect()  # what is awaited is no blocking driver
-        entered = [target for target in outcome.targets if _enters(target, awaited=awaited)]
+        entered = [target for target in outcome.targets if enters(target, awaited=awaited)]
         # Values have no order of their own, reports have.
         targets = tuple(sorted({*entered, *outcome.iterated}, key=Scope.place))
         if effect is None and not targets:
@@ -402,27 +391,3 @@ class Expressions(Annotations):
                         if scope.kind != "class":
                             self.enqueue(scope)
             self.grow(cell, kept)
-
-
-def _enters(target: Scope, *, awaited: bool) -> bool:
-    """Tell whether calling a function runs it here and now: a decorator may have made it something to wait for."""
-    if target.is_async:
-        return True
-    if target.is_lazy:
-        return False
-    return not (target.offload or "hands" in target.decorators or (awaited and "unknown" in target.decorators))
-
-
-def dotted(node: ast.expr) -> str:
-    """Return an expression as a short name: ``session.query().filter().all``."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    if isinstance(node, ast.Call):
-        return f"{dotted(node.func)}()"
-    if isinstance(node, ast.Subscript):
-        return f"{dotted(node.value)}[]"
-    if isinstance(node, ast.Await):
-        return f"(await {dotted(node.value)})"
-    return "…"

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .calling import Arguments, Outcome, unbound
-from .expressions import dotted
 from .imports import Imports
 from .libraries import CONNECTIONS
-from .lookup import holder, last_name
+from .lookup import dotted, holder, last_name
 from .model import (
     LOCK,
     NOTHING,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from .annotations import DEPENDS, external_names
-from .expressions import FrameworkCall
+from .calling import FrameworkCall
 from .interpret import Interpreter
 from .libraries import APPS, TORNADO_RULES, VERBS
 from .model import App, AppMethod, ClassRef, External, FunctionRef, Instance, Scope, Values, instance

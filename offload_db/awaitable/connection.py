@@ -5,7 +5,6 @@ Owns its methods. Each runs its synchronous sibling of ``sync_connection.py`` un
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Generator
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
@@ -17,7 +16,7 @@ import pymysql
 from pymysql import cursors as drivers
 from pymysql.constants import SERVER_STATUS
 
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
@@ -232,12 +231,12 @@ class AsyncConnection(Uncopied):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        await self._give_up()
+        await self._end_block()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
-    async def _give_up(self) -> None:
+    async def _end_block(self) -> None:
         await bridged(self._connection.close)
 
     def _make_cursor(self, kind: Any, *, buffered: bool | None = None) -> AsyncCursor:
@@ -268,7 +267,7 @@ class AsyncConnection(Uncopied):
         # It is under way even if nobody awaits it, and a task cannot be relied on to be there.
         hop = Hop(partial(copy_context().run, self._connection.close))
         try:
-            start(threading.Thread(target=hop.run, name="offload_db release"))
+            start_thread(hop.run, "release", daemon=False)
         except ThreadUnavailable:  # it goes without a word to the server, which rolls back what is open
             self._connection.discard()
             return _Released(None)

@@ -132,7 +132,7 @@ class AsyncCursor(Uncopied):
         return number if isinstance(number, int) else self.rowcount  # DB-API 2 leaves it open what that returns
 
     async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
-        """Execute a statement for each item of *args*, in one trip.
+        """Execute a statement for each item of *args*, in one hop.
 
         If the task is cancelled, the statement is killed, and the cursor and its connection can be used afterwards.
 
@@ -177,7 +177,7 @@ class AsyncCursor(Uncopied):
     async def fetchone(self) -> Any:
         """Fetch the next row, None after the last.
 
-        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+        If the task is cancelled, the rest of the result is discarded; buffered rows cost no hop.
 
         :return: the row as the cursor class shapes it, or None
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
@@ -190,7 +190,7 @@ class AsyncCursor(Uncopied):
     async def fetchmany(self, size: int | None = None) -> Any:
         """Fetch the next *size* rows, by default ``arraysize``.
 
-        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+        If the task is cancelled, the rest of the result is discarded; buffered rows cost no hop.
 
         :param size: the most rows to fetch
         :return: the rows, as the driver gives them; empty after the last
@@ -205,7 +205,7 @@ class AsyncCursor(Uncopied):
     async def fetchall(self) -> Any:
         """Fetch all rows that are left.
 
-        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+        If the task is cancelled, the rest of the result is discarded; buffered rows cost no hop.
 
         :return: the rows, as the driver gives them; empty after the last
         :raises ConnectionLost: if the link broke; it says whether the statement may have run
@@ -215,7 +215,7 @@ class AsyncCursor(Uncopied):
     async def scroll(self, value: int, mode: str = "relative") -> None:
         """Move to another row; an unbuffered cursor only goes forward.
 
-        If the task is cancelled, what still comes from the server is given up; buffered rows cost no trip.
+        If the task is cancelled, the rest of the result is discarded; buffered rows cost no hop.
 
         :param value: how many rows to move, or the row's number from 0
         :param mode: ``"relative"`` or ``"absolute"``
@@ -260,7 +260,7 @@ class AsyncCursor(Uncopied):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
 
-    async def _give_up(self) -> None:
+    async def _end_block(self) -> None:
         await self.close()
 
     async def _give_way(self) -> None:

@@ -129,7 +129,7 @@ def inserted(raw: Any) -> int:
 
 
 def _end_transaction(link: PhysicalConnection, *, forced: bool = False) -> None:
-    """Commit what the statement began, in the same trip."""
+    """Commit what the statement began, in the same hop."""
     if forced or not link.clean:
         if link.driver.unread(link.raw):  # not every driver's cursor reads what follows when it is closed
             link.driver.read_out(link.raw, math.inf)

@@ -1,33 +1,31 @@
 """Calls that can be awaited, and that can be entered with ``async with`` as well.
 
-Owns the object that such a call returns. What it makes, and how that is given up again, is its user's.
+Owns the object that such a call returns. What it makes, and how that ends, is its user's.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ..bridge.portal import bridged
+from ..bridge.stack import OWN_FILES, first_outside
 from ..statistics import SourceLine
 
 R = TypeVar("R", bound="_Resource")
 
-_PACKAGE = str(Path(__file__).parents[1])
-
 
 class _Resource(Protocol):
-    """Something that is given up at the end of an ``async with`` block."""
+    """Something that ends with an ``async with`` block."""
 
-    async def _give_up(self) -> None:
-        """Give it up."""
+    async def _end_block(self) -> None:
+        """Close it or give it back."""
 
 
 class Pending(Coroutine[Any, Any, R]):
-    """A call that can be awaited for its result, or entered with ``async with``, which gives the result up again.
+    """A call that can be awaited for its result, or entered with ``async with``, which ends the result.
 
     It is a coroutine to ``asyncio.create_task`` and the like; nothing happens before it is awaited.
     """
@@ -37,9 +35,7 @@ class Pending(Coroutine[Any, Any, R]):
     def __init__(self, make: Callable[[], R]) -> None:
         self._make = make
         # The line of the call is on no stack once a task is made of it. The frame would keep its variables alive.
-        frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-            frame = frame.f_back
+        frame = first_outside(sys._getframe(1), OWN_FILES)
         self._called = frame.f_code, frame.f_lineno
         self._made: R | None = None
         self._coroutine: Coroutine[Any, Any, R] | None = None
@@ -77,7 +73,7 @@ class Pending(Coroutine[Any, Any, R]):
         if made is None:
             return
         try:
-            await made._give_up()
+            await made._end_block()
         except Exception:
             if error is None:  # else the user's own is on its way
                 raise

@@ -5,7 +5,6 @@ Owns reading ahead, and how a stream ends that is left early. The connection is 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -15,11 +14,11 @@ from typing import Any
 
 import anyio.lowlevel
 
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
-from ..connection.sync_connection import OffloadConnection, give_up_result, physical_of, read_further_results
+from ..connection.sync_connection import OffloadConnection, abandon_result, physical_of, read_further_results
 from ..connection.sync_cursor import OffloadCursor, driver_cursor, fetch_chunk, physical_under, raise_later_error
 from ..drivers.only_reads import only_reads
 from ..errors import ThreadUnavailable
@@ -51,7 +50,7 @@ async def stream(
             if not physical_of(sync).clean:
                 await bridged(partial(_commit, sync))
         except BaseException:
-            give_up_result(sync)  # and it is rolled back when the connection is given back
+            abandon_result(sync)  # and it is rolled back when the connection is given back
             raise
         finally:
             await chunks.stop()
@@ -120,8 +119,8 @@ class _Chunks:
             time.sleep(0.001)
 
     def _start(self) -> Hop[list[Any]]:
-        hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).strand)
-        start(threading.Thread(target=hop.run, name="offload_db stream", daemon=True))
+        hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).take_back)
+        start_thread(hop.run, "stream")
         return hop
 
     def _read(self) -> list[Any]:

@@ -75,7 +75,7 @@ class BridgedCall:
                 argument._entrust(self)
 
     def end(self) -> None:
-        """Give up what belongs to the scope; the garbage collector may be the one who ends it."""
+        """Let go of what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
         self._name = None  # it may hold the request
         while True:

@@ -28,6 +28,7 @@ from .handled_errors import with_handled
 from .hops import Hop, holder_limiter, run_hop, run_in_thread
 from .place import Place, current_task, place
 from .portal import abridged, awaiting, suspend
+from .stack import first_outside
 from .thread_mode import adopt, drive
 
 P = ParamSpec("P")
@@ -311,9 +312,7 @@ def _is_registered(function: Any) -> bool:
     routing, applications = sys.modules.get("starlette.routing"), sys.modules.get("starlette.applications")
     if routing is None or applications is None:
         return False
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename in (__file__, functools.__file__):
-        frame = frame.f_back
+    frame = first_outside(sys._getframe(1), __file__, functools.__file__)
     # The line of a decorator's call is the decorator's, with Python 3.10 the function's.
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
     if not line.startswith(("@", "async def ", "def ")):

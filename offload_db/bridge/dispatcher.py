@@ -19,14 +19,14 @@ import anyio
 from .hops import Hop, send_hop, unlimited
 from .reactor import POSSIBLE, Reactor
 
-# Seconds after which trips are looked for that have been left behind.
+# Seconds after which hops are looked for that have been left behind.
 LOOK_AFTER = 1.0
 
 
 class Dispatcher:
-    """Sends the trips of one pool's tasks, on one event loop, to worker threads.
+    """Sends the hops of one pool's tasks, on one event loop, to worker threads.
 
-    Trips of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
+    Hops of asyncio's tasks share a thread where they may, with those of the same round of the loop and with those that
     are under way: to wake a thread, and a loop by a thread, costs more than a small query. Where no thread can be
     shared out, for lack of descriptors or of memory, each goes by itself.
 
@@ -52,17 +52,17 @@ class Dispatcher:
         if loop is None:
             await send_hop(hop, self._limiter)
             return
-        ride = _SharedHop(hop, loop.create_future())
-        self._pending.add(ride)
+        shared_hop = _SharedHop(hop, loop.create_future())
+        self._pending.add(shared_hop)
         try:
             if loop.time() > self._looks_until:
                 self._look_later(loop)
             if not self._ready:
                 loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
-            self._ready.append(ride)
-            alone = await ride.back
+            self._ready.append(shared_hop)
+            alone = await shared_hop.back
         finally:
-            self._pending.discard(ride)
+            self._pending.discard(shared_hop)
         if alone:
             await send_hop(hop, self._limiter)
             await hop.wait()  # it may have begun in the shared thread all the same
@@ -70,19 +70,19 @@ class Dispatcher:
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         ready, self._ready = self._ready, []
         # A round later those in a cancelled scope are cancelled.
-        loop.call_soon(self._depart, ready, loop)
+        loop.call_soon(self._start_hops, ready, loop)
 
-    def _depart(self, ready: list[_SharedHop], loop: asyncio.AbstractEventLoop) -> None:
+    def _start_hops(self, ready: list[_SharedHop], loop: asyncio.AbstractEventLoop) -> None:
         # A task that was cancelled meanwhile makes no hop.
-        rides = [ride for ride in ready if not ride.back.done()]
+        shared_hops = [shared_hop for shared_hop in ready if not shared_hop.back.done()]
         try:
-            while rides and (self._shared is None or not self._shared.add(rides)):
+            while shared_hops and (self._shared is None or not self._shared.add(shared_hops)):
                 shared = SharedThread(loop)
                 shared.start(loop)
-                self._shared = shared  # not before: a thread that never comes must be given no trips
+                self._shared = shared  # not before: a thread that never comes must be given no hops
         except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
-            for ride in rides:
-                ride.end(alone=True)
+            for shared_hop in shared_hops:
+                shared_hop.end(alone=True)
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(LOOK_AFTER, self._look, loop, context=Context())
@@ -90,17 +90,17 @@ class Dispatcher:
         self._looks_until = loop.time() + 2 * LOOK_AFTER
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to trips that a failed callback has left behind: for want of memory not even its frame may be made."""
+        """See to hops that a failed callback has left behind: for want of memory not even its frame may be made."""
         if not self._pending:
             self._looks_until = 0.0
             return
         self._look_later(loop)
-        if any(ride.seen for ride in self._ready):
+        if any(shared_hop.seen for shared_hop in self._ready):
             self._ready = []  # nobody gathers them
-        for ride in tuple(self._pending):
-            if ride.seen:
-                ride.look()
-            ride.seen = True
+        for shared_hop in tuple(self._pending):
+            if shared_hop.seen:
+                shared_hop.look()
+            shared_hop.seen = True
 
 
 class _SharedHop:
@@ -142,26 +142,26 @@ class _SharedHop:
 
 
 class SharedThread:
-    """Several trips through one thread."""
+    """Several hops through one thread."""
 
-    __slots__ = ("_hub", "_loop", "_returned", "_rides", "_starting", "_thread")
+    __slots__ = ("_loop", "_reactor", "_returned", "_shared_hops", "_starting", "_thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
-        self._hub = Reactor()
-        self._rides: set[_SharedHop] = set()
+        self._reactor = Reactor()
+        self._shared_hops: set[_SharedHop] = set()
         self._returned: deque[_SharedHop] = deque()
         self._thread = Hop(self._run)
         self._starting: asyncio.Task[None] | None = None
 
-    def add(self, rides: list[_SharedHop]) -> bool:
-        """Take further trips along, on the loop's thread; False if they had better take another thread."""
-        self._rides.update(rides)
-        for ride in rides:
-            ride.shared = self
-        if self._hub.add(rides):
+    def add(self, shared_hops: list[_SharedHop]) -> bool:
+        """Take further hops along, on the loop's thread; False if they had better take another thread."""
+        self._shared_hops.update(shared_hops)
+        for shared_hop in shared_hops:
+            shared_hop.shared = self
+        if self._reactor.add(shared_hops):
             return True
-        self._rides.difference_update(rides)
+        self._shared_hops.difference_update(shared_hops)
         return False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -171,32 +171,31 @@ class SharedThread:
         self._starting.add_done_callback(self._started)
 
     async def _start(self) -> None:
-        await send_hop(
-            self._thread, unlimited()
-        )  # each hop that it makes holds one of the connections that are allowed
+        # Without limit: each hop that it makes holds one of the connections that are allowed.
+        await send_hop(self._thread, unlimited())
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting = None
         if not task.cancelled():
             task.exception()  # the task whose hop it was meets the same, if it goes by itself
         if self._thread.detach(_nothing):
-            return  # it tells of its trips itself
+            return  # it tells of its hops itself
         self._end()  # no thread could be started, all tasks of the loop are being cancelled, or it is over
 
     def _run(self) -> None:
-        """Make the trips, on the thread."""
+        """Make the hops, on the thread."""
         try:
-            self._hub.run(self._report)
+            self._reactor.run(self._report)
         except BaseException:  # such as too little memory
             self._schedule(self._end)
             raise
 
-    def came_back(self, ride: _SharedHop) -> None:
+    def came_back(self, shared_hop: _SharedHop) -> None:
         """Note, on the thread, that a hop is over."""
-        self._returned.append(ride)
+        self._returned.append(shared_hop)
 
     def _report(self) -> None:
-        """Wake the tasks whose trips are over."""
+        """Wake the tasks whose hops are over."""
         if self._returned:
             self._schedule(self._wake)
 
@@ -208,20 +207,20 @@ class SharedThread:
 
     def _wake(self) -> None:
         while self._returned:
-            ride = self._returned.popleft()
-            self._rides.discard(ride)
-            ride.end(alone=False)
+            shared_hop = self._returned.popleft()
+            self._shared_hops.discard(shared_hop)
+            shared_hop.end(alone=False)
         # The thread stays a little longer than its last hop. No task shall.
-        if not self._rides and self._starting is not None:
+        if not self._shared_hops and self._starting is not None:
             self._starting.cancel()
             self._starting = None
 
     def _end(self) -> None:
         """Wake everybody, because the thread has ended or never comes."""
-        self._hub.close()
+        self._reactor.close()
         self._wake()
-        while self._rides:
-            self._rides.pop().end(alone=True)
+        while self._shared_hops:
+            self._shared_hops.pop().end(alone=True)
 
 
 def _nothing() -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import greenlet
 
-# Strands that a thread keeps. To make a greenlet costs as much as a small query has to do in it: Python maps memory for
+# Greenlets that a thread keeps. To make one costs as much as a small query has to do in it: Python maps memory for
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
 KEPT = 32
 
-# Frames by which a strand may have been made deeper in the stack than it is used: it has that many fewer for its calls.
+# Frames by which a greenlet may have been made deeper in the stack than it is used: so many fewer it has for its calls.
 _DEEPER = 16
 
 
@@ -39,31 +39,31 @@ def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
     :param call: a function that raises nothing
     :param context: the context that it runs in
     """
-    strand = _idle() or _new()
-    strand.call = call
-    strand.gr_context = context
-    return strand
+    pooled = _idle() or _new()
+    pooled.call = call
+    pooled.gr_context = context
+    return pooled
 
 
 def _idle() -> Any:
-    """Take a strand that was kept, None if there is none for a call from here."""
+    """Take a greenlet that was kept, None if there is none for a call from here."""
     idle = _here.idle
     while idle:
-        strand = idle.pop()
+        pooled = idle.pop()
         try:
-            if strand.fits_below:
-                sys._getframe(strand.fits_below)
+            if pooled.fits_below:
+                sys._getframe(pooled.fits_below)
         except ValueError:  # the stack is not as deep as that
             continue
-        return strand
+        return pooled
     return None
 
 
 def _new() -> Any:
-    strand = PooledGreenlet(_make_calls)
-    strand.fits_below = max(0, _depth() - _DEEPER)
-    strand.switch()  # to where it waits: what a greenlet is begun with it keeps for good
-    return strand
+    pooled = PooledGreenlet(_make_calls)
+    pooled.fits_below = max(0, _depth() - _DEEPER)
+    pooled.switch()  # to where it waits: what a greenlet is begun with it keeps for good
+    return pooled
 
 
 def _depth() -> int:
@@ -97,17 +97,17 @@ def _make_calls() -> None:
 
 
 def _taken() -> Callable[[], object]:
-    strand = greenlet.getcurrent()
-    call, strand.call = strand.call, None
+    pooled = greenlet.getcurrent()
+    call, pooled.call = pooled.call, None
     return call  # type: ignore[no-any-return]
 
 
 def _kept() -> bool:
-    """Keep the strand that runs, which has made its call, for another one; False if there are enough."""
+    """Keep the greenlet that runs, which has made its call, for another one; False if there are enough."""
     idle = _here.idle
     if len(idle) >= KEPT:
         return False
-    strand = greenlet.getcurrent()
-    strand.gr_context = None
-    idle.append(strand)
+    pooled = greenlet.getcurrent()
+    pooled.gr_context = None
+    idle.append(pooled)
     return True

@@ -1,6 +1,7 @@
 """One function on its way through a worker thread.
 
-Owns what is certain of it, however often the task that sent it is cancelled: whether it has returned, or never starts.
+Runs it there, and knows whether it has returned, or never will start, however often the task that sent it is cancelled.
+Which hops share a thread is ``dispatcher.py``'s.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
-from .background import start
+from .background import start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
 from .outcomes import Outcome
@@ -43,16 +44,26 @@ class Hop(Generic[T]):
 
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
 
-    :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
-        from: the task that waits for it will never go on
+    :param on_closed_loop: called on the thread when the function has come back, but the event loop that it was sent
+        from is closed: the task that waits for it will never go on
     """
 
-    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
+    __slots__ = (
+        "_abandoned",
+        "_closed_loop_call",
+        "_function",
+        "_late",
+        "_lock",
+        "_outcome",
+        "_signals",
+        "_started",
+        "back",
+    )
 
-    def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
+    def __init__(self, function: Callable[[], T], on_closed_loop: Callable[[], None] | None = None) -> None:
         self._function = function
         loop = asyncio._get_running_loop()
-        self._strands = None if loop is None or stranded is None else (loop, stranded)
+        self._closed_loop_call = None if loop is None or on_closed_loop is None else (loop, on_closed_loop)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
@@ -72,15 +83,15 @@ class Hop(Generic[T]):
         finally:
             with self._lock:
                 # Asked before the task can know that the function is back: it may go on then, and end its loop.
-                gone = self._strands is not None and self._strands[0].is_closed()
+                gone = self._closed_loop_call is not None and self._closed_loop_call[0].is_closed()
                 self.back = True
                 signals, late = self._signals, self._late
         for signal in signals:
             gone = not signal.set() or gone
         if late is not None:
             late()
-        elif gone and self._strands is not None:
-            self._strands[1]()
+        elif gone and self._closed_loop_call is not None:
+            self._closed_loop_call[1]()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what it raised."""
@@ -110,7 +121,7 @@ class Hop(Generic[T]):
             return False
 
     async def wait_until_over(self, interrupt: Callable[[], None] | None = None) -> None:
-        """Return when the function is certain not to run any more: it came back, or never starts.
+        """Return when the function does not run any more: it came back, or will never start.
 
         :param interrupt: called in a thread of its own while the function runs, to bring it back; what it does is
             waited for as well
@@ -140,7 +151,7 @@ def send_off(interrupt: Callable[[], None]) -> Hop[None] | None:
     errand = Hop(interrupt)
     try:
         # Not through anyio: a task that is cancelled over and over would not get that far.
-        start(threading.Thread(target=errand.run, name="offload_db interrupt", daemon=True))
+        start_thread(errand.run, "interrupt")
     except ThreadUnavailable:
         return None
     return errand
@@ -167,7 +178,7 @@ async def run_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter, cancellation: C
 async def run_in_thread(
     function: Callable[[], T], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None
 ) -> T:
-    """Run *function* in a worker thread and return its result; see :func:`carry`."""
+    """Run *function* in a worker thread and return its result; see :func:`run_hop`."""
     hop = Hop(function)
     await run_hop(hop, limiter, cancellation)
     return hop.outcome()

@@ -73,7 +73,7 @@ async def _in_portal(function: Callable[[], T]) -> T:
     call: Callable[[], object] = partial(outcome.capture, function)
     loop = asyncio._get_running_loop()
     if loop is not None:
-        call = _on_strand(greenlet_for(call, greenlet.getcurrent().gr_context)).__next__
+        call = _on_pooled_greenlet(greenlet_for(call, greenlet.getcurrent().gr_context)).__next__
     # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
     portal = greenback.with_portal_run_sync(call)
     if not getattr(loop, _NESTS, False):
@@ -126,12 +126,12 @@ def _resumed_here(portal: Coroutine[Any, Any, object]) -> Generator[Any, Any, No
         return
 
 
-def _on_strand(strand: Any) -> Iterator[object]:
-    """Switch to a strand from the greenlet that greenback has made for the portal.
+def _on_pooled_greenlet(pooled: Any) -> Iterator[object]:
+    """Switch to a pooled greenlet from the greenlet that greenback has made for the portal.
 
     As a generator, because that has its frame with it: Python need not map any memory for this greenlet.
     """
-    yield strand.switch(greenlet.getcurrent())
+    yield pooled.switch(greenlet.getcurrent())
 
 
 def _run(

@@ -61,13 +61,13 @@ _here = threading.local()
 
 def current_reactor() -> Reactor | None:
     """Return what shares out this thread, None where one call has it all."""
-    return getattr(_here, "hub", None)
+    return getattr(_here, "reactor", None)
 
 
 class Reactor:
     """Runs several calls in one thread, also those that are added meanwhile.
 
-    A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a hub. A lock that
+    A call that never waits by :meth:`wait` keeps the thread until it is done, as it does without a reactor. A lock that
     one of the calls holds while it waits must not be wanted by another one.
     """
 
@@ -109,7 +109,7 @@ class Reactor:
         self._poll = select.poll()
         try:
             self._poll.register(self._waker[0], select.POLLIN)
-            _here.hub = self
+            _here.reactor = self
             # Where nothing happened, progress() was called after the last that did.
             while self._resume(progress) or self._goes_on():
                 while self._added:
@@ -118,11 +118,11 @@ class Reactor:
                     del call  # not to keep it for as long as the others take
         except BaseException:  # such as too little memory: nobody will come by any more
             while self._waiting:
-                _, (strand, _) = self._waiting.popitem()
-                strand.switch(False)
+                _, (waiting, _) = self._waiting.popitem()
+                waiting.switch(False)
             raise
         finally:
-            _here.hub = None
+            _here.reactor = None
             # When a thread has ended, greenlet looks for whoever keeps the thread's own greenlet, and takes away the
             # one reference that it cannot find. What is just being collected it does not see, and Python crashes.
             del self._greenlet
@@ -207,15 +207,15 @@ class PatientIO(socket.SocketIO):
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what is there, or wait for it."""
-        hub, sock = current_reactor(), self._sock
-        patience = None if hub is None else sock.gettimeout()
-        if hub is None or patience == 0:
+        reactor, sock = current_reactor(), self._sock
+        patience = None if reactor is None else sock.gettimeout()
+        if reactor is None or patience == 0:
             return super().readinto(buffer)
         if not isinstance(sock, ssl.SSLSocket):
-            hub.wait(sock, select.POLLIN, patience)
+            reactor.wait(sock, select.POLLIN, patience)
             return super().readinto(buffer)
         # Only a part of a record may have arrived, and the rest may never do.
-        return _patiently(hub, sock, patience, lambda: sock.recv_into(buffer))
+        return _patiently(reactor, sock, patience, lambda: sock.recv_into(buffer))
 
 
 def make_patient(reader: Any) -> bool:
@@ -226,7 +226,7 @@ def make_patient(reader: Any) -> bool:
     return True
 
 
-def send_all(hub: Reactor, sock: socket.socket, data: bytes) -> None:
+def send_all(reactor: Reactor, sock: socket.socket, data: bytes) -> None:
     """Send all of *data*, packets of MySQL's, as :meth:`socket.socket.sendall` does, without keeping the thread."""
     # A packet with the number 0 begins a command. What was sent before it has been answered, so nothing is in its way.
     if len(data) <= _TAKEN_AT_ONCE and data[3] == 0:
@@ -235,10 +235,10 @@ def send_all(hub: Reactor, sock: socket.socket, data: bytes) -> None:
     patience = sock.gettimeout()
     left = memoryview(data)
     while left:
-        left = left[_patiently(hub, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
+        left = left[_patiently(reactor, sock, patience, lambda: sock.send(left)) :]  # noqa: B023  # it is called at once
 
 
-def _patiently(hub: Reactor, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
+def _patiently(reactor: Reactor, sock: socket.socket, patience: float | None, attempt: Callable[[], int]) -> int:
     """Make an attempt to read or write again and again until the socket is ready for it."""
     sock.settimeout(0.0)
     try:
@@ -246,9 +246,9 @@ def _patiently(hub: Reactor, sock: socket.socket, patience: float | None, attemp
             try:
                 return attempt()
             except ssl.SSLWantReadError:
-                hub.wait(sock, select.POLLIN, patience)
+                reactor.wait(sock, select.POLLIN, patience)
             except (BlockingIOError, ssl.SSLWantWriteError):  # only sending meets the first
-                hub.wait(sock, select.POLLOUT, patience)
+                reactor.wait(sock, select.POLLOUT, patience)
     finally:
         with suppress(OSError):  # it was closed meanwhile
             sock.settimeout(patience)

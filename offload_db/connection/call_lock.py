@@ -68,27 +68,27 @@ class CallLock:
         self._own(owner)  # from here on the owner may end, in another thread
 
     def renew(self) -> None:
-        """Begin anew in a forked child: a thread of the parent may have had the turn, or held the lock."""
+        """Begin anew in a forked child: a thread of the parent may have been at its turn."""
         self._lock = threading.Lock()
         self._busy = False
-        self._taker = 0  # the greenlet that has the turn: a thread's own, or a bridged task's
+        self._taker = 0  # the greenlet whose turn it is: a thread's own, or a bridged task's
         self._closed = False
         self._owner: BridgedCall | None = None
         self._born = self._since = time.monotonic()
         self._new, self._given = True, False
         self._only: BridgedCall | None = None  # the call whose connection it is alone
-        self._thread = 0  # that has the turn, if it belongs to no call
+        self._thread = 0  # whose turn it is, if it belongs to no call
         self._line = ""  # where the owner has used it last while others waited
         self._listed: BridgedCall | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._ended: list[BridgedCall] = []
         self._queue: list[_Waiting] = []
 
     def acquire(self, patience: float | None = None, *, shield: bool = False) -> bool:
-        """Wait for the turn; False if the caller goes on without one, and has none to give.
+        """Wait for the caller's turn; False if it goes on without the lock, and has none to release.
 
         :param patience: seconds to wait at most
         :param shield: keep cancellations from interrupting; for what has to be done on the way out
-        :raises TimeoutError: if they are over; it says who has the turn
+        :raises TimeoutError: if they are over; it says whose turn it is
         :raises ConnectionClosed: if the connection is closed, or gets closed by the call it belongs to
         :raises CheckoutTimeout: if it belongs to a call that waits for this one in turn, so that it would never come
         :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
@@ -160,7 +160,7 @@ class CallLock:
             logger.warning("%d wait for a shared connection: %s", len(self._queue), self._holder(waiting.scope))
 
     def _holder(self, scope: BridgedCall | None) -> str:
-        """Tell who has the turn, or keeps it from the caller, and what to do about it."""
+        """Tell whose turn it is, or who keeps the caller from its own, and what to do about it."""
         owner = self.owner
         if owner is not None and not self._may(scope):
             last = f", which has used it last at {self._line}" if self._line else ""
@@ -189,16 +189,16 @@ class CallLock:
 
     @property
     def closed(self) -> bool:
-        """Whether all turns are over."""
+        """Whether the connection is closed, and nobody gets a turn any more."""
         return self._closed
 
     @property
     def free(self) -> bool:
-        """Whether nobody has the turn or waits for it."""
+        """Whether nobody has the lock or waits for it."""
         return not self._busy and not self._queue
 
     def release(self) -> None:
-        """Let the next one have the turn."""
+        """Let the next caller have its turn."""
         with self._lock:
             if not self._closed:
                 self._busy = False
@@ -207,7 +207,7 @@ class CallLock:
         self._settle()
 
     def close(self) -> bool:
-        """End all turns: the connection is closed; False if it was already."""
+        """Let nobody have a turn any more: the connection is closed; False if it was already."""
         with self._lock:
             if self._closed:
                 return False
@@ -264,7 +264,10 @@ class CallLock:
         self._settle()
 
     def _settle(self) -> None:
-        """Take note of scopes that ended. Who finds the lock taken may leave: its holder comes by here afterwards."""
+        """Take note of scopes that ended.
+
+        Try-lock: the holder calls this after releasing, so that an entry which is made meanwhile is not missed.
+        """
         while self._ended and self._lock.acquire(blocking=False):
             try:
                 while self._ended:

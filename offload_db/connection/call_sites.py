@@ -1,7 +1,7 @@
 """Which line of the user's code a call comes from, and for which request.
 
-Owns the look at the stack. It is taken only where a call blocks the event loop anyway, and imports no framework:
-whatever speaks ASGI has the request's scope in the frame that serves it.
+Owns what the stack says of a call. ``bridge/stack.py`` walks up it, and only where a call blocks the event loop
+anyway. No framework is imported: whatever speaks ASGI has the request's scope in the frame that serves it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+from ..bridge.stack import frames_from, module_of
 from ..statistics import CallPath, Endpoint, SourceLine
 
 # What stands between the user's line and the server: their lines say nothing.
@@ -74,23 +75,6 @@ def call_path() -> CallPath:
             if frame.f_code.co_flags & ASYNCHRONOUS:
                 break
     return CallPath(tuple(lines) or (_line(first),), _endpoint(itertools.chain((last,), frames)))
-
-
-def module_of(frame: FrameType) -> str:
-    """Return the name of the package whose code runs in a frame."""
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def frames_from(frame: FrameType | None) -> Iterator[FrameType]:
-    """Give the frames from this one outwards; a bridged call has a stack of its own, on top of another."""
-    greenlets = sys.modules.get("greenlet")
-    greenlet = None if greenlets is None else greenlets.getcurrent()
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-        while frame is None and greenlet is not None:
-            greenlet = greenlet.parent
-            frame = None if greenlet is None else greenlet.gr_frame
 
 
 def _line(frame: FrameType) -> SourceLine:

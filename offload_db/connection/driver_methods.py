@@ -13,6 +13,7 @@ from typing import Any
 
 from .opening import patience_of
 from .physical import PhysicalConnection
+from .unread_results import skip_unread
 
 # Calls that end a transaction for certain.
 ENDS = frozenset({"commit", "rollback"})
@@ -32,7 +33,7 @@ RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 
 def execute(link: PhysicalConnection, statement: str) -> None:
     """Execute a statement in the place of a method that the driver lacks, on a worker."""
-    link.skip_unread()
+    skip_unread(link)
     link.driver.skip_rest(link.raw)
     with closing(link.raw.cursor()) as cursor:
         cursor.execute(statement)
@@ -48,7 +49,7 @@ def call_method(link: PhysicalConnection, name: str, args: tuple[Any, ...], kwar
         return _reconnect(link, partial(getattr(raw, name), *args, **kwargs))
     link.altered = link.altered or name in _ALTERS
     if name == "rollback":
-        link.skip_unread()
+        skip_unread(link)
     driver.skip_rest(raw)
     result = getattr(raw, name)(*args, **kwargs)
     if name in ENDS:

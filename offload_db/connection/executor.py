@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
-from ..bridge.background import none_left, start
+from ..bridge.background import Timer, none_left
 from ..bridge.dispatcher import Dispatcher
 from ..bridge.handled_errors import with_handled
 from ..bridge.hops import Hop
@@ -49,12 +49,12 @@ class Expired(Exception):
 class Detached:
     """What becomes of a call that runs on after its task was cancelled."""
 
-    __slots__ = ("left", "settle")
+    __slots__ = ("on_return", "runs_on")
 
-    def __init__(self, settle: Callable[[], None]) -> None:
-        self.settle = settle
-        self.left = False
-        """Whether the call runs on; *settle* is called on its thread when it has come back."""
+    def __init__(self, on_return: Callable[[], None]) -> None:
+        self.on_return = on_return
+        self.runs_on = False
+        """Whether the call runs on; *on_return* is called on its thread when it has come back."""
 
 
 class Executor:
@@ -70,7 +70,7 @@ class Executor:
         self._limit = limit
         self._on_loop_call = on_loop_call
         # One for each event loop. anyio keeps these variables by name, and longer than the pool may live.
-        self._departures: RunVar[Dispatcher] = RunVar(f"offload_db_workers_{next(_numbers)}")
+        self._dispatchers: RunVar[Dispatcher] = RunVar(f"offload_db_dispatcher_{next(_numbers)}")
         self._last: tuple[Callable[[], object], Dispatcher] | None = None
         self._warned: set[tuple[str, int]] = set()
 
@@ -82,8 +82,8 @@ class Executor:
         shield: bool = False,
         timeout: float | None = None,
         stop: Callable[[], None] | None = None,
-        leaving: Detached | None = None,
-        stranded: Callable[[], None] | None = None,
+        detached: Detached | None = None,
+        on_closed_loop: Callable[[], None] | None = None,
         shared: bool = False,
         text: object = None,
     ) -> T:
@@ -96,8 +96,8 @@ class Executor:
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
         :param timeout: seconds after which the function is brought back
         :param stop: brings the function back early; called in a thread of its own
-        :param leaving: lets the function run on instead
-        :param stranded: called on the function's thread when it has come back and the task's event loop is closed
+        :param detached: lets the function run on instead
+        :param on_closed_loop: called on the function's thread when it has come back and the task's event loop is closed
         :param shared: whether it may share a thread with others, see :class:`offload_db.bridge.dispatcher.Dispatcher`
         :param text: the statement that it executes, for reports
         :raises Expired: if the time is over before the function was called, or while it runs on by itself; one that
@@ -110,7 +110,13 @@ class Executor:
             try:
                 hop = suspend(
                     self._hop(
-                        function, shared, shield=shield, timeout=timeout, stop=stop, leaving=leaving, stranded=stranded
+                        function,
+                        shared,
+                        shield=shield,
+                        timeout=timeout,
+                        stop=stop,
+                        detached=detached,
+                        on_closed_loop=on_closed_loop,
                     )
                 )
             except anyio.get_cancelled_exc_class():
@@ -135,46 +141,46 @@ class Executor:
         shield: bool,
         timeout: float | None,
         stop: Callable[[], None] | None,
-        leaving: Detached | None,
-        stranded: Callable[[], None] | None,
+        detached: Detached | None,
+        on_closed_loop: Callable[[], None] | None,
     ) -> Hop[T]:
-        hop = Hop(with_handled(function), stranded if leaving is None else leaving.settle)
+        hop = Hop(with_handled(function), on_closed_loop if detached is None else detached.on_return)
         if shield or timeout is not None:
             with anyio.move_on_after(timeout, shield=shield):
-                await self._make(hop, shared, stop, leaving)
-            if not hop.back or (leaving is not None and leaving.left):  # what was left alone may be back by now
+                await self._make(hop, shared, stop, detached)
+            if not hop.back or (detached is not None and detached.runs_on):  # what was left alone may be back by now
                 raise Expired
         else:
-            await self._make(hop, shared, stop, leaving)
+            await self._make(hop, shared, stop, detached)
         return hop
 
     async def _make(
-        self, hop: Hop[Any], shared: bool, stop: Callable[[], None] | None, leaving: Detached | None
+        self, hop: Hop[Any], shared: bool, stop: Callable[[], None] | None, detached: Detached | None
     ) -> None:
         try:
-            await self._here().send(hop, shared=shared)
+            await self._dispatcher().send(hop, shared=shared)
         except BaseException as error:
-            if leaving is not None:
-                leaving.left = hop.detach(leaving.settle)
+            if detached is not None:
+                detached.runs_on = hop.detach(detached.on_return)
             else:
                 await hop.wait_until_over(stop)
             if none_left(error):
                 raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
             raise
 
-    def _here(self) -> Dispatcher:
+    def _dispatcher(self) -> Dispatcher:
         # There is mostly one loop, and anyio takes a while to find out which one runs.
         loop, last = asyncio._get_running_loop(), self._last
         if loop is not None and last is not None and last[0]() is loop:
             return last[1]
         try:
-            departures = self._departures.get()
+            dispatcher = self._dispatchers.get()
         except LookupError:
-            departures = Dispatcher(self._limit)
-            self._departures.set(departures)
+            dispatcher = Dispatcher(self._limit)
+            self._dispatchers.set(dispatcher)
         if loop is not None:
-            self._last = (weakref.ref(loop), departures)
-        return departures
+            self._last = (weakref.ref(loop), dispatcher)
+        return dispatcher
 
     def _report(self, name: str, site: SourceLine) -> None:
         for observer in on_loop_observers:
@@ -213,13 +219,9 @@ def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[],
     """Run *function* on this very thread, with a timer beside it where its time is limited."""
     if timeout is None or stop is None:
         return function()
-    timer = threading.Timer(timeout, stop)
-    timer.daemon = True
+    timer = Timer(timeout, stop, "limit")
     try:
-        start(timer)
+        timer.start()
         return function()
     finally:
-        # No stop may be under way, or to come, when the connection is used again.
-        timer.cancel()
-        if timer.ident is not None:
-            timer.join()
+        timer.end()  # no stop may be under way, or to come, when the connection is used again

@@ -10,13 +10,12 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from ..drivers.base import Driver, Identity
+from ..drivers.base import Identity
 from ..drivers.registry import driver_of
 from ..statistics import Counters
+from .driver_call import Connect, DriverCall
 
 logger = logging.getLogger("offload_db")
 
@@ -35,10 +34,6 @@ TRIES = 16
 GLANCE = 0.05
 
 
-Connect = Callable[[float], Any]
-"""Opens a connection to kill with, given the seconds that it may take."""
-
-
 class Killer:
     """Stops the running statements of one pool.
 
@@ -54,7 +49,7 @@ class Killer:
     def renew(self) -> None:
         """Begin anew in a forked child: threads of the parent may have been in the middle of kills."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
-        self._turn = threading.Lock()
+        self._sending = threading.Lock()
         self._lock = threading.Lock()  # for the numbers and the list below, for a few instructions only
         self._present = self._waiting = self._through = 0
         self._silent: Counter[tuple[str, ...]] = Counter()  # by server
@@ -62,7 +57,7 @@ class Killer:
         # statements are stopped at once, opening a connection for each takes too long.
         self._spare: list[tuple[tuple[str, ...], Connect, Any]] = []
 
-    def stop(self, call: StoppableCall) -> None:
+    def stop(self, call: DriverCall) -> None:
         """Bring the call back: kill its statement, as often as it takes, or else cut its link.
 
         Returns when the call has come back or its link is cut: after :data:`PATIENCE` seconds, and later only while
@@ -87,7 +82,7 @@ class Killer:
         self._counters.add("kills_failed")
         call.cut()
 
-    def end(self, call: StoppableCall) -> None:
+    def end(self, call: DriverCall) -> None:
         """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.
 
         Returns after :data:`PATIENCE` seconds at most, and never raises.
@@ -103,7 +98,7 @@ class Killer:
         finally:
             self._leave()
 
-    def _enter(self, call: StoppableCall) -> bool:
+    def _enter(self, call: DriverCall) -> bool:
         """Wait for a place, as long as kills before this one come through; False if it is not to be sent any more."""
         with self._lock:
             self._present += 1
@@ -137,7 +132,7 @@ class Killer:
         for _, _, admin in left:
             driver_of(admin).close(admin)
 
-    def _kill(self, call: StoppableCall, *, once: bool = False) -> None:
+    def _kill(self, call: DriverCall, *, once: bool = False) -> None:
         identity = call.identity
         if identity is None:
             return
@@ -177,17 +172,17 @@ class Killer:
                 return
         driver_of(admin).close(admin)
 
-    def _send(self, admin: Any, identity: Identity, call: StoppableCall) -> None:
-        my_turn = self._turn.acquire(timeout=TURN)
+    def _send(self, admin: Any, identity: Identity, call: DriverCall) -> None:
+        alone = self._sending.acquire(timeout=TURN)
         try:
             if driver_of(admin).kill(admin, identity):
                 call.killed = True
                 call.finished.wait(EFFECT)
         finally:
-            if my_turn:
-                self._turn.release()
+            if alone:
+                self._sending.release()
 
-    def _reach(self, identity: Identity, call: StoppableCall, deadline: float) -> Any:
+    def _reach(self, identity: Identity, call: DriverCall, deadline: float) -> Any:
         """Get a connection to the very server that runs the statement; None if there is no getting there."""
         if call.finished.is_set():
             return None
@@ -212,68 +207,3 @@ class Killer:
                 return admin
             driver.close(admin)
         return None
-
-
-class _Finish:
-    """The end of a call. It costs a tenth of a `threading.Event`, of which hardly any would be waited for."""
-
-    __slots__ = ("_lock", "_over")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wake who waits; to be called once."""
-        self._over = True
-        self._lock.release()
-
-    def is_set(self) -> bool:
-        """Tell whether it has come."""
-        return self._over
-
-    def wait(self, seconds: float) -> None:
-        """Wait for it, or until the seconds are over."""
-        if not self._over and self._lock.acquire(timeout=seconds):
-            self._lock.release()  # for others that wait
-
-
-class StoppableCall:
-    """One driver call that may have to be stopped."""
-
-    __slots__ = ("_driver", "_raw", "connect", "finished", "identity", "killable", "killed", "late", "was_cut")
-
-    def __init__(
-        self,
-        raw: Any,
-        driver: Driver,
-        identity: Identity | None,
-        *,
-        killable: bool,
-        connect: Connect | None = None,
-    ) -> None:
-        self._raw = raw
-        self._driver = driver
-        self.identity = identity
-        self.killable = killable
-        self.connect = connect
-        """What opens a connection to kill it with; None leaves that to the killer."""
-        self.finished = _Finish()
-        self.killed = False
-        """Whether a kill was sent while the statement ran."""
-        self.late = False
-        """Whether it was to be stopped because its own time was over, and not by the end of the pool."""
-        self.was_cut = False
-        """Whether its link was cut, because it did not come back otherwise."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the call was brought back before its natural end, for all that is known."""
-        return self.killed or self.was_cut
-
-    def cut(self) -> None:
-        """Cut the link under the call, whose thread then comes back with an error."""
-        self.was_cut = True
-        with suppress(Exception):
-            self._driver.cut(self._raw)

@@ -8,27 +8,25 @@ the session is in. Where connections come from and go to is not known here.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..bridge.call_scope import Deadline, current_bridged_call, current_deadline, current_setting
+from ..bridge.call_scope import Deadline, current_bridged_call, current_setting
 from ..bridge.cancellation import Cancellation
-from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS, Driver, Identity
-from ..errors import BlockingCallError, CallCancelled, CheckoutTimeout, OffloadError, StatementTimeout
-from .call_lock import CallLock, closed_error
+from ..drivers.base import Driver, Identity
+from ..errors import CallCancelled, CheckoutTimeout
+from .call_lock import CallLock
+from .driver_call import Connect, DriverCall
 from .executor import Executor, Expired
-from .killer import Connect, Killer, StoppableCall
+from .killer import Killer
 from .session_state import SessionState
 
 T = TypeVar("T")
-
-logger = logging.getLogger("offload_db")
 
 # Calls that are no statements and begin no transaction, and those of which it is known what they do.
 _BEGIN_NOTHING = frozenset({"close", "cursor", "fetch", "nextset", "ping", "store_result", "use_result"})
@@ -42,14 +40,12 @@ TURN_TIMEOUT = 30.0
 
 # Seconds that putting a connection in order may take before it is thrown out instead.
 TIDY_TIMEOUT = 10.0
-# Seconds that a call may always take which must be made.
-SHORTEST_LIMIT = 0.01
 
 
 class Lease(Protocol):
-    """A checkout of a link."""
+    """A checkout of the connection."""
 
-    def strand(self) -> None:
+    def take_back(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call."""
 
 
@@ -58,67 +54,6 @@ class Opener(Protocol):
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
-
-
-class DriverCall(StoppableCall, Generic[T]):
-    """One call on a link, as it is made on a worker."""
-
-    __slots__ = ("_function", "_link", "_name", "_statement", "_turn")
-
-    def __init__(
-        self,
-        link: PhysicalConnection,
-        name: str,
-        function: Callable[[], T],
-        turn: CallLock,
-        *,
-        statement: bool,
-        killable: bool,
-    ) -> None:
-        super().__init__(link.raw, link.driver, link.identity, killable=killable, connect=link.connect_admin)
-        self._link = link
-        self._turn = turn
-        self._name = name
-        self._function = function
-        self._statement = statement
-
-    def make(self) -> T:
-        """Make the call; notes what it says of the link."""
-        link = self._link
-        with link._wire:
-            link._call = self
-            if self._turn.closed:  # by the loop's own thread, which waits for no turn
-                link._call = None
-                self.finished.set()
-                raise closed_error()
-            started = time.perf_counter()
-            try:
-                link.prepare(self._name)
-                return self._function()
-            except BaseException as error:
-                lost = link.classify_error(error, self._name)
-                if lost is None:
-                    raise
-                try:
-                    raise lost from error
-                finally:
-                    del lost  # or its traceback would make a cycle of it, see bridge.Outcome
-            finally:
-                link._call = None
-                self.finished.set()
-                if self._statement:
-                    link.statements += 1
-                    link._workers.counters.ran_statement(time.perf_counter() - started)
-
-    def stop(self) -> None:
-        """Bring the call back, because its own time is over or its task cancelled."""
-        self.late = True
-        self._link._killer.stop(self)
-
-    def cancel(self) -> None:
-        """Bring the call back, because the task that waits for its thread is cancelled."""
-        self._link._workers.counters.add("cancelled")
-        self._link._killer.stop(self)
 
 
 class PhysicalConnection(SessionState):
@@ -130,22 +65,22 @@ class PhysicalConnection(SessionState):
 
     __slots__ = (
         "__weakref__",
-        "_call",
-        "_killer",
-        "_timeout",
-        "_wire",
-        "_workers",
         "born",
+        "call_lock",
         "connect_admin",
         "connector",
+        "current_call",
+        "executor",
         "expires",
+        "killer",
         "lease",
         "patience",
         "rested",
         "shares",
+        "statement_timeout",
         "statements",
-        "turn",
         "waiting_loop",
+        "wire",
     )
 
     def __init__(
@@ -153,7 +88,7 @@ class PhysicalConnection(SessionState):
         raw: Any,
         driver: Driver,
         identity: Identity | None,
-        workers: Executor,
+        executor: Executor,
         killer: Killer,
         *,
         connector: Opener | None = None,
@@ -169,16 +104,16 @@ class PhysicalConnection(SessionState):
         self.statements = 0
         self.shares = driver.shares(raw)
         """Whether its calls may share a thread with those of others."""
-        self._workers = workers
-        self._killer = killer
-        # Held while a call is on the wire. Turns keep calls apart already; this is for the loop's thread, which may
-        # not wait for its turn, and for the end of the pool.
-        self._wire = threading.Lock()
-        self._call: StoppableCall | None = None
-        self._timeout: float | None = None
+        self.executor = executor
+        self.killer = killer
+        # Held while a call is on the wire. The call lock keeps calls apart already; this one is for the event loop's
+        # own thread, which does not wait for that one, and for the end of the pool.
+        self.wire = threading.Lock()
+        self.current_call: DriverCall | None = None
+        self.statement_timeout: float | None = None
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
-        self.turn = CallLock()
+        self.call_lock = CallLock()
         self.lease: Callable[[], Lease | None] = _nobody
         """Gives the checkout that has the link."""
         self.waiting_loop: Any = None
@@ -186,36 +121,36 @@ class PhysicalConnection(SessionState):
 
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
-        self.turn = CallLock(current_bridged_call())
-        self._timeout = statement_timeout
+        self.call_lock = CallLock(current_bridged_call())
+        self.statement_timeout = statement_timeout
         self.patience = patience
 
     def after_fork(self) -> None:
         """Let go of the link in a forked child: it is the parent's."""
         self.fault = "lost"
-        self.turn.renew()
-        self._wire, self._call = threading.Lock(), None
-        self._killer.renew()
+        self.call_lock.renew()
+        self.wire, self.current_call = threading.Lock(), None
+        self.killer.renew()
         self.driver.disown(self.raw)
 
     @property
-    def is_stranded(self) -> bool:
+    def task_is_gone(self) -> bool:
         """Whether the task that made the last call can never go on: its loop was closed before it was resumed."""
         loop = self.waiting_loop
         return loop is not None and not self.busy and loop.is_closed()
 
-    def strand(self) -> None:
+    def take_back(self) -> None:
         """Take the link back from a task that can never go on."""
         lease = self.lease()
         if lease is not None:
             self.waiting_loop = None
-            lease.strand()
+            lease.take_back()
 
     def call(
         self,
         name: str,
         function: Callable[[], T],
-        turn: CallLock,
+        call_lock: CallLock,
         *,
         statement: bool = False,
         killable: bool = True,
@@ -229,7 +164,7 @@ class PhysicalConnection(SessionState):
         If the task is cancelled, the statement is killed and the cancellation raised when the call has come back.
 
         :param name: what is called, for reports
-        :param turn: whose turn it is in the caller's checkout; the link may be in another one by now
+        :param call_lock: of the caller's checkout; the link may be in another one by now
         :param statement: count it as a statement
         :param killable: whether it is a statement that the server can be told to stop
         :param shield: keep cancel scopes from interrupting; for what has to be done on the way out
@@ -245,15 +180,15 @@ class PhysicalConnection(SessionState):
         if setting is not None:
             deadline, cancellation = setting.deadline, setting.cancellation
         else:
-            lender = turn.lender
+            lender = call_lock.lender
             deadline, cancellation = None, None if lender is None else lender.cancellation
         taken = False
         try:
-            taken = self._take(name, turn, deadline, shield)
+            taken = self._take(name, call_lock, deadline, shield)
             return self._call_now(
                 name,
                 function,
-                turn,
+                call_lock,
                 deadline,
                 cancellation,
                 statement=statement,
@@ -267,19 +202,20 @@ class PhysicalConnection(SessionState):
             raise self.driver.disguised(error) from None
         finally:
             if taken:
-                turn.release()
+                call_lock.release()
 
-    def _take(self, name: str, turn: CallLock, deadline: Deadline | None, shield: bool) -> bool:
+    def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
         patience = self.patience
         if deadline is not None:
             patience = deadline.left if patience is None else min(deadline.left, patience)
         try:
-            return turn.acquire(patience, shield=shield)
+            return call_lock.acquire(patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
             if deadline is not None and not deadline.left:
-                late = self._late(name, None, f"another call kept the shared connection, and {deadline}; {error}")
+                call = DriverCall(self, name, killable=False)
+                late = call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
             else:
                 late = self.driver.disguised(CheckoutTimeout.because(str(error)))
             raise late from None
@@ -288,7 +224,7 @@ class PhysicalConnection(SessionState):
         self,
         name: str,
         function: Callable[[], T],
-        turn: CallLock,
+        call_lock: CallLock,
         deadline: Deadline | None,
         cancellation: Cancellation | None,
         *,
@@ -307,27 +243,27 @@ class PhysicalConnection(SessionState):
                 self._text = None
         elif name not in _BEGIN_NOTHING:
             self.unseen()
-        limits = [limit for limit in (self._timeout, timeout) if limit is not None]
+        limits = [limit for limit in (self.statement_timeout, timeout) if limit is not None]
         if deadline is not None:
             limits.append(deadline.left)
         limit = min(limits, default=None)
-        call = DriverCall(self, name, function, turn, statement=statement, killable=killable)
+        call = DriverCall(self, name, killable=killable, statement=statement)
         started = time.monotonic()
         error: Exception | None = None
         self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
-                make: Callable[[], T] = call.make
+                make: Callable[[], T] = partial(call.make, function, call_lock)
                 if cancellation is not None:
                     unwinding = name in _UNWIND or _rolls_back(text)
-                    make, shared = partial(_cancellable, cancellation, call, unwinding=unwinding), False
-                result = self._workers.run(
+                    make, shared = partial(_cancellable, cancellation, call, make, unwinding=unwinding), False
+                result = self.executor.run(
                     name,
                     make,
                     shield=shield,
                     timeout=limit,
                     stop=call.stop,
-                    stranded=self.strand,
+                    on_closed_loop=self.take_back,
                     shared=shared,
                     text=text,
                 )
@@ -347,7 +283,7 @@ class PhysicalConnection(SessionState):
                 self.killed()
         reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
         try:
-            raise self._late(name, call, reason) from error
+            raise call.timeout_error(reason) from error
         finally:
             del error
 
@@ -357,131 +293,18 @@ class PhysicalConnection(SessionState):
             return False
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 
-    def _late(self, name: str, call: StoppableCall | None, reason: str) -> OffloadError:
-        self._workers.counters.add("timeouts")
-        if call is None or not call.stopped:
-            error = StatementTimeout.because(f"{name} was not sent: {reason}")
-            error.may_have_run = False
-            return self.driver.disguised(error)
-        how = "was killed"
-        if call.was_cut:
-            how = "was sent a kill that took no effect in time" if call.killed else "could not be killed"
-            how = f"{how}, and its link was cut"
-        error = StatementTimeout.because(
-            f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
-        )
-        return self.driver.disguised(error)
-
     def interrupt(self) -> None:
         """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
-        call = self._call
+        call = self.current_call
         if call is not None:
-            self._killer.stop(call)
+            self.killer.stop(call)
             if call.killed:  # who made the call may have gone on before that was known
                 self.killed()
 
     @property
     def busy(self) -> bool:
         """Whether a call is being made."""
-        return self._call is not None
-
-    def read_out(self) -> None:
-        """Read what is left of the answer to a statement that may still write, so that it comes to its end.
-
-        What the server says in the place of a result is logged: the caller is done with it. Past
-        :data:`READ_OUT_SECONDS` or :data:`READ_OUT_BYTES` the link is broken, which is logged, too, and the server goes
-        on by itself until it has something to send. If the task is cancelled, the cancellation is raised when all is
-        read; cancel scopes do not interrupt.
-
-        :raises StatementTimeout: if a limit of the user's is over; the statement was killed
-        """
-        deadline = current_deadline()
-        limits = [limit for limit in (self._timeout, None if deadline is None else deadline.left) if limit is not None]
-        wanted = min(limits, default=math.inf)
-        limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
-        until = time.monotonic() + limit
-        call = DriverCall(self, "close", self._read_out, CallLock(), statement=False, killable=True)
-
-        def stop() -> None:
-            call.finished.wait(max(0.0, until - time.monotonic()))  # a cancelled task takes no time from it
-            if call.finished.is_set():
-                return
-            if wanted <= READ_OUT_SECONDS:
-                call.stop()
-            else:
-                call.cut()
-
-        failed = ""
-        try:
-            self._workers.run("close", call.make, shield=True, timeout=limit, stop=stop)
-        except (BlockingCallError, Warning):  # and nothing was read
-            raise
-        except Exception as error:
-            failed = f"{type(error).__name__} {self.driver.code(error) or ''}"
-        if call.late and call.stopped:
-            self.fault = "unread_result"
-            reason = f"its timeout of {limit:.2f} s is over" if wanted == self._timeout else str(deadline)
-            raise self._late("close", call, reason)
-        if call.stopped and not call.killed:
-            self._not_read_out(f"it takes longer than {READ_OUT_SECONDS:.0f} s")
-        elif failed or call.killed:  # by the end of the pool
-            logger.warning(
-                "a statement failed after its connection was given back with its answer not read to the end: %s",
-                failed or "it was killed",
-            )
-
-    def _read_out(self) -> None:
-        if not self.driver.read_out(self.raw, READ_OUT_BYTES):
-            self._not_read_out(f"it has more than {READ_OUT_BYTES // 2**20} MB")
-
-    def _not_read_out(self, why: str) -> None:
-        self.fault = "unread_result"
-        logger.warning(
-            "the answer to a statement that may still write was not read to its end after its connection was given "
-            "back: %s. The connection is closed, and what the statement has not done by now may stay undone; close the "
-            "cursor, or fetch its results, before the connection",
-            why,
-        )
-
-    def _stoppable(self, *, killable: bool) -> StoppableCall:
-        return StoppableCall(self.raw, self.driver, self.identity, killable=killable, connect=self.connect_admin)
-
-    def end_result(self) -> None:
-        """Kill the statement whose rows have not been read to their end; the link must be closed next.
-
-        If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
-        """
-        call = self._stoppable(killable=True)
-        self._workers.run("kill", partial(self._killer.end, call), shield=True)
-
-    def skip_unread(self) -> None:
-        """End the result that is being read, on the worker: it is to be rolled back, so nobody will read on.
-
-        Of many rows none are waited for: the statement is killed, unless it may do what no rollback undoes.
-        """
-        driver, raw = self.driver, self.raw
-        if not driver.unread(raw):
-            return
-        try:
-            if driver.skip_few(raw):
-                return
-            if self.may_write:
-                if driver.read_out(raw, READ_OUT_BYTES):
-                    return
-                logger.warning(
-                    "a statement that may still write is killed before a rollback: it has more than %d MB left to send",
-                    READ_OUT_BYTES // 2**20,
-                )
-            call = self._stoppable(killable=True)
-            self._killer.end(call)
-            driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
-            if call.killed:
-                self.killed()
-                driver.skip_killed(raw)
-                self.absorb()
-        except Exception as error:
-            if not driver.in_step(error):  # else it is how the result ends
-                raise
+        return self.current_call is not None
 
     def break_link(self) -> None:
         """Break the link under whoever holds it, whatever runs on it."""
@@ -490,16 +313,16 @@ class PhysicalConnection(SessionState):
         # that the server does not answer as well, or for a call that has begun just now.
         with suppress(Exception):
             self.driver.cut(self.raw)
-        if self._wire.acquire(blocking=False):
+        if self.wire.acquire(blocking=False):
             try:
                 self.driver.abandon(self.raw)
             finally:
-                self._wire.release()
+                self.wire.release()
 
     def protect_from_kill(self) -> None:
         """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
-        if self._call is not None:
-            self._call.killable = False
+        if self.current_call is not None:
+            self.current_call.killable = False
 
     def tidy(self) -> None:
         """Roll back what is open and put the session back as it was, within :data:`TIDY_TIMEOUT` seconds.
@@ -508,31 +331,31 @@ class PhysicalConnection(SessionState):
 
         :raises Exception: if it could not be done; the link must be thrown out then
         """
-        call = self._stoppable(killable=False)
-        self._workers.run(
+        call = DriverCall(self, "rollback", killable=False)
+        self.executor.run(
             "rollback",
             partial(self._restore, call),
             shield=True,
             timeout=TIDY_TIMEOUT,
-            stop=partial(self._killer.stop, call),
-            stranded=self.strand,
+            stop=partial(self.killer.stop, call),
+            on_closed_loop=self.take_back,
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
 
-    def _restore(self, call: StoppableCall) -> None:
+    def _restore(self, call: DriverCall) -> None:
         try:
-            with self._wire:
+            with self.wire:
                 self.restore()
         finally:
             call.finished.set()
 
 
-def _cancellable(cancellation: Cancellation, call: DriverCall[T], *, unwinding: bool) -> T:
+def _cancellable(cancellation: Cancellation, call: DriverCall, make: Callable[[], T], *, unwinding: bool) -> T:
     """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
     cancellation.begin(call.cancel, unwinding=unwinding)
     try:
-        return call.make()
+        return make()
     finally:
         cancellation.end(call.cancel)
 

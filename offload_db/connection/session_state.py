@@ -22,7 +22,7 @@ _READ_ONLY = frozenset({"close", "fetch", "nextset"})
 
 
 class SessionState:
-    """The condition that a physical connection is in.
+    """What state the session of a physical connection is in.
 
     :param raw: the driver's own connection
     :param identity: what its session is called in the server, None if that is not known
@@ -100,7 +100,7 @@ class SessionState:
         self.absorb()
 
     def _step_lost(self) -> OffloadError:
-        """Give the link up: the next statement would take bytes for its answer that are another's."""
+        """Close the link: the next statement would take bytes for its answer that are another's."""
         self.fault = "lost"
         self.driver.abandon(self.raw)
         lost = ConnectionLost(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
@@ -130,7 +130,7 @@ class SessionState:
             self._unshown = self._unshown or self._begun
             return None
         if driver.lost(error):
-            self.fault = self.fault or "lost"  # it may have been given up, which is why the call came back
+            self.fault = self.fault or "lost"  # it may have been closed under the call, which is why that came back
             # Of the statements that one executemany() sends, those before the one that failed have run.
             sent = driver.may_have_sent(error) or name == "executemany"
             outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"

@@ -25,6 +25,7 @@ from .lazy_results import LazyResult
 from .physical import PhysicalConnection
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied
+from .unread_results import read_out
 
 
 class _Lease(Protocol):
@@ -46,15 +47,15 @@ class OffloadConnection(Given, Uncopied):
     open; so does leaving its ``with`` block, which does not commit.
     """
 
-    __slots__ = ("__weakref__", "_lease", "_link", "_turn")
+    __slots__ = ("__weakref__", "_call_lock", "_lease", "_link")
 
     _lease: _Lease
     _link: PhysicalConnection | None
-    _turn: CallLock  # of this checkout: when another thread has closed this connection, the link's is soon another one
+    _call_lock: CallLock  # of this checkout: the next one has another
 
     def __init__(self, lease: _Lease) -> None:
         object.__setattr__(self, "_lease", lease)
-        object.__setattr__(self, "_turn", lease.link.turn)
+        object.__setattr__(self, "_call_lock", lease.link.call_lock)
         object.__setattr__(self, "_link", lease.link)
 
     def __repr__(self) -> str:
@@ -67,7 +68,7 @@ class OffloadConnection(Given, Uncopied):
         """
         link = self._alive()
         make = partial(link.raw.cursor, *args, **kwargs)
-        raw = link.call("cursor", make, self._turn, killable=False) if link.driver.cursors_ask else make()
+        raw = link.call("cursor", make, self._call_lock, killable=False) if link.driver.cursors_ask else make()
         return OffloadCursor(self, link, raw)
 
     def commit(self) -> None:
@@ -98,12 +99,12 @@ class OffloadConnection(Given, Uncopied):
         """
         if self._link is None:
             return
-        turn = self._turn
+        call_lock = self._call_lock
         try:
-            cancelled = self._last_turn(turn)
+            cancelled = self._last_turn(call_lock)
         except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
             return
-        if not turn.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
+        if not call_lock.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
             return
         object.__setattr__(self, "_link", None)
         self._lease.give_back()
@@ -180,7 +181,7 @@ class OffloadConnection(Given, Uncopied):
             return partial(self._call, name)
         link = self._alive()
         if link.driver.property_blocks(name):
-            return link.call(name, partial(getattr, link.raw, name), self._turn, killable=False)
+            return link.call(name, partial(getattr, link.raw, name), self._call_lock, killable=False)
         value = getattr(link.raw, name)
         if not callable(value) or isinstance(value, type):
             return value
@@ -191,7 +192,7 @@ class OffloadConnection(Given, Uncopied):
         link = self._alive()
         link.altered = True
         if link.driver.property_blocks(name):
-            link.call(name, partial(setattr, link.raw, name, value), self._turn, killable=False)
+            link.call(name, partial(setattr, link.raw, name, value), self._call_lock, killable=False)
         else:
             setattr(link.raw, name, value)
 
@@ -203,7 +204,7 @@ class OffloadConnection(Given, Uncopied):
             self._lease.drop()
 
     def _entrust(self, scope: BridgedCall) -> None:
-        self._turn.entrust(scope)
+        self._call_lock.entrust(scope)
 
     def _alive(self) -> PhysicalConnection:
         link = self._link
@@ -211,7 +212,7 @@ class OffloadConnection(Given, Uncopied):
             raise closed_error()
         return link
 
-    def _last_turn(self, turn: CallLock) -> BaseException | None:
+    def _last_turn(self, call_lock: CallLock) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
 
         A call that is not over by then is killed: whoever closes the connection is done with it.
@@ -221,17 +222,17 @@ class OffloadConnection(Given, Uncopied):
         link = self._alive()
         cancelled: BaseException | None = None
         kills: list[Hop[None] | None] = []
-        if turn.lent and place() is Place.BRIDGED and is_cancelled():
+        if call_lock.lent and place() is Place.BRIDGED and is_cancelled():
             # By a thread that the handler had been waiting for: nobody takes what it fetches any more.
             kills.append(send_off(link.interrupt))
         try:
             while True:
                 try:
-                    turn.acquire(link.patience, shield=True)
+                    call_lock.acquire(link.patience, shield=True)
                 except CheckoutTimeout as error:
                     raise link.driver.disguised(error) from None
                 except TimeoutError as error:
-                    if not turn.admits():
+                    if not call_lock.admits():
                         raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
                     if place() is Place.BRIDGED:
                         kills.append(send_off(link.interrupt))
@@ -252,7 +253,7 @@ class OffloadConnection(Given, Uncopied):
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         if self._link is None and name in RECONNECTS and (reopen := getattr(self._lease, "reopen", None)):
             reopened = reopen()  # PyMySQL's own can be connected anew after closing
-            object.__setattr__(self, "_turn", reopened.turn)
+            object.__setattr__(self, "_call_lock", reopened.call_lock)
             object.__setattr__(self, "_link", reopened)
         link = self._alive()
         if name not in RECONNECTS:
@@ -261,7 +262,7 @@ class OffloadConnection(Given, Uncopied):
         query = name == "query"
         text = (args[0] if args else kwargs.get("sql")) if query else None
         call = partial(call_method, link, name, args, kwargs)
-        result = link.call(name, call, self._turn, killable=query, shared=name in ENDS, text=text)
+        result = link.call(name, call, self._call_lock, killable=query, shared=name in ENDS, text=text)
         lazy = None if result is None else link.driver.lazy(link.raw, name, result)
         return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
 
@@ -270,7 +271,7 @@ class OffloadConnection(Given, Uncopied):
         if self._alive() is not link:
             raise closed_error()
         link.check()
-        return link.call("fetch", function, self._turn)
+        return link.call("fetch", function, self._call_lock)
 
 
 def physical_of(connection: OffloadConnection) -> PhysicalConnection:
@@ -286,7 +287,7 @@ def returns_at_once(connection: OffloadConnection) -> bool:
     link = connection._link
     if link is None:
         return True
-    return connection._turn.free and (link.discard_reason() is not None or link.clean) and not link.writes_on
+    return connection._call_lock.free and (link.discard_reason() is not None or link.clean) and not link.writes_on
 
 
 def break_off(connection: OffloadConnection) -> None:
@@ -309,8 +310,8 @@ def say_goodbye(connection: OffloadConnection) -> None:
     link.discard_reason()
     try:
         if link.writes_on:
-            link.read_out()
-        link.call("close", partial(link.driver.close, link.raw), connection._turn, killable=False)
+            read_out(link)
+        link.call("close", partial(link.driver.close, link.raw), connection._call_lock, killable=False)
     finally:
         break_off(connection)
         connection.close()
@@ -320,10 +321,10 @@ def read_further_results(connection: OffloadConnection) -> None:
     """Read what a statement has sent besides its first result, so that all of it is done."""
     link = connection._alive()
     if link.driver.unread(link.raw):
-        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._turn)
+        link.call("nextset", partial(link.driver.read_out, link.raw, math.inf), connection._call_lock)
 
 
-def give_up_result(connection: OffloadConnection) -> None:
+def abandon_result(connection: OffloadConnection) -> None:
     """Note that its last statement is to be undone: what it still does is killed, not waited for."""
     link = connection._link
     if link is not None:
@@ -341,7 +342,7 @@ def undo(connection: OffloadConnection, savepoint: str | None) -> None:
             rollback = partial(call_method, link, "rollback", (), {})
         else:
             rollback = partial(execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
-        link.call("rollback", rollback, connection._turn, killable=False, shield=True)
+        link.call("rollback", rollback, connection._call_lock, killable=False, shield=True)
     except Exception:
         # What follows on this connection must not run as if the transaction were still the one it was.
         link.break_link()

@@ -1,13 +1,13 @@
 """The synchronous cursor, which behaves like DBUtils' and PyMySQL's.
 
-Owns which calls of a cursor may wait for the server, and the rows that were read before they were asked for. What may
-wait goes through ``PhysicalConnection.call``; the driver's own cursor answers the rest on the spot.
+Owns which calls of a cursor may wait for the server. What may wait goes through ``PhysicalConnection.call``; the
+driver's own cursor answers the rest on the spot. ``read_ahead.py`` has the rows that were read before they were asked
+for.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,10 +19,10 @@ import pymysql
 
 from ..bridge.call_scope import BridgedCall, Given, current_cancellation
 from ..bridge.place import Place, place
-from ..drivers.base import Driver
 from .call_lock import CallLock, closed_error
 from .lazy_results import LazyResult
 from .physical import PhysicalConnection
+from .read_ahead import ReadAhead
 from .uncopied import Uncopied
 
 # Calls that are counted as statements.
@@ -37,7 +37,7 @@ class _Connection(Protocol):
     """What a cursor needs of the connection that made it."""
 
     _link: PhysicalConnection | None
-    _turn: CallLock
+    _call_lock: CallLock
 
     def _entrust(self, scope: BridgedCall) -> None:
         """Let a call have it as its own."""
@@ -46,9 +46,9 @@ class _Connection(Protocol):
 class OffloadCursor(Given, Uncopied):
     """A cursor whose calls suspend a bridged task and run inline elsewhere.
 
-    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further trip;
+    It has everything that the driver's cursor has. Rows that were fetched with the statement need no further hop;
     ``rowcount``, ``lastrowid``, ``description`` and the rows can be read after the cursor and its connection are
-    closed. An unbuffered cursor takes with each trip the rows that have arrived besides.
+    closed. An unbuffered cursor takes with each hop the rows that have arrived besides.
     """
 
     __slots__ = ("__weakref__", "_ahead", "_connection", "_link", "_raw")
@@ -97,7 +97,7 @@ class OffloadCursor(Given, Uncopied):
         return self._run("execute", *args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        """Execute a statement for each item of a sequence, in one trip.
+        """Execute a statement for each item of a sequence, in one hop.
 
         If the task is cancelled, the statement is killed. It takes what the driver's takes, under the driver's names:
         the statement, and the parameters of each.
@@ -212,9 +212,9 @@ class OffloadCursor(Given, Uncopied):
                 except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
                     pass
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
-                link.call("close", partial(link.driver.finish, raw), connection._turn)
+                link.call("close", partial(link.driver.finish, raw), connection._call_lock)
         finally:
-            self._ahead.give_up()
+            self._ahead.drop_rows()
             self._let_go()
 
     def __enter__(self) -> OffloadCursor:
@@ -300,12 +300,12 @@ class OffloadCursor(Given, Uncopied):
         plain: bool = True,
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
-        turn = self._opened()._turn
-        return link.call(name, function, turn, statement=statement, shared=shared, text=self._ahead.text)
+        call_lock = self._opened()._call_lock
+        return link.call(name, function, call_lock, statement=statement, shared=shared, text=self._ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
-        """Take rows from the server, in one trip."""
-        # Off the loop there is no trip to save.
+        """Take rows from the server, in one hop."""
+        # Elsewhere there is no hop to save.
         read = partial(self._ahead.read, function, more=place() is Place.BRIDGED)
         return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
@@ -328,7 +328,7 @@ class OffloadCursor(Given, Uncopied):
         """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""
         if not self._link.driver.streams(self._raw):
             if self._ahead.rows:
-                self._ahead.give_up()  # another statement has ended the result
+                self._ahead.drop_rows()  # another statement has ended the result
             return False
         self._alive()
         return True
@@ -341,70 +341,6 @@ class OffloadCursor(Given, Uncopied):
         """Drop the connection, so that it can come back to its pool."""
         self._link.driver.leave(self._raw)
         object.__setattr__(self, "_connection", None)
-
-
-class ReadAhead:
-    """Rows that were read before they were asked for, and the error that came after them.
-
-    Executor get hold of this instead of the cursor: one that is dropped shall be collected there and then.
-    """
-
-    __slots__ = ("_driver", "_late", "_raw", "rows", "text")
-
-    def __init__(self, raw: Any, driver: Driver) -> None:
-        self._raw = raw
-        self._driver = driver
-        self._late: Exception | None = None
-        self.rows: deque[Any] = deque()
-        self.text: object = None
-        """The statement whose rows these are, for reports."""
-
-    def send(self, link: PhysicalConnection, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
-        try:
-            self._driver.skip_rest(link.raw)
-            return method(*args, **kwargs)
-        finally:
-            self._look()
-
-    def hold(self, function: Callable[[], Any]) -> Any:
-        """Make a call, on a worker, that goes on with the result."""
-        try:
-            return function()
-        finally:
-            self._look()
-
-    def _look(self) -> None:
-        """See whether the cursor has another result now."""
-        if self._driver.hold(self._raw):
-            self.rows.clear()
-            self._late = None
-
-    def read(self, function: Callable[[], Any], *, more: bool) -> Any:
-        """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
-        late, self._late = self._late, None
-        if late is not None:
-            try:
-                raise late
-            finally:
-                del late  # its traceback holds this frame
-        wanted = function()
-        try:
-            for _ in range(self._driver.arrived(self._raw) if more else 0):
-                self.rows.append(self._raw.fetchone())
-        except Exception as error:
-            self._late = error  # the rows before it come first
-        return wanted
-
-    def take(self, number: float = math.inf) -> list[Any]:
-        """Give out *number* rows, or what there is."""
-        return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
-
-    def give_up(self) -> None:
-        """Let the cursor stand where its user has come to."""
-        if self.rows:
-            self._raw.rownumber -= len(self.rows)
-            self.rows.clear()
 
 
 def _cancelled() -> bool:

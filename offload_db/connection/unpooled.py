@@ -23,6 +23,7 @@ from .killer import Killer
 from .opening import identify, patience_of, restore_timeouts, shortened_timeouts, too_late
 from .physical import PhysicalConnection
 from .sync_connection import OffloadConnection
+from .unread_results import read_out
 
 
 class _Unpooled:
@@ -42,12 +43,12 @@ class _Unpooled:
         self.link.discard_reason()
         try:
             if self.link.writes_on:
-                self.link.read_out()
+                read_out(self.link)
             _unpooled.run("close", self.link.close, shield=True)
         except ThreadUnavailable:
             self.link.fault = self.link.fault or "closed"
             self.link.close()
-        except BaseException:  # the task was cancelled, perhaps before the trip began: it goes without a goodbye
+        except BaseException:  # the task was cancelled, perhaps before the hop began: it goes without a goodbye
             self.link.fault = self.link.fault or "closed"
             self.link.close()
             raise
@@ -87,24 +88,24 @@ def connect(**kwargs: Any) -> OffloadConnection:
     """
     opened: list[PhysicalConnection] = []
 
-    def settle() -> None:
+    def on_return() -> None:
         for link in opened:
             link.driver.abandon(link.raw)
 
-    leaving = Detached(settle)
+    detached = Detached(on_return)
     if (cancellation := current_cancellation()) is not None:
         cancellation.check()
     deadline = current_deadline()
     left, started = None if deadline is None else deadline.left, time.monotonic()
     try:
         try:
-            _unpooled.run("connect", lambda: opened.append(_open(kwargs, left)), timeout=left, leaving=leaving)
+            _unpooled.run("connect", lambda: opened.append(_open(kwargs, left)), timeout=left, detached=detached)
         finally:
             if deadline is not None:
                 deadline.spend("connecting", time.monotonic() - started)
     except BaseException as error:
-        if not leaving.left:
-            settle()
+        if not detached.runs_on:
+            on_return()
         if (late := too_late(error, deadline)) is not None:
             raise late from None
         raise

@@ -7,6 +7,8 @@ installed; where it is not, ``-p offload_db.contrib.pytest_plugin`` names it.
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Generator
@@ -17,14 +19,16 @@ import pymysql
 import pytest
 
 from ..bridge.place import Place, place
+from ..bridge.stack import OWN_FILES, first_outside, frames_from
 from ..connection.executor import on_loop_observers
 
 _NAME = "no_blocking_db"
 _REMEDY = "put @offload_db.offload on the async def that leads there"
-_OWN = str(Path(__file__).parents[1])
-_DRIVERS = (_OWN, str(Path(pymysql.__file__).parent))
+_PYMYSQL = f"{Path(pymysql.__file__).parent}{os.sep}"
+_DRIVERS = (OWN_FILES, _PYMYSQL)
 # What is not the code under test. Where packages are installed below the standard library, they are of it.
-_LIBRARIES = tuple({*_DRIVERS, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))})
+_INSTALLED = {f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_LIBRARIES = (*_DRIVERS, *_INSTALLED)
 # Where PyMySQL waits for the server.
 _WAITS = ("connect", "_read_packet")
 
@@ -82,15 +86,13 @@ class Watch:
 
         :param call: what is called; None takes the name of the driver's function
         """
-        frame: Any = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_DRIVERS):
-            if call is None or frame.f_code.co_filename.startswith(_DRIVERS[1]):
+        first = sys._getframe(1)
+        caller = first_outside(first, *_DRIVERS)
+        for frame in itertools.takewhile(lambda each: each is not caller, frames_from(first)):
+            if call is None or frame.f_code.co_filename.startswith(_PYMYSQL):
                 call = frame.f_code.co_name.replace("__init__", "connect")
-            frame = frame.f_back
-        own = frame
-        while own is not None and own.f_code.co_filename.startswith(_LIBRARIES):
-            own = own.f_back
-        frame = own or frame
+        tested = first_outside(caller, *_LIBRARIES)
+        frame = caller if tested.f_code.co_filename.startswith(_LIBRARIES) else tested
         found = BlockedPlace(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, str(call))
         if found[:2] not in [place[:2] for place in self.places]:
             self.places.append(found)

@@ -7,18 +7,18 @@ drivers that are known are in ``pymysql.py`` and ``mysql_family.py``.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
 import pymysql
 from pymysql.constants import CR, ER
 
-from ..bridge.background import start
+from ..bridge.background import Timer
 from ..errors import OffloadError
 from .cursor_classes import OWN, CursorArguments, form, refusal
 
@@ -42,7 +42,7 @@ LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_
 # 1047 Galera node without quorum. Another connection may lead to a healthy one.
 UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 
-# Rows and seconds that finishing an unbuffered result may cost before the link is given up instead.
+# Rows and seconds that finishing an unbuffered result may cost before the link is closed instead.
 DRAIN_ROWS = 256
 DRAIN_SECONDS = 0.02
 
@@ -272,14 +272,12 @@ class Driver:
     def limited(self, raw: Any, seconds: float) -> Iterator[None]:
         """Limit the seconds that the calls of the block may wait for the server."""
         # Nothing is known of how to tell the driver, so the link is cut under the call.
-        timer = threading.Timer(seconds, self.cut, (raw,))
-        timer.daemon = True
-        start(timer)
+        timer = Timer(seconds, partial(self.cut, raw), "limit")
         try:
+            timer.start()
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            timer.end()
 
     def finish(self, cursor: Any) -> None:
         """Close a cursor that is not finished, leaving rows unread if they are many; waits for the server."""

@@ -1,6 +1,6 @@
 """Statements that do nothing but read.
 
-Owns what can be told of that from a statement's text: rows of such a statement may be given up unread, because nothing
+Owns what can be told of that from a statement's text: rows of such a statement may be left unread, because nothing
 is lost with them. In doubt the answer is no. Knows no database.
 """
 

@@ -148,7 +148,7 @@ class PyMySQLDriver(Driver):
 
     def streams(self, cursor: Any) -> bool:
         result = cursor._result
-        # Rows that were given up must not look like the end of the result.
+        # Rows that were left unread must not look like the end of the result.
         return result is not None and bool(result.unbuffered_active or getattr(result, "abandoned", False))
 
     def unfinished(self, cursor: Any) -> bool:

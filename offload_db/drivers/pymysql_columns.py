@@ -80,7 +80,7 @@ class KnownColumns:
         """How many bytes they take."""
 
     def keep(self, key: Key, columns: Columns) -> None:
-        """Keep columns, and give up those that were kept first where there are too many."""
+        """Keep columns, and drop those that were kept first where there are too many."""
         if columns.size + len(key[0]) > self._most // 8:
             return
         # A finaliser may come here in the middle, when it reads the rest of a result: then these are not kept.

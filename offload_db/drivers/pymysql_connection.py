@@ -70,13 +70,13 @@ class FastConnection(_Connection):  # type: ignore[misc]
         if data[3] == 0 and data != _GOODBYE and (told := held(self)) and not is_farewell(told):
             self._force_close()
             raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
-        hub = current_reactor()
-        if hub is None:
+        reactor = current_reactor()
+        if reactor is None:
             super()._write_bytes(data)
             return
         try:
             self._limit(self._write_timeout)
-            send_all(hub, self._sock, data)
+            send_all(reactor, self._sock, data)
         except OSError as error:
             self._force_close()
             raise pymysql.err.OperationalError(

@@ -16,6 +16,7 @@ from typing import Any
 import pymysql
 
 from ..bridge.place import Place, place
+from ..bridge.stack import frames_from, module_of
 from ..connection.call_sites import call_path
 from ..drivers.statement_digest import digest
 from ..statistics import BlockedCalls, BlockingCall
@@ -126,10 +127,5 @@ def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_ours() -> bool:
     """Tell whether a pool of this library makes the driver call."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None:
-        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module not in ("pymysql", "dbutils"):
-            return module == "offload_db"
-        frame = frame.f_back
-    return False
+    outer = (module_of(frame) for frame in frames_from(sys._getframe(2)))
+    return next((module for module in outer if module not in ("pymysql", "dbutils")), None) == "offload_db"

@@ -1,34 +1,25 @@
-"""Bounded lanes: one fair queue for tasks and threads.
+"""Lanes, and what admits a caller to one.
 
-Owns admission: who may hold a connection, in which order those who wait are served, and when waiting is refused. A
-permit is admission to the pool and to one lane of it. ``deadlock.py`` finds out who would wait in vain. Knows nothing
-of connections, and does no I/O.
+Owns a lane's settings, who is in it and who waits for it, and the ticket and the permit of each of them. Who is
+admitted when is decided in ``admission.py``.
 """
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections import OrderedDict, deque
-from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass, replace
+from collections import OrderedDict
+from dataclasses import KW_ONLY, dataclass
+from typing import Protocol
 
-from ..bridge.background import start
-from ..bridge.callers import Caller, caller
-from ..bridge.place import Place, place
-from ..bridge.portal import suspend
-from ..bridge.signals import TaskEvent, ThreadEvent, task_event
-from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
-from ..settings import check_count, check_name, check_seconds, shown
-from ..statistics import LaneStatistics
-from .deadlock import can_progress
+from ..bridge.callers import Caller
+from ..bridge.signals import TaskEvent, ThreadEvent
+from ..settings import check_count, check_name, check_seconds
 
-# Seconds for which one connection is kept for the event loop's own thread after it was turned away.
-KEEP_SECONDS = 5.0
 
-# Seconds after which the event loop's own thread looks again whether what it waits for can still come.
-LOOK_AGAIN = 0.1
+class Releases(Protocol):
+    """What takes a permit back."""
+
+    def release(self, permit: Permit) -> None:
+        """Give the place to who waits for it; never blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +64,8 @@ class LaneState:
         self.statement_timeout = lane.statement_timeout
         # Who is in. Nothing else says so: it takes one step to note it or to take it back, which no exception divides.
         self.held: set[Ticket] = set()
-        # Tickets in the order in which they are served. Who gives up leaves it at once, from wherever it stands: behind
-        # a connection that is held for long there would soon be more of those than of others.
+        # Tickets in the order in which they are served. Who stops waiting leaves it at once, wherever it stands: while
+        # a connection is held for long there would soon be more of those than of others.
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
 
     @property
@@ -92,25 +83,25 @@ class LaneState:
         return next(iter(self.queue), None)
 
 
-_WAITING, _HELD, _GONE = "waiting", "held", "gone"
+WAITING, HELD, GONE = "waiting", "held", "gone"
 
 
 class Ticket:
     """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
-    __slots__ = ("holder", "number", "on_loop", "room", "signal", "state")
+    __slots__ = ("holder", "lane", "number", "on_loop", "signal", "state")
 
-    def __init__(self, room: LaneState, holder: Caller, *, on_loop: bool) -> None:
-        self.room = room
+    def __init__(self, lane: LaneState, holder: Caller, *, on_loop: bool) -> None:
+        self.lane = lane
         self.holder = holder
         self.on_loop = on_loop
-        self.state = _GONE
+        self.state = GONE
         self.number = 0
         self.signal: TaskEvent | ThreadEvent | None = None
 
 
 class Permit:
-    """Admission to the pool and to one lane of it, for whoever has this object: it is given up with the last reference.
+    """Admission to the pool and to one lane of it, for whoever has this object: the last reference releases it.
 
     An exception may come at any moment, also between the admission and whatever its holder does first. Who has a
     connection for it takes the ticket out: of what the garbage collector finds together, any finaliser may be called
@@ -119,11 +110,11 @@ class Permit:
 
     __slots__ = ("_lanes", "checkout_timeout", "statement_timeout", "ticket", "waited")
 
-    def __init__(self, lanes: Admission, ticket: Ticket) -> None:
+    def __init__(self, lanes: Releases, ticket: Ticket) -> None:
         self._lanes = lanes
-        self.statement_timeout = ticket.room.statement_timeout
+        self.statement_timeout = ticket.lane.statement_timeout
         """Seconds that a statement of this holder may take."""
-        self.checkout_timeout = ticket.room.checkout_timeout
+        self.checkout_timeout = ticket.lane.checkout_timeout
         """Seconds that it may wait for its turn on a connection."""
         self.waited = 0.0
         self.ticket: Ticket | None = ticket
@@ -131,331 +122,3 @@ class Permit:
     def __del__(self) -> None:
         if getattr(self, "ticket", None) is not None:
             self._lanes.release(self)
-
-
-class Admission:
-    """The lanes of one pool: at most so many slots in all, and each lane's limit of its own.
-
-    :param common: the settings of the whole pool, which lanes take where they have none of their own
-
-    Waiters are served first come, first served, whether task or thread; one whose lane is full lets those of other
-    lanes pass.
-    """
-
-    def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
-        self.size = common.limit
-        self._common = LaneState("the pool", common)
-        self._rooms: dict[str, LaneState] = {}
-        for lane in lanes:
-            if not isinstance(lane, Lane):
-                raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
-            if lane.name in self._rooms:
-                raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
-            self._rooms[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
-        self._all = (self._common, *self._rooms.values())
-        self._closed = False
-        self._number = 0
-        # Held for a few instructions only, never across I/O or a suspension.
-        self._lock = threading.Lock()
-        self._returned: deque[Ticket] = deque()
-        self._watchers: list[TaskEvent] = []
-        self._keep_until = 0.0
-        self._keeping = False
-
-    def __repr__(self) -> str:
-        rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
-        return f"<Admission {self.in_use}/{self.size} in use: {rooms}>"
-
-    @property
-    def in_use(self) -> int:
-        """How many callers are admitted, in all lanes."""
-        total = 0
-        for room in self._all:
-            total += len(room.held)
-        return total
-
-    @property
-    def _held(self) -> list[Ticket]:
-        return [ticket for room in self._all for ticket in room.held]
-
-    @property
-    def waiting(self) -> int:
-        """How many callers wait, in all lanes."""
-        return sum(room.waiting for room in self._all)
-
-    def statistics(self) -> dict[str, LaneStatistics]:
-        """Return what each named lane holds now."""
-        return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._rooms.items()}
-
-    def checkout_timeout(self, lane: str | None) -> float | None:
-        """Return the seconds that callers of the lane wait for a connection, None for ever."""
-        return self._room(lane).checkout_timeout
-
-    def acquire(self, lane: str | None, *, timeout: float | None = None) -> Permit:
-        """Admit the caller, at once or when its turn has come.
-
-        :param lane: name of a lane, None for the whole pool
-        :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
-        :raises ConfigurationError: if there is no such lane
-        :raises LaneFull: if ``max_waiting`` callers are queued already
-        :raises CheckoutTimeout: if the wait is over, or if it never could be
-        :raises PoolClosed: if the lanes are closed
-        """
-        room = self._room(lane)
-        where = place()
-        ticket = Ticket(room, caller(), on_loop=where is Place.LOOP)
-        slot = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
-        self._enter(ticket, where)
-        if ticket.signal is None:
-            return slot
-        limits = [limit for limit in (room.checkout_timeout, timeout) if limit is not None]
-        patience = min(limits, default=None)
-        started = time.perf_counter()
-        try:
-            if isinstance(ticket.signal, TaskEvent):
-                suspend(ticket.signal.wait_for(patience))
-            elif where is Place.LOOP:
-                self._wait_on_loop(ticket, ticket.signal, patience)
-            else:
-                ticket.signal.wait(patience)
-        except BaseException:
-            self.release(slot)
-            raise
-        slot.waited = time.perf_counter() - started
-        if self._withdraw(ticket):
-            raise CheckoutTimeout.because(
-                f"{room.label}: no connection within {patience or 0:.2f} s "
-                f"({self._occupation(room)}); raise the limit or the checkout_timeout, "
-                "or hold connections for a shorter time"
-            )
-        if ticket.state is _GONE:
-            raise pool_closed()
-        return slot
-
-    def _wait_on_loop(self, slot: Ticket, signal: ThreadEvent, patience: float | None) -> None:
-        """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
-        ends = math.inf if patience is None else time.monotonic() + patience
-        while slot.state is _WAITING and (left := ends - time.monotonic()) > 0:
-            signal.wait(min(left, LOOK_AGAIN))
-            try:
-                with self._lock:
-                    if slot.state is _WAITING and not self._returned:
-                        # Not at once: a thread that rests may be about to take up work that lies ready for it.
-                        self._refuse_hopeless(slot, Place.LOOP, look_at_threads=True)
-            finally:
-                self._settle()
-
-    async def wait_until_idle(self) -> None:
-        """Wait until nobody holds a slot."""
-        signal = task_event()
-        with self._lock:
-            self._watchers.append(signal)
-        self._settle()
-        if self.in_use:
-            await signal.wait()
-
-    def release(self, slot: Permit) -> None:
-        """Give the slot to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
-        if slot.ticket is not None:
-            self._returned.append(slot.ticket)
-            self._settle()
-            slot.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
-
-    def close(self) -> None:
-        """Refuse all who wait and all who come."""
-        with self._lock:
-            self._closed = True
-            for room in self._all:
-                while (slot := room.head()) is not None:
-                    self._leave_queue(slot)
-                    self._wake(slot)
-        self._settle()
-
-    def _room(self, lane: str | None) -> LaneState:
-        if lane is None:
-            return self._common
-        try:
-            return self._rooms[lane]
-        except (KeyError, TypeError):
-            names = ", ".join(map(repr, self._rooms)) or "none"
-            raise ConfigurationError(f"lane={shown(lane, self._rooms)}; the lanes of this pool are: {names}") from None
-
-    def _enter(self, slot: Ticket, where: Place) -> None:
-        room = slot.room
-        self._settle()
-        try:
-            with self._lock:
-                if self._closed:
-                    raise pool_closed()
-                if (not room.queue or slot.on_loop) and self._has_room(slot):
-                    self._grant(slot)
-                    return
-                self._refuse_hopeless(slot, where)
-                if room.max_waiting is not None and room.waiting >= room.max_waiting:
-                    raise LaneFull.because(
-                        f"{room.label}: {room.waiting} callers wait already, max_waiting is {room.max_waiting} "
-                        f"({self._occupation(room)}); try again later, or raise the limit or max_waiting"
-                    )
-                slot.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
-                slot.state = _WAITING
-                self._number += 1
-                slot.number = -self._number if slot.on_loop else self._number
-                room.queue[slot] = None
-                if slot.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
-                    room.queue.move_to_end(slot, last=False)
-                if self._keeping:
-                    self._admit()  # this may have been the last one who held a slot and did not wait for another
-        finally:
-            self._settle()
-
-    def _refuse_hopeless(self, slot: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
-        """Raise if every connection the caller could get is held by callers that cannot go on before it does.
-
-        :param look_at_threads: see whether the threads that took connections still do anything
-        """
-        room, me = slot.room, slot.holder
-        held = self._held
-        mine = sum(ticket.holder == me for ticket in held)
-        if where is not Place.LOOP and not mine:
-            return  # somebody else holds them all, and only who holds one can close the circle
-        queued = (ticket for each in self._all for ticket in each.queue)
-        if can_progress(slot, where, queued, held, self.size, look_at_threads=look_at_threads):
-            return
-        if where is Place.LOOP:
-            self._keep_one()
-            raise CheckoutTimeout.because(
-                f"{room.label}: no connection ({self._occupation(room)}), and the event loop's thread cannot wait for "
-                "tasks of the same loop to give one back; put @offload_db.offload on the handler that called"
-            )
-        raise CheckoutTimeout.because(
-            f"{room.label}: this caller holds {mine} of the connections already and waits for one more "
-            f"({self._occupation(room)}), but every holder waits as well; close the first connection before taking "
-            "a second, pass it on instead, or raise the limit"
-        )
-
-    def _occupation(self, room: LaneState) -> str:
-        text = f"{room.in_use} of {room.limit} in use, {room.waiting} waiting"
-        return text if room is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
-
-    def _has_room(self, slot: Ticket) -> bool:
-        if len(slot.room.held) >= slot.room.limit:
-            return False
-        in_use = self.in_use
-        if in_use < self.size - 1:
-            return True
-        return in_use < (self.size if slot.on_loop else self._size_for_others())
-
-    def _size_for_others(self) -> int:
-        """Return how many slots there are for everybody but the event loop's own thread."""
-        if self._keep_until <= time.monotonic():
-            return self.size
-        waiting = {ticket.holder for room in self._all for ticket in room.queue}
-        held = self._held
-        if any(slot.on_loop for slot in held) or all(slot.holder in waiting for slot in held):
-            return self.size  # if all who hold one want another, none comes back before the one that is kept is given
-        return max(1, self.size - 1)
-
-    def _keep_one(self) -> None:
-        """Keep one slot for the event loop's own thread for a while, because it was turned away.
-
-        In a backend that is being migrated, handlers that are not decorated yet run beside the decorated ones. They
-        cannot wait, so under load the decorated ones would leave them nothing.
-        """
-        self._keep_until = time.monotonic() + KEEP_SECONDS
-        if not self._keeping:
-            self._keeping = True
-            self._wait_to_stop_keeping()
-
-    def _wait_to_stop_keeping(self) -> None:
-        alarm = threading.Timer(self._keep_until - time.monotonic(), self._stop_keeping)
-        alarm.daemon = True
-        try:
-            start(alarm)
-        except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
-            self._keeping, self._keep_until = False, 0.0
-
-    def _stop_keeping(self) -> None:
-        with self._lock:
-            if self._keep_until > time.monotonic():
-                self._wait_to_stop_keeping()
-            else:
-                self._keeping = False
-            if not self._keeping:
-                self._admit()
-        self._settle()
-
-    def _grant(self, slot: Ticket) -> None:
-        slot.room.held.add(slot)
-        slot.state = _HELD
-        if slot.on_loop and self._keep_until > (now := time.monotonic()):
-            self._keep_until = now + KEEP_SECONDS
-
-    def _leave_queue(self, slot: Ticket) -> None:
-        slot.state = _GONE
-        slot.room.queue.pop(slot, None)
-
-    def _withdraw(self, slot: Ticket) -> bool:
-        """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
-        try:
-            with self._lock:
-                if slot.state is not _WAITING:
-                    return False
-                self._leave_queue(slot)
-                return True
-        finally:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Take back what was returned and admit those whose turn it is.
-
-        Whoever finds the lock taken may leave: who holds it comes by here when it has let go. It is asked first, and
-        then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for long, and never
-        in a circle: of several finalisers with one such lock each, the last to take its own finds the next one taken.
-        """
-        while self._returned and not self._lock.locked():
-            with self._lock:
-                while self._returned:
-                    self._take_back(self._returned[0])
-                    self._returned.popleft()
-                self._admit()
-                if self._watchers and self.in_use == 0:
-                    while self._watchers:
-                        self._watchers.pop().set()
-
-    def _admit(self) -> None:
-        while (slot := self._next()) is not None:
-            known = slot.state is _HELD  # an exception came in between, the last time
-            self._grant(slot)
-            if not known and not self._wake(slot):
-                self._returned.append(slot)
-            slot.room.queue.pop(slot, None)
-
-    def _take_back(self, slot: Ticket) -> None:
-        slot.room.held.discard(slot)
-        self._leave_queue(slot)
-
-    def _next(self) -> Ticket | None:
-        if not self.waiting or self.in_use >= self.size:
-            return None
-        heads = (room.head() for room in self._all)
-        ready = (slot for slot in heads if slot is not None and self._has_room(slot))
-        return min(ready, key=lambda slot: slot.number, default=None)
-
-    @staticmethod
-    def _wake(slot: Ticket) -> bool:
-        """Wake who waits with the ticket; False if nobody is there any more."""
-        return slot.signal is None or slot.signal.set() is not False
-
-
-def _with_defaults(lane: Lane, common: Lane) -> Lane:
-    inherited = {
-        name: getattr(common, name)
-        for name in ("max_waiting", "checkout_timeout", "statement_timeout")
-        if getattr(lane, name) is None
-    }
-    return replace(lane, **inherited)
-
-
-def pool_closed() -> PoolClosed:
-    """Make the error for asking a pool that is closed."""
-    return PoolClosed.because("the pool is closed; make a new one, or close it later")

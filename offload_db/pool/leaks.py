@@ -17,9 +17,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from ..bridge.background import start
+from ..bridge.background import start_thread
 from ..bridge.place import current_task
-from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES, frames_from, module_of
+from ..bridge.stack import frames_from, module_of
+from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES
 from ..errors import ThreadUnavailable
 from ..statistics import SourceLine
 
@@ -101,10 +102,8 @@ class LeakWatch:
         with self._condition:
             self._watched.add(checkout)
             if self._thread is None:
-                thread = threading.Thread(target=self._watch, name="offload_db leak watch", daemon=True)
                 with suppress(ThreadUnavailable):  # the next checkout tries again
-                    start(thread)
-                    self._thread = thread
+                    self._thread = start_thread(self._watch, "leak watch")
         return checkout
 
     def end(self, checkout: CheckoutRecord) -> None:

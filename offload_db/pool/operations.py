@@ -1,7 +1,7 @@
 """The awaitable half of a pool: whole operations, and the ways to a connection.
 
 Owns the operations that need no connection in the user's hand (one hop to a worker thread each), and the way to
-transactions and streams, which do. ``checkout.py`` checks connections out and in.
+transactions and streams, which do. ``checkout.py`` gives connections out.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ class Operations:
         contextlib.aclosing(pool.stream(sql)) as rows`` gives the connection back right there. If the task is cancelled,
         the statement is killed and rolled back. Rows before an error come first.
 
-        :param chunk_size: rows for each trip to a worker
+        :param chunk_size: rows for each hop to a worker thread
         :param lane: name of the lane that the connection counts against
         :param cursor: an unbuffered PyMySQL cursor class, or a callable that makes each row; None takes what is like
             the pool's cursor class
@@ -356,7 +356,7 @@ class Operations:
                 cursor = link.driver.cursor_arguments(link.raw, kind, True)
                 shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
                 made = partial(work, link, cursor)
-                result = link.call("execute", made, link.turn, statement=True, shared=shared, text=sql)
+                result = link.call("execute", made, link.call_lock, statement=True, shared=shared, text=sql)
                 if isinstance(result, RowFactoryError):
                     reraise(result.error)
                 return result

@@ -1,7 +1,7 @@
 """The pool as its users see it: settings, connections, statistics, opening and closing.
 
-Owns the public names. ``checkout.py`` checks connections out and in, ``lanes.py`` admits callers, ``operations.py`` has
-the awaitable operations.
+Owns the public names. ``admission.py`` admits callers, ``checkout.py`` gives connections out and ``checkin.py`` takes
+them back; ``operations.py`` has the awaitable operations.
 """
 
 from __future__ import annotations
@@ -267,17 +267,17 @@ class OffloadPool(Operations):
     @property
     def maxsize(self) -> int | None:
         """The most connections at once; None only where :func:`offload_db.aio.create_pool` was given no limit."""
-        return self._core.lanes.size
+        return self._core.admission.size
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool holds now and has counted so far."""
         return self._core.counters.snapshot(
-            size=self._core.lanes.size,
+            size=self._core.admission.size,
             links=len(self._core.links),
             idle=len(self._core.idle),
-            in_use=self._core.lanes.in_use,
-            waiting=self._core.lanes.waiting,
-            lanes=self._core.lanes.statistics(),
+            in_use=self._core.admission.in_use,
+            waiting=self._core.admission.waiting,
+            lanes=self._core.admission.statistics(),
         )
 
     def blocking_calls(self) -> list[BlockingCall]:
@@ -307,21 +307,21 @@ class OffloadPool(Operations):
         self._core.refuse()
         try:
             with anyio.move_on_after(drain_timeout):
-                await self._core.lanes.wait_until_idle()
+                await self._core.admission.wait_until_idle()
         finally:
             with anyio.CancelScope(shield=True):
-                # Not through the pool's own workers, which are what has to be freed.
+                # Not in one of the executor's own threads, which are what has to be freed.
                 try:
                     try:
                         await run_in_thread(self._core.break_off, anyio.CapacityLimiter(1))
                     except RuntimeError:  # no further thread can be had: the interpreter exits
                         self._core.break_off()
                     with anyio.move_on_after(BREAK_OFF_TIMEOUT):
-                        await self._core.lanes.wait_until_idle()
+                        await self._core.admission.wait_until_idle()
                 finally:  # asyncio's own task.cancel() passes through a shield
                     for link in self._core.out():
                         link.break_link()
-                    await bridged(self._core.close_idle)
+                    await bridged(self._core.idle.close_all)
 
     def close(self) -> None:
         """Close the pool: refuse who comes and who waits, and close the idle connections.
@@ -329,7 +329,7 @@ class OffloadPool(Operations):
         A connection that is out is closed when it comes back; :meth:`aclose` waits for that. Closing twice is fine.
         """
         self._core.refuse()
-        self._core.close_idle()
+        self._core.idle.close_all()
 
 
 def _as_lanes(lanes: Iterable[Lane]) -> tuple[Lane, ...]:

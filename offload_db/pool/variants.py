@@ -1,7 +1,7 @@
 """Connections of one pool that are opened with other settings than the rest.
 
 Owns what such a view of a pool offers, and what tells one server and user from another. Connections of every kind share
-the pool's limits; ``checkout.py`` decides which is thrown out to make room.
+the pool's limits; ``idle.py`` decides which is thrown out to make room.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ class Variant:
 
     def close_idle(self) -> None:
         """Close the connections of this view that are idle; the pool stays open."""
-        self._core.close_kind(self._connector)
+        self._core.idle.close_kind(self._connector)
 
     @property
     def size(self) -> int:
         """The most connections of the whole pool at once."""
-        return self._core.lanes.size
+        return self._core.admission.size
 
     def counts(self) -> tuple[int, int]:
         """Return how many connections of this view are idle, and how many in use."""
-        return self._core.count_kind(self._connector)
+        return self._core.idle.count_kind(self._connector)
 
     def checkout_timeout(self, lane: str | None) -> float | None:
         """Return the seconds that a connection is waited for, None for ever."""
-        return self._core.lanes.checkout_timeout(lane)
+        return self._core.admission.checkout_timeout(lane)
 
     @property
     def address(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ async def test_a_pool_both_ways(settings: dict[str, Any]) -> None:
 async def test_acquire_waits_without_limit(settings: dict[str, Any]) -> None:
     """By default nobody is refused for having waited long, and a waiter gets what is released."""
     async with aiomysql.create_pool(maxsize=1, **settings) as pool:
-        assert core(pool).lanes._room(None).checkout_timeout is None
+        assert core(pool).admission._lane(None).checkout_timeout is None
         held = await pool.acquire()
         got: list[Any] = []
 

@@ -144,7 +144,7 @@ async def test_a_cancellation_kills(stage: str, mysql: MySQL, database: dict[str
             await settled(lambda: running(mysql, database, "SLEEP"))
             if stage == "fetching":
                 # The reader of the third row is on the wire.
-                await settled(lambda: numbers == [1, 2] and next(iter(core(pool).links))._call is not None)
+                await settled(lambda: numbers == [1, 2] and next(iter(core(pool).links)).busy)
             group.cancel_scope.cancel()
         assert -1 not in numbers
         assert bool(numbers) is (stage == "fetching")

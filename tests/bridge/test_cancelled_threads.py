@@ -465,10 +465,10 @@ async def test_waiting_for_a_shared_connection(shared: Any) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(owner)
         await used.wait()
-        await cancelled(handler, lambda: len(shared._link.turn._queue) == 1)
+        await cancelled(handler, lambda: len(shared._link.call_lock._queue) == 1)
         end.set()
     assert [type(error) for error in met] == [CallCancelled]
-    assert shared._link.turn.free
+    assert shared._link.call_lock.free
     last: Any = offload(partial(value, shared, "SELECT 3"))
     assert await last() == 3
 

@@ -619,7 +619,7 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
                 back.append(dispatcher._SharedHop(Hop(int), asyncio.get_running_loop().create_future()))
-                sender._depart(back[:], asyncio.get_running_loop())
+                sender._start_hops(back[:], asyncio.get_running_loop())
                 until(lambda: shared._thread.back)
 
         wake = dispatcher.SharedThread._wake

@@ -575,7 +575,7 @@ async def test_waiting_for_another_call(mode: Any, shared: Any) -> None:
         with pytest.raises(CheckoutTimeout, match=r"belonged to .*poller\(\) at .*decorate what it does in each round"):
             await handler()
         assert time.monotonic() - started > SHORT / 2
-        assert shared._link.turn._queue == []
+        assert shared._link.call_lock._queue == []
         end.set()
     assert await handler() == 2
 

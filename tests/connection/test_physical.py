@@ -56,7 +56,7 @@ def table(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
 
 def waiting_for(connection: Any) -> int:
     """How many callers wait for their turn on the connection."""
-    return len(connection._link.turn._queue)
+    return len(connection._link.call_lock._queue)
 
 
 @pytest.mark.anyio
@@ -113,9 +113,9 @@ async def test_results_never_mix(kind: str, mysql: MySQL) -> None:
         cursor = connection.cursor()
 
         def ask(number: int, times: int) -> int:
-            for turn in range(times):
-                cursor.execute("SELECT %s, %s", (number, turn))
-                assert cursor.fetchone() == (number, turn)
+            for call_lock in range(times):
+                cursor.execute("SELECT %s, %s", (number, call_lock))
+                assert cursor.fetchone() == (number, call_lock)
                 assert cursor.fetchall() == ()
             return number
 
@@ -383,7 +383,7 @@ async def test_closing_at_the_same_time(mysql: MySQL) -> None:
             connection.cursor().execute("DO 1")
             link = connection._link
             assert link is not None
-            turn = link.turn
+            call_lock = link.call_lock
 
             @offload
             async def busy() -> Any:
@@ -391,11 +391,11 @@ async def test_closing_at_the_same_time(mysql: MySQL) -> None:
 
             @offload
             async def closer() -> None:
-                await settled(lambda: turn._busy)
+                await settled(lambda: call_lock._busy)
                 connection.close()
 
             async def let_go() -> None:
-                await settled(lambda: len(turn._queue) == 3)
+                await settled(lambda: len(call_lock._queue) == 3)
                 await outcome(in_thread(lambda: value(barrier, "SELECT RELEASE_LOCK('closing')")))
 
             return await together(busy, closer, closer, closer, let_go)
@@ -573,7 +573,7 @@ async def test_waiting_for_its_own_child_is_no_ring(mode: Literal["bridge", "thr
             value(shared, "SELECT 1")
             async with anyio.create_task_group() as group:
                 group.start_soon(child)
-                await settled(lambda: not shared._link.turn.free)
+                await settled(lambda: not shared._link.call_lock.free)
                 return await again()
 
         assert await together(call) == [2]
@@ -630,41 +630,41 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
     Its scope ends wherever the collector closes the coroutine, also in the middle of `take()` of the same thread.
     """
     scope = BridgedCall()
-    turn = CallLock(scope)
+    call_lock = CallLock(scope)
 
     def collected_under_the_lock() -> None:
-        with turn._lock:
+        with call_lock._lock:
             scope.end()
 
     in_thread(collected_under_the_lock).result(3.0)
-    assert turn.acquire()
+    assert call_lock.acquire()
 
 
 @pytest.mark.parametrize("same_thread", [True, False])
 def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
     """The turn of a task whose event loop was closed under it goes on to the next who waits."""
-    turn = CallLock()
-    assert turn.acquire()
+    call_lock = CallLock()
+    assert call_lock.acquire()
     loop = asyncio.new_event_loop()
-    task = loop.create_task(take(turn))
+    task = loop.create_task(take(call_lock))
     loop.run_until_complete(asyncio.sleep(0.01))
-    assert len(turn._queue) == 1
+    assert len(call_lock._queue) == 1
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
     loop.close()
-    future = in_thread(turn.acquire)
-    until(lambda: len(turn._queue) == 2)
+    future = in_thread(call_lock.acquire)
+    until(lambda: len(call_lock._queue) == 2)
     if same_thread:
-        turn.release()
+        call_lock.release()
     else:
-        in_thread(turn.release).result(PATIENCE)
+        in_thread(call_lock.release).result(PATIENCE)
     assert future.result(PATIENCE)
-    in_thread(turn.release).result(PATIENCE)
-    assert turn.free
+    in_thread(call_lock.release).result(PATIENCE)
+    assert call_lock.free
 
 
 @offload
-async def take(turn: CallLock) -> bool:
-    return turn.acquire()
+async def take(call_lock: CallLock) -> bool:
+    return call_lock.acquire()
 
 
 @pytest.mark.anyio

@@ -19,7 +19,7 @@ from pymysql.cursors import Cursor, SSCursor
 
 import offload_db
 from offload_db import BlockingCallError, OffloadPool, StatementTimeout, aio, offload
-from offload_db.connection import physical
+from offload_db.connection import unread_results
 from offload_db.drivers.only_reads import only_reads
 from tests.conftest import MySQL, needs
 from tests.procedures import WRITTEN, with_procedures, written
@@ -444,8 +444,8 @@ async def test_it_is_bounded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is read for so long, and so much of it, and then the link is closed; no kill is sent, and the log says so."""
-    monkeypatch.setattr(physical, "READ_OUT_SECONDS", 0.2 if bound == "seconds" else 20.0)
-    monkeypatch.setattr(physical, "READ_OUT_BYTES", 2**20)
+    monkeypatch.setattr(unread_results, "READ_OUT_SECONDS", 0.2 if bound == "seconds" else 20.0)
+    monkeypatch.setattr(unread_results, "READ_OUT_BYTES", 2**20)
     with pool_of(1, settings) as pool, caplog.at_level(logging.WARNING, "offload_db"):
 
         @offload

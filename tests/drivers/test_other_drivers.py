@@ -21,7 +21,7 @@ from offload_db import ConfigurationError, ConnectionLost, OffloadPool, Statemen
 from offload_db.connection import killer
 from offload_db.drivers.base import GENERIC
 from offload_db.drivers.registry import driver_of
-from offload_db.pool import checkout as keeper
+from offload_db.pool import idle
 from tests.conftest import MySQL
 from tests.faults.proxy import Proxy
 from tests.support import PLACES, assert_ended, attempt, run_at, running, settled, value
@@ -583,8 +583,8 @@ async def test_a_dead_link_costs_a_bounded_wait(
 ) -> None:
     """Over a network that forwards nothing, a cancelled statement comes back, and so does the ping of a rested link."""
     monkeypatch.setattr(killer, "PATIENCE", 0.5)
-    monkeypatch.setattr(keeper, "PING_AFTER", 0.0)
-    monkeypatch.setattr(keeper, "PING_TIMEOUT", 0.5)
+    monkeypatch.setattr(idle, "PING_AFTER", 0.0)
+    monkeypatch.setattr(idle, "PING_TIMEOUT", 0.5)
     timeout = "connect_timeout" if driver.__name__ == "MySQLdb" else "connection_timeout"
     with Proxy((mysql.host, mysql.port)) as proxy:
         pool = make_pool(driver, {**database, **proxy.address}, **{timeout: 1})

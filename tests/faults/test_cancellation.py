@@ -274,7 +274,7 @@ async def test_closing_what_a_child_still_uses(
             connection.close()
 
         task = asyncio.get_running_loop().create_task(handler())
-        await settled(lambda: kept and len(kept[0]._link.turn._queue) == 1)
+        await settled(lambda: kept and len(kept[0]._link.call_lock._queue) == 1)
         for _ in range(3):
             task.cancel()
             await asyncio.sleep(0)

@@ -54,7 +54,7 @@ async def test_a_bad_argument(place: str, database: dict[str, Any]) -> None:
                 for _ in range(2):
                     with pytest.raises(error):
                         pool.connect(**settings)
-                    core(pool).close_idle()
+                    core(pool).idle.close_all()
                     for good in (pool.connection, partial(pool.connect, **database, ssl_disabled=True)):
                         with good() as connection:
                             assert value(connection, "SELECT 1") == 1, kind
@@ -78,7 +78,7 @@ async def test_a_variant_that_cannot_connect(changes: dict[str, Any], database: 
             failed, served = await together(partial(handler, bad.connection), partial(handler, pool.connection))
             assert failed[0] == "OperationalError", failed  # type: ignore[index]
             assert served == 1
-            core(pool).close_idle()
+            core(pool).idle.close_all()
 
 
 async def test_a_mixed_load(database: dict[str, Any]) -> None:
@@ -315,7 +315,7 @@ async def test_kills_of_several_kinds_share_no_connections(
                 def note(identity: Any, call: Any, deadline: float) -> Any:
                     admin = reach(identity, call, deadline)
                     if admin is not None:
-                        mine = "TLS" if "SSL" in type(call._raw._sock).__name__ else "plain"
+                        mine = "TLS" if "SSL" in type(call.link.raw._sock).__name__ else "plain"
                         killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
                     return admin
 

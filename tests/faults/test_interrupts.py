@@ -189,7 +189,7 @@ def test_a_script_is_interrupted(
         serve(pool)
         for number in itertools.count(1):
             if kind == "a new one":
-                core(pool).close_idle()
+                core(pool).idle.close_all()
             injection = Injection(number, error)
             injection.strike(partial(work, pool))
             if not injection.where:

@@ -188,7 +188,7 @@ def test_dropped_while_the_pool_is_closed(
         def closed_just_after(link: Any) -> None:
             pool.close()
 
-        monkeypatch.setattr(core(pool), "_outlived", closed_just_after)
+        monkeypatch.setattr(core(pool).idle, "outlived", closed_just_after)
         del connection
         gc.collect()
         assert pool.statistics().discards == {"closed": 1}

@@ -17,7 +17,7 @@ from pymysql.cursors import SSCursor
 from offload_db import ConnectionLost, OffloadPool, connect, offload
 from offload_db.connection import killer
 from offload_db.drivers.pymysql_results import TURN_ROWS
-from offload_db.pool import checkout
+from offload_db.pool import idle
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import in_thread, pool_of, run_at, until, value
@@ -326,8 +326,8 @@ def test_many_links_that_something_forgot(
     proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of idle links that are dead without a word one is asked and waited for; those at rest for longer are not."""
-    monkeypatch.setattr(checkout, "PING_AFTER", 0.0)
-    monkeypatch.setattr(checkout, "PING_TIMEOUT", 1.0)
+    monkeypatch.setattr(idle, "PING_AFTER", 0.0)
+    monkeypatch.setattr(idle, "PING_TIMEOUT", 1.0)
     with pool_of(8, through, connect_timeout=1) as pool:
         serve(pool)
         proxy.blackhole()

@@ -16,8 +16,9 @@ from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnect
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting
-from offload_db.connection.physical import DriverCall
-from offload_db.pool.lanes import Admission, Ticket
+from offload_db.connection.driver_call import DriverCall
+from offload_db.pool.admission import Admission
+from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
@@ -114,24 +115,24 @@ class PausingLock:
 def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
     """Who has the lock of a shared connection just then lets in the next who waits for the owner's end."""
     owner, other = BridgedCall(), BridgedCall()
-    turn = CallLock(owner)
+    call_lock = CallLock(owner)
     gives_up, waits = _Waiting(other, ThreadEvent()), _Waiting(other, ThreadEvent())
-    turn._queue += [gives_up, waits]
-    turn._lock = PausingLock(turn._lock, owner.end)  # type: ignore[assignment]
-    assert turn._withdraw(gives_up)
+    call_lock._queue += [gives_up, waits]
+    call_lock._lock = PausingLock(call_lock._lock, owner.end)  # type: ignore[assignment]
+    assert call_lock._withdraw(gives_up)
     assert waits.admitted
 
 
 def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     """Nor does the event loop's thread, which is refused the turn just then, leave those standing who wait for it."""
-    turn = CallLock()
+    call_lock = CallLock()
     owner, other = BridgedCall(), BridgedCall()  # it was there before them, so it is not one call's alone
-    turn._own(owner)
+    call_lock._own(owner)
     waits = _Waiting(other, ThreadEvent())
-    turn._queue.append(waits)
-    turn._lock = PausingLock(turn._lock, owner.release)  # type: ignore[assignment]
+    call_lock._queue.append(waits)
+    call_lock._lock = PausingLock(call_lock._lock, owner.release)  # type: ignore[assignment]
     with pytest.raises(BlockingCallError):
-        on_a_loop(turn.acquire)
+        on_a_loop(call_lock.acquire)
     assert waits.admitted
 
 
@@ -179,8 +180,8 @@ def test_a_connection_that_is_closed_while_its_call_ends() -> None:
     """A call that ends takes no notice of a connection of its own that another thread closes just then."""
     scope = BridgedCall()
     scope.owned = owned = PausingSet()
-    turn = CallLock(scope)
-    owned.after_look = turn.close
+    call_lock = CallLock(scope)
+    owned.after_look = call_lock.close
     scope.end()
     assert not scope.owned
 
@@ -190,9 +191,9 @@ def test_a_call_that_ends_while_a_thread_of_its_own_takes_a_connection() -> None
     scope = BridgedCall()
     scope.owned = owned = PausingSet()
     owned.after_add = scope.end
-    turn = CallLock(scope)
-    assert turn.owner is None
-    assert in_thread(turn.acquire).result(PATIENCE)
+    call_lock = CallLock(scope)
+    assert call_lock.owner is None
+    assert in_thread(call_lock.acquire).result(PATIENCE)
 
 
 def test_a_connection_that_is_closed_while_a_statement_runs(database: dict[str, Any], mysql: MySQL) -> None:
@@ -217,11 +218,11 @@ def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
     on_its_way, closed = threading.Event(), threading.Event()
     make = DriverCall.make
 
-    def paused(call: DriverCall[Any]) -> Any:
+    def paused(call: DriverCall, *args: Any) -> Any:
         if not closed.is_set() and threading.current_thread() is not threading.main_thread():
             on_its_way.set()
             assert closed.wait(PATIENCE)
-        return make(call)
+        return make(call, *args)
 
     with pool_of(1, database, on_loop_call="allow") as pool:
         connection = pool.connection()

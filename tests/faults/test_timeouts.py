@@ -17,7 +17,7 @@ from offload_db.bridge.hops import Hop
 from offload_db.connection import killer
 from offload_db.connection.killer import TURN
 from offload_db.drivers.pymysql import PyMySQLDriver
-from offload_db.pool import checkout
+from offload_db.pool import idle
 from offload_db.pool.connector import AT_ONCE, Connector
 from tests.conftest import MySQL
 from tests.inside import core
@@ -173,7 +173,7 @@ async def test_the_deadline_covers_a_sign_of_life(
     way: str, proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking a link that has rested long takes no longer than the deadline; links that were not asked stay."""
-    monkeypatch.setattr(checkout, "PING_AFTER", 0.0)
+    monkeypatch.setattr(idle, "PING_AFTER", 0.0)
     with pool_of(3, through) as pool:
         await outcome(in_thread(lambda: serve(pool)))
         proxy.blackhole()
@@ -200,7 +200,7 @@ async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: di
             await outcome(other)
         proxy.deaf = False
         await settled(lambda: _answers(pool))
-        await outcome(in_thread(core(pool).close_idle))
+        await outcome(in_thread(core(pool).idle.close_all))
         proxy.deaf = True
         with pytest.raises(CheckoutTimeout):
             await handler_of("thread", lambda: run(pool, "SELECT 1"), timeout=0.3)()

@@ -22,7 +22,8 @@ from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
 from offload_db.bridge.signals import TaskEvent
-from offload_db.pool.lanes import Admission, Permit, Ticket
+from offload_db.pool.admission import Admission
+from offload_db.pool.lanes import Permit, Ticket
 from tests.conftest import MySQL
 from tests.support import PATIENCE, in_thread, outcome, pool_of, settled, until
 

@@ -463,7 +463,7 @@ def test_closing_while_another_thread_takes_the_last_idle_link(mysql: MySQL) -> 
                 return super().pop()
 
         pool.connection().close()
-        core(pool).idle = Raced(core(pool).idle)
+        core(pool).idle.resting = Raced(core(pool).idle.resting)
         pool.close()
         assert len(taken) == 1
 
@@ -496,7 +496,7 @@ def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch
     """Who opens a connection throws none out that comes back in between, before its slot is free."""
     with pool_of(2, mysql.settings()) as pool:
         held = pool.connection()
-        rest, look = core(pool).rest, core(pool).rested
+        rest, look = core(pool).idle.rest, core(pool).idle.take
         rested, opened = threading.Event(), threading.Event()
 
         def rest_and_wait(link: Any) -> None:
@@ -511,8 +511,8 @@ def test_a_connection_that_comes_back_just_now_is_kept(mysql: MySQL, monkeypatch
             return found
 
         closing: list[Any] = []
-        monkeypatch.setattr(core(pool), "rest", rest_and_wait)
-        monkeypatch.setattr(core(pool), "rested", look_too_early)
+        monkeypatch.setattr(core(pool).idle, "rest", rest_and_wait)
+        monkeypatch.setattr(core(pool).idle, "take", look_too_early)
         with pool.connection():
             opened.set()
             closing[0].result(PATIENCE)

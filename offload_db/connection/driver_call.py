@@ -1,0 +1,183 @@
+"""One call of the driver's on its way.
+
+Owns what becomes of it: whether it has come back, was killed, cut, or came back late. How it is killed is
+``killer.py``'s, whose turn it is ``call_lock.py``'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from ..drivers.base import Driver, Identity
+from ..errors import OffloadError, StatementTimeout
+from .call_lock import CallLock, closed_error
+from .executor import Executor
+
+T = TypeVar("T")
+
+Connect = Callable[[float], Any]
+"""Opens a connection to kill with, given the seconds that it may take."""
+
+
+class Stops(Protocol):
+    """What brings a call back."""
+
+    def stop(self, call: DriverCall) -> None:
+        """Kill its statement, or cut its connection."""
+
+
+class Link(Protocol):
+    """What a call needs of the physical connection that it is made on."""
+
+    raw: Any
+    driver: Driver
+    identity: Identity | None
+    connect_admin: Connect | None
+    executor: Executor
+    wire: threading.Lock
+    statements: int
+
+    @property
+    def killer(self) -> Stops:
+        """What stops the call."""
+
+    current_call: DriverCall | None
+
+    def prepare(self, name: str) -> None:
+        """Get ready for the call."""
+
+    def classify_error(self, error: BaseException, name: str) -> OffloadError | None:
+        """Note what an error says of the connection; returns the one to raise in its place."""
+
+
+class _Finish:
+    """The end of a call. It costs a tenth of a `threading.Event`, of which hardly any would be waited for."""
+
+    __slots__ = ("_lock", "_over")
+
+    def __init__(self) -> None:
+        self._over = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake who waits; to be called once."""
+        self._over = True
+        self._lock.release()
+
+    def is_set(self) -> bool:
+        """Tell whether it has come."""
+        return self._over
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it, or until the seconds are over."""
+        if not self._over and self._lock.acquire(timeout=seconds):
+            self._lock.release()  # for others that wait
+
+
+class DriverCall:
+    """One call of the driver's, and whether it has come back or had to be brought back.
+
+    :param link: what it is made on
+    :param name: what is called, for reports
+    :param killable: whether it is a statement that the server can be told to stop
+    :param statement: count it as a statement
+    """
+
+    __slots__ = ("_statement", "finished", "identity", "killable", "killed", "late", "link", "name", "was_cut")
+
+    def __init__(self, link: Link, name: str, *, killable: bool, statement: bool = False) -> None:
+        self.link = link
+        self._statement = statement
+        self.name = name
+        self.identity = link.identity
+        """The session that a kill has to meet: a call may replace it by another."""
+        self.killable = killable
+        self.finished = _Finish()
+        self.killed = False
+        """Whether a kill was sent while the statement ran."""
+        self.late = False
+        """Whether it was to be stopped because its own time was over, and not by the end of the pool."""
+        self.was_cut = False
+        """Whether its connection was cut, because it did not come back otherwise."""
+
+    @property
+    def connect(self) -> Connect | None:
+        """What opens a connection to kill it with; None leaves that to the killer."""
+        return self.link.connect_admin
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the call was brought back before its natural end, for all that is known."""
+        return self.killed or self.was_cut
+
+    def make(self, function: Callable[[], T], call_lock: CallLock) -> T:
+        """Make the call, on the thread that waits for the server; notes what it says of the connection.
+
+        :param call_lock: of the checkout that makes it
+        """
+        link = self.link
+        with link.wire:
+            link.current_call = self
+            if call_lock.closed:  # by the loop's own thread, which waits for no turn
+                link.current_call = None
+                self.finished.set()
+                raise closed_error()
+            started = time.perf_counter()
+            try:
+                link.prepare(self.name)
+                return function()
+            except BaseException as error:
+                lost = link.classify_error(error, self.name)
+                if lost is None:
+                    raise
+                try:
+                    raise lost from error
+                finally:
+                    del lost  # its traceback holds this frame, and the frame would hold it
+            finally:
+                link.current_call = None
+                self.finished.set()
+                if self._statement:
+                    link.statements += 1
+                    link.executor.counters.ran_statement(time.perf_counter() - started)
+
+    def stop(self) -> None:
+        """Bring the call back, because its own time is over."""
+        self.late = True
+        self.link.killer.stop(self)
+
+    def cancel(self) -> None:
+        """Bring the call back, because the task that waits for its thread is cancelled."""
+        self.link.executor.counters.add("cancelled")
+        self.link.killer.stop(self)
+
+    def cut(self) -> None:
+        """Cut the connection under the call, whose thread then comes back with an error."""
+        self.was_cut = True
+        with suppress(Exception):
+            self.link.driver.cut(self.link.raw)
+
+    def timeout_error(self, reason: str) -> OffloadError:
+        """Make the error for a call whose time is over, and count it.
+
+        :param reason: which limit it was
+        """
+        link, name = self.link, self.name
+        link.executor.counters.add("timeouts")
+        if not self.stopped:
+            error = StatementTimeout.because(f"{name} was not sent: {reason}")
+            error.may_have_run = False
+            return link.driver.disguised(error)
+        how = "was killed"
+        if self.was_cut:
+            how = "was sent a kill that took no effect in time" if self.killed else "could not be killed"
+            how = f"{how}, and its link was cut"
+        error = StatementTimeout.because(
+            f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
+        )
+        return link.driver.disguised(error)

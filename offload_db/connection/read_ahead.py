@@ -1,0 +1,78 @@
+"""The rows of an unbuffered cursor that were read before they were asked for.
+
+Owns those rows, and the error that came after them. The cursor decides when to read, the driver how many have arrived.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..drivers.base import Driver
+from .physical import PhysicalConnection
+
+
+class ReadAhead:
+    """Rows that were read before they were asked for, and the error that came after them.
+
+    Threads hold this instead of the cursor, so that a cursor which is dropped is collected there and then.
+    """
+
+    __slots__ = ("_driver", "_late", "_raw", "rows", "text")
+
+    def __init__(self, raw: Any, driver: Driver) -> None:
+        self._raw = raw
+        self._driver = driver
+        self._late: Exception | None = None
+        self.rows: deque[Any] = deque()
+        self.text: object = None
+        """The statement whose rows these are, for reports."""
+
+    def send(self, link: PhysicalConnection, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
+        try:
+            self._driver.skip_rest(link.raw)
+            return method(*args, **kwargs)
+        finally:
+            self._look()
+
+    def hold(self, function: Callable[[], Any]) -> Any:
+        """Make a call, on a worker, that goes on with the result."""
+        try:
+            return function()
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the cursor has another result now."""
+        if self._driver.hold(self._raw):
+            self.rows.clear()
+            self._late = None
+
+    def read(self, function: Callable[[], Any], *, more: bool) -> Any:
+        """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
+        late, self._late = self._late, None
+        if late is not None:
+            try:
+                raise late
+            finally:
+                del late  # its traceback holds this frame
+        wanted = function()
+        try:
+            for _ in range(self._driver.arrived(self._raw) if more else 0):
+                self.rows.append(self._raw.fetchone())
+        except Exception as error:
+            self._late = error  # the rows before it come first
+        return wanted
+
+    def take(self, number: float = math.inf) -> list[Any]:
+        """Give out *number* rows, or what there is."""
+        return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
+
+    def drop_rows(self) -> None:
+        """Forget the rows; the cursor then stands where its user has come to."""
+        if self.rows:
+            self._raw.rownumber -= len(self.rows)
+            self.rows.clear()

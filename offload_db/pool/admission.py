@@ -1,0 +1,359 @@
+"""Admission to a pool: one fair queue for tasks and threads.
+
+Owns who may hold a connection, in which order those who wait are served, and when waiting is refused. ``lanes.py`` has
+the lanes and the permits, ``deadlock.py`` finds out who would wait in vain. Knows nothing of connections, and does no
+I/O.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..bridge.background import Timer
+from ..bridge.callers import caller
+from ..bridge.place import Place, place
+from ..bridge.portal import suspend
+from ..bridge.signals import TaskEvent, ThreadEvent, task_event
+from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
+from ..settings import shown
+from ..statistics import LaneStatistics
+from .deadlock import can_progress
+from .lanes import GONE, HELD, WAITING, Lane, LaneState, Permit, Ticket
+
+# Seconds for which one connection is kept for the event loop's own thread after it was turned away.
+KEEP_SECONDS = 5.0
+
+# Seconds after which the event loop's own thread looks again whether what it waits for can still come.
+LOOK_AGAIN = 0.1
+
+
+class Admission:
+    """The lanes of one pool: at most so many callers in all, and each lane's limit of its own.
+
+    :param common: the settings of the whole pool, which lanes take where they have none of their own
+
+    Waiters are served first come, first served, whether task or thread; one whose lane is full lets those of other
+    lanes pass.
+    """
+
+    def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
+        self.size = common.limit
+        self._common = LaneState("the pool", common)
+        self._lanes: dict[str, LaneState] = {}
+        for lane in lanes:
+            if not isinstance(lane, Lane):
+                raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
+            if lane.name in self._lanes:
+                raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
+            self._lanes[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
+        self._all = (self._common, *self._lanes.values())
+        self._closed = False
+        self._number = 0
+        # Held for a few instructions only, never across I/O or a suspension.
+        self._lock = threading.Lock()
+        self._returned: deque[Ticket] = deque()
+        self._watchers: list[TaskEvent] = []
+        self._keep_until = 0.0
+        self._keeping = False
+
+    def __repr__(self) -> str:
+        rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
+        return f"<Admission {self.in_use}/{self.size} in use: {rooms}>"
+
+    @property
+    def in_use(self) -> int:
+        """How many callers are admitted, in all lanes."""
+        total = 0
+        for lane in self._all:
+            total += len(lane.held)
+        return total
+
+    @property
+    def _held(self) -> list[Ticket]:
+        return [ticket for lane in self._all for ticket in lane.held]
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait, in all lanes."""
+        return sum(lane.waiting for lane in self._all)
+
+    def statistics(self) -> dict[str, LaneStatistics]:
+        """Return what each named lane holds now."""
+        return {name: LaneStatistics(r.limit, r.in_use, r.waiting) for name, r in self._lanes.items()}
+
+    def checkout_timeout(self, name: str | None) -> float | None:
+        """Return the seconds that callers of the lane wait for a connection, None for ever."""
+        return self._lane(name).checkout_timeout
+
+    def acquire(self, name: str | None, *, timeout: float | None = None) -> Permit:
+        """Admit the caller, at once or when its turn has come.
+
+        :param name: of a lane, None for the whole pool
+        :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
+        :raises ConfigurationError: if there is no such lane
+        :raises LaneFull: if ``max_waiting`` callers are queued already
+        :raises CheckoutTimeout: if the wait is over, or if it never could be
+        :raises PoolClosed: if the lanes are closed
+        """
+        lane = self._lane(name)
+        where = place()
+        ticket = Ticket(lane, caller(), on_loop=where is Place.LOOP)
+        permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
+        self._enter(ticket, where)
+        if ticket.signal is None:
+            return permit
+        limits = [limit for limit in (lane.checkout_timeout, timeout) if limit is not None]
+        patience = min(limits, default=None)
+        started = time.perf_counter()
+        try:
+            if isinstance(ticket.signal, TaskEvent):
+                suspend(ticket.signal.wait_for(patience))
+            elif where is Place.LOOP:
+                self._wait_on_loop(ticket, ticket.signal, patience)
+            else:
+                ticket.signal.wait(patience)
+        except BaseException:
+            self.release(permit)
+            raise
+        permit.waited = time.perf_counter() - started
+        if self._withdraw(ticket):
+            raise CheckoutTimeout.because(
+                f"{lane.label}: no connection within {patience or 0:.2f} s "
+                f"({self._occupation(lane)}); raise the limit or the checkout_timeout, "
+                "or hold connections for a shorter time"
+            )
+        if ticket.state is GONE:
+            raise pool_closed()
+        return permit
+
+    def _wait_on_loop(self, ticket: Ticket, signal: ThreadEvent, patience: float | None) -> None:
+        """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
+        ends = math.inf if patience is None else time.monotonic() + patience
+        while ticket.state is WAITING and (left := ends - time.monotonic()) > 0:
+            signal.wait(min(left, LOOK_AGAIN))
+            try:
+                with self._lock:
+                    if ticket.state is WAITING and not self._returned:
+                        # Not at once: a thread that rests may be about to take up work that lies ready for it.
+                        self._refuse_hopeless(ticket, Place.LOOP, look_at_threads=True)
+            finally:
+                self._settle()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nobody is admitted."""
+        signal = task_event()
+        with self._lock:
+            self._watchers.append(signal)
+        self._settle()
+        if self.in_use:
+            await signal.wait()
+
+    def release(self, permit: Permit) -> None:
+        """Give the place to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
+        if permit.ticket is not None:
+            self._returned.append(permit.ticket)
+            self._settle()
+            permit.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
+
+    def close(self) -> None:
+        """Refuse all who wait and all who come."""
+        with self._lock:
+            self._closed = True
+            for lane in self._all:
+                while (ticket := lane.head()) is not None:
+                    self._leave_queue(ticket)
+                    self._wake(ticket)
+        self._settle()
+
+    def _lane(self, name: str | None) -> LaneState:
+        if name is None:
+            return self._common
+        try:
+            return self._lanes[name]
+        except (KeyError, TypeError):
+            names = ", ".join(map(repr, self._lanes)) or "none"
+            raise ConfigurationError(f"lane={shown(name, self._lanes)}; the lanes of this pool are: {names}") from None
+
+    def _enter(self, ticket: Ticket, where: Place) -> None:
+        lane = ticket.lane
+        self._settle()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise pool_closed()
+                if (not lane.queue or ticket.on_loop) and self._has_place(ticket):
+                    self._grant(ticket)
+                    return
+                self._refuse_hopeless(ticket, where)
+                if lane.max_waiting is not None and lane.waiting >= lane.max_waiting:
+                    raise LaneFull.because(
+                        f"{lane.label}: {lane.waiting} callers wait already, max_waiting is {lane.max_waiting} "
+                        f"({self._occupation(lane)}); try again later, or raise the limit or max_waiting"
+                    )
+                ticket.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
+                ticket.state = WAITING
+                self._number += 1
+                ticket.number = -self._number if ticket.on_loop else self._number
+                lane.queue[ticket] = None
+                if ticket.on_loop:  # tasks of the loop cannot use what they are given while its own thread waits
+                    lane.queue.move_to_end(ticket, last=False)
+                if self._keeping:
+                    self._admit()  # this may have been the last one who was in and did not wait for another
+        finally:
+            self._settle()
+
+    def _refuse_hopeless(self, ticket: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
+        """Raise if every connection the caller could get is held by callers that cannot go on before it does.
+
+        :param look_at_threads: see whether the threads that took connections still do anything
+        """
+        lane, me = ticket.lane, ticket.holder
+        held = self._held
+        mine = sum(ticket.holder == me for ticket in held)
+        if where is not Place.LOOP and not mine:
+            return  # somebody else holds them all, and only who holds one can close the circle
+        queued = (ticket for each in self._all for ticket in each.queue)
+        if can_progress(ticket, where, queued, held, self.size, look_at_threads=look_at_threads):
+            return
+        if where is Place.LOOP:
+            self._keep_one()
+            raise CheckoutTimeout.because(
+                f"{lane.label}: no connection ({self._occupation(lane)}), and the event loop's thread cannot wait for "
+                "tasks of the same loop to give one back; put @offload_db.offload on the handler that called"
+            )
+        raise CheckoutTimeout.because(
+            f"{lane.label}: this caller holds {mine} of the connections already and waits for one more "
+            f"({self._occupation(lane)}), but every holder waits as well; close the first connection before taking "
+            "a second, pass it on instead, or raise the limit"
+        )
+
+    def _occupation(self, lane: LaneState) -> str:
+        text = f"{lane.in_use} of {lane.limit} in use, {lane.waiting} waiting"
+        return text if lane is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
+
+    def _has_place(self, ticket: Ticket) -> bool:
+        if len(ticket.lane.held) >= ticket.lane.limit:
+            return False
+        in_use = self.in_use
+        if in_use < self.size - 1:
+            return True
+        return in_use < (self.size if ticket.on_loop else self._size_for_others())
+
+    def _size_for_others(self) -> int:
+        """Return how many may be in at once, for everybody but the event loop's own thread."""
+        if self._keep_until <= time.monotonic():
+            return self.size
+        waiting = {ticket.holder for lane in self._all for ticket in lane.queue}
+        held = self._held
+        if any(ticket.on_loop for ticket in held) or all(ticket.holder in waiting for ticket in held):
+            return self.size  # if all who hold one want another, none comes back before the one that is kept is given
+        return max(1, self.size - 1)
+
+    def _keep_one(self) -> None:
+        """Keep one place for the event loop's own thread for a while, because it was turned away.
+
+        In a backend that is being migrated, handlers that are not decorated yet run beside the decorated ones. They
+        cannot wait, so under load the decorated ones would leave them nothing.
+        """
+        self._keep_until = time.monotonic() + KEEP_SECONDS
+        if not self._keeping:
+            self._keeping = True
+            self._wait_to_stop_keeping()
+
+    def _wait_to_stop_keeping(self) -> None:
+        try:
+            Timer(self._keep_until - time.monotonic(), self._stop_keeping, "keep").start()
+        except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
+            self._keeping, self._keep_until = False, 0.0
+
+    def _stop_keeping(self) -> None:
+        with self._lock:
+            if self._keep_until > time.monotonic():
+                self._wait_to_stop_keeping()
+            else:
+                self._keeping = False
+            if not self._keeping:
+                self._admit()
+        self._settle()
+
+    def _grant(self, ticket: Ticket) -> None:
+        ticket.lane.held.add(ticket)
+        ticket.state = HELD
+        if ticket.on_loop and self._keep_until > (now := time.monotonic()):
+            self._keep_until = now + KEEP_SECONDS
+
+    def _leave_queue(self, ticket: Ticket) -> None:
+        ticket.state = GONE
+        ticket.lane.queue.pop(ticket, None)
+
+    def _withdraw(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the queue; False if it is out already: it was granted, or the lanes were closed."""
+        try:
+            with self._lock:
+                if ticket.state is not WAITING:
+                    return False
+                self._leave_queue(ticket)
+                return True
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take back what was returned and admit those whose turn it is.
+
+        Try-lock: the holder calls this after releasing, so that what is returned meanwhile is not missed. The lock is
+        asked first and then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for
+        long, and never in a circle: of several finalisers with one such lock each, the last to take its own finds the
+        next one taken.
+        """
+        while self._returned and not self._lock.locked():
+            with self._lock:
+                while self._returned:
+                    self._take_back(self._returned[0])
+                    self._returned.popleft()
+                self._admit()
+                if self._watchers and self.in_use == 0:
+                    while self._watchers:
+                        self._watchers.pop().set()
+
+    def _admit(self) -> None:
+        while (ticket := self._next()) is not None:
+            known = ticket.state is HELD  # an exception came in between, the last time
+            self._grant(ticket)
+            if not known and not self._wake(ticket):
+                self._returned.append(ticket)
+            ticket.lane.queue.pop(ticket, None)
+
+    def _take_back(self, ticket: Ticket) -> None:
+        ticket.lane.held.discard(ticket)
+        self._leave_queue(ticket)
+
+    def _next(self) -> Ticket | None:
+        if not self.waiting or self.in_use >= self.size:
+            return None
+        heads = (lane.head() for lane in self._all)
+        ready = (ticket for ticket in heads if ticket is not None and self._has_place(ticket))
+        return min(ready, key=lambda ticket: ticket.number, default=None)
+
+    @staticmethod
+    def _wake(ticket: Ticket) -> bool:
+        """Wake who waits with the ticket; False if nobody is there any more."""
+        return ticket.signal is None or ticket.signal.set() is not False
+
+
+def _with_defaults(lane: Lane, common: Lane) -> Lane:
+    inherited = {
+        name: getattr(common, name)
+        for name in ("max_waiting", "checkout_timeout", "statement_timeout")
+        if getattr(lane, name) is None
+    }
+    return replace(lane, **inherited)
+
+
+def pool_closed() -> PoolClosed:
+    """Make the error for asking a pool that is closed."""
+    return PoolClosed.because("the pool is closed; make a new one, or close it later")
