@@ -64,8 +64,9 @@ class Lease:
 
     def take_back(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
-        self.link.call_lock.close()
-        self.drop()
+        if self._holds:
+            self.link.call_lock.close()
+            self.drop()
 
     def _end_watch(self) -> None:
         if self._record is not None and self._core.checkins.leaks is not None:
