@@ -205,15 +205,17 @@ class PhysicalConnection(SessionState):
                 call_lock.release()
 
     def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
-        patience = self.patience
+        patience, by_deadline = self.patience, False
         if deadline is not None:
-            patience = deadline.left if patience is None else min(deadline.left, patience)
+            left = deadline.left
+            if patience is None or left < patience:
+                patience, by_deadline = left, True
         try:
             return call_lock.acquire(patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
-            if deadline is not None and not deadline.left:
+            if by_deadline:  # its time may not be over yet: an event loop may wake a little early
                 call = DriverCall(self, name, killable=False)
                 late = call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
             else:
