@@ -29,7 +29,7 @@ The latter is a kind of cursor as :meth:`offload_db.drivers.base.Driver.cursor_a
 
 
 class RowFactoryError:
-    """A row factory's error: it says nothing of the link, so it is not raised while the link is in use."""
+    """A row factory's error, which says nothing of the connection and is raised when that is no longer in use."""
 
     __slots__ = ("error",)
 

@@ -63,7 +63,7 @@ def _begin(connection: OffloadConnection) -> None:
 
 
 def _commit(connection: OffloadConnection) -> None:
-    """Commit what the statement has done, once all of it is done."""
+    """Read the statement's further results, then commit."""
     read_further_results(connection)
     connection.commit()
 

@@ -95,7 +95,7 @@ class Owned(Protocol):
     """What can belong to a bridged call."""
 
     def disown(self, scope: BridgedCall) -> None:
-        """Belong to nobody, because the scope has ended or lets go; may be called by a finaliser."""
+        """End the ownership of a bridged call that has ended or lets go; a finaliser may call this."""
 
 
 class Given:
@@ -204,7 +204,7 @@ def current_deadline() -> Deadline | None:
 
 
 def name_call(name: Callable[[], str]) -> None:
-    """Say better what the bridged call is than the function does that began it."""
+    """Name the bridged call in messages, where its function's name says less: by its route."""
     scope = current_bridged_call()
     if scope is not None:
         scope._name = name

@@ -62,7 +62,7 @@ _MACHINERY = (
 
 
 def rests(holder: Caller) -> bool:
-    """Tell whether a caller's piece of work is over and its thread waits for more, which only its loop can give it."""
+    """Tell whether a caller's piece of work is over, and its thread waits for more work from the running loop."""
     thread = next((thread for thread in threading.enumerate() if thread.ident == holder[0]), None)
     loop = getattr(thread, "loop", None)  # anyio's own threads know theirs
     if loop is not None and loop is not asyncio._get_running_loop():

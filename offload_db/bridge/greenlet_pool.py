@@ -85,7 +85,7 @@ class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is no
 
 
 def _make_calls() -> None:
-    """Make one call after the other; who waits for the next is ended with the thread.
+    """Make one call after the other; a greenlet that waits for the next one ends with its thread.
 
     Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
     """

@@ -40,9 +40,9 @@ LOOK_AGAIN = 0.1
 
 
 class Hop(Generic[T]):
-    """One function on its way through a thread.
+    """Runs one function in a worker thread, and knows whether it has returned however often the task is cancelled.
 
-    It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
+    A cancelled ``to_thread.run_sync`` does not tell that.
 
     :param on_closed_loop: called on the thread when the function has come back, but the event loop that it was sent
         from is closed: the task that waits for it will never go on
@@ -147,7 +147,7 @@ class Hop(Generic[T]):
 
 
 def send_off(interrupt: Callable[[], None]) -> Hop[None] | None:
-    """Run what brings something back in a thread of its own; returns None where none can be had."""
+    """Call *interrupt*, which stops some call, in a thread of its own; None where no thread can be had."""
     errand = Hop(interrupt)
     try:
         # Not through anyio: a task that is cancelled over and over would not get that far.
@@ -158,7 +158,7 @@ def send_off(interrupt: Callable[[], None]) -> Hop[None] | None:
 
 
 async def run_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter, cancellation: Cancellation | None = None) -> None:
-    """Send *hop* through a worker thread, as one of those that *limiter* allows.
+    """Send *hop* through a worker thread, within *limiter*.
 
     If the task is cancelled, also by asyncio's own ``task.cancel()``, the cancellation is raised only when the worker
     has come back: what the function works on can be used or closed then. A function that has not started yet will

@@ -66,7 +66,7 @@ class Outcome(Generic[T]):
 
 
 def _leave_greenback(error: BaseException) -> None:
-    """Take greenback's frames out of the error's traceback, and what they hold out of them.
+    """Take greenback's frames out of an error's traceback, and clear them.
 
     An error that the event loop throws into a task passes some of them on its way in, and they keep it.
     """

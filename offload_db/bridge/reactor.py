@@ -60,7 +60,7 @@ _here = threading.local()
 
 
 def current_reactor() -> Reactor | None:
-    """Return what shares out this thread, None where one call has it all."""
+    """Return the reactor that runs this thread, None where the thread makes one call alone."""
     return getattr(_here, "reactor", None)
 
 
@@ -89,7 +89,7 @@ class Reactor:
         self._waiting: dict[int, tuple[Any, float | None]] = {}
 
     def add(self, calls: Iterable[Call]) -> bool:
-        """Give the thread further calls, from any thread; False if it takes none: it is at its end, or too busy."""
+        """Give the thread further calls, from any thread; False if it takes none, because it ends or is too busy."""
         with self._lock:
             if not self._open or (not self._asleep and time.monotonic() > self._seen + BUSY):
                 return False
@@ -201,7 +201,7 @@ class Reactor:
 
 
 class PatientIO(socket.SocketIO):
-    """What a connection reads from: where the thread is shared, it waits without keeping it."""
+    """What a connection reads from: in a shared thread, other calls go on while it waits."""
 
     _sock: socket.socket
 
@@ -219,7 +219,7 @@ class PatientIO(socket.SocketIO):
 
 
 def make_patient(reader: Any) -> bool:
-    """Let a socket's buffered reader wait without keeping a shared thread; False if it is something of the user's."""
+    """Let other calls of a shared thread go on while a socket's reader waits; False if it is of another class."""
     if type(reader) is not io.BufferedReader or type(reader.raw) is not socket.SocketIO:
         return False
     reader.raw.__class__ = PatientIO

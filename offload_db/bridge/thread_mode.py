@@ -61,7 +61,7 @@ def drive(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, plain
 
 
 def adopt(context: Context, *, but: frozenset[Any] = frozenset()) -> None:
-    """Set what was set in *context*: a coroutine's context variables are its task's, in whatever thread it runs."""
+    """Set the caller's context variables to those of *context*, in which a coroutine has run in a thread."""
     for variable, value in context.items():
         if variable not in but and variable.get(None) is not value:
             variable.set(value)

@@ -113,7 +113,7 @@ class CallLock:
                 if where is Place.LOOP:
                     if self._may(scope):
                         # The task whose turn it is may need the loop to go on, so the loop's thread must not wait for
-                        # it. It goes first, and shares the link with no more than the call that is on a worker now.
+                        # it. It goes first, and shares the link with no more than the call that is being made.
                         return False
                     raise BlockingCallError(
                         "the connection is shared, and another call that is under way owns it: using it here would "
@@ -149,7 +149,7 @@ class CallLock:
         return True
 
     def admits(self) -> bool:
-        """Tell whether the caller waits for nothing but the call that is being made."""
+        """Tell whether the caller is kept waiting by the call that is being made alone, and by no owner."""
         return self._may(current_bridged_call())
 
     def _report(self, waiting: _Waiting) -> None:
@@ -172,7 +172,7 @@ class CallLock:
 
     @property
     def lender(self) -> BridgedCall | None:
-        """The call whose connection it is alone, if it has it now."""
+        """The one bridged call that has ever used the connection, if it owns it now."""
         only = self._only
         return only if only is not None and only is self._owner and not only.ended else None
 
@@ -184,7 +184,7 @@ class CallLock:
 
     @property
     def lent(self) -> bool:
-        """Whether what belongs to no call makes a call on another one's connection."""
+        """Whether it is the turn of code outside of any bridged call, on a bridged call's connection."""
         return self._thread != 0 and self.lender is not None
 
     @property
@@ -249,7 +249,7 @@ class CallLock:
             scope.owned.add(self)
 
     def entrust(self, scope: BridgedCall) -> None:
-        """Note that the connection was given to a call, by nobody or by the call that has opened it."""
+        """Note that a bridged call was given the connection, by the call that opened it or from outside of any."""
         with self._lock:
             opener = self._only
             if self._new or (opener is not None and opener.ended and not self._given):
@@ -258,7 +258,7 @@ class CallLock:
         self._settle()
 
     def disown(self, scope: BridgedCall) -> None:
-        """Belong to nobody, because the scope has ended or lets go."""
+        """End the ownership of a bridged call, because that has ended or lets go."""
         # The collector may end a scope in the middle of anything, also of a section under this very lock.
         self._ended.append(scope)
         self._settle()
@@ -289,7 +289,7 @@ class CallLock:
                 self._thread = 0 if waiting.scope is not None else waiting.thread
 
     def _withdraw(self, waiting: _Waiting) -> bool:
-        """Take a waiter out of the queue; False if it has been given the turn already, or all turns are over."""
+        """Take a waiter out of the queue; False if its turn has come already, or the connection was closed."""
         try:
             with self._lock:
                 if waiting in self._queue:

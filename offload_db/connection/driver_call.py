@@ -1,6 +1,6 @@
-"""One call of the driver's on its way.
+"""One call of a method of the driver's.
 
-Owns what becomes of it: whether it has come back, was killed, cut, or came back late. How it is killed is
+Makes it, and knows whether it has come back, was killed or cut, and whether its time was over. How it is killed is
 ``killer.py``'s, whose turn it is ``call_lock.py``'s.
 """
 
@@ -24,7 +24,7 @@ Connect = Callable[[float], Any]
 
 
 class Stops(Protocol):
-    """What brings a call back."""
+    """What stops calls: the killer."""
 
     def stop(self, call: DriverCall) -> None:
         """Kill its statement, or cut its connection."""
@@ -55,7 +55,10 @@ class Link(Protocol):
 
 
 class _Finish:
-    """The end of a call. It costs a tenth of a `threading.Event`, of which hardly any would be waited for."""
+    """An event for the end of a call, which several threads may wait for.
+
+    It costs a tenth of a `threading.Event`; of most, nobody waits.
+    """
 
     __slots__ = ("_lock", "_over")
 
@@ -70,11 +73,11 @@ class _Finish:
         self._lock.release()
 
     def is_set(self) -> bool:
-        """Tell whether it has come."""
+        """Tell whether the call has ended."""
         return self._over
 
     def wait(self, seconds: float) -> None:
-        """Wait for it, or until the seconds are over."""
+        """Wait for the end of the call, or until the seconds are over."""
         if not self._over and self._lock.acquire(timeout=seconds):
             self._lock.release()  # for others that wait
 
@@ -112,7 +115,7 @@ class DriverCall:
 
     @property
     def stopped(self) -> bool:
-        """Whether the call was brought back before its natural end, for all that is known."""
+        """Whether a kill was sent or the connection cut: the call may not have come to its own end."""
         return self.killed or self.was_cut
 
     def make(self, function: Callable[[], T], call_lock: CallLock) -> T:

@@ -1,7 +1,7 @@
 """What calling a method of the driver's connection means for the session.
 
-Owns which methods end a transaction, change the session or replace the link. The calls are made on a worker, by what
-``physical.py`` has for that.
+Owns which methods end a transaction, change the session or replace the link. Where and when a method is called is
+``physical.py``'s.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECONNECTS = frozenset({"connect", "ping", "reconnect"})
 
 
 def execute(link: PhysicalConnection, statement: str) -> None:
-    """Execute a statement in the place of a method that the driver lacks, on a worker."""
+    """Execute a statement in the place of a method that the driver lacks, on the thread of the call."""
     skip_unread(link)
     link.driver.skip_rest(link.raw)
     with closing(link.raw.cursor()) as cursor:
@@ -40,7 +40,7 @@ def execute(link: PhysicalConnection, statement: str) -> None:
 
 
 def call_method(link: PhysicalConnection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a method of the driver's connection, on a worker, and note what it means for the link."""
+    """Call a method of the driver's connection, on the thread of the call, and note what it means for the link."""
     raw, driver = link.raw, link.driver
     if name == "begin" and not hasattr(raw, name):
         driver.begin(raw)  # DB-API 2 has no begin(); DBUtils accepts it all the same

@@ -47,14 +47,17 @@ class Expired(Exception):
 
 
 class Detached:
-    """What becomes of a call that runs on after its task was cancelled."""
+    """Lets a call run on by itself after its task was cancelled.
+
+    :param on_return: called on the call's thread when it has come back
+    """
 
     __slots__ = ("on_return", "runs_on")
 
     def __init__(self, on_return: Callable[[], None]) -> None:
         self.on_return = on_return
         self.runs_on = False
-        """Whether the call runs on; *on_return* is called on its thread when it has come back."""
+        """Whether the task was cancelled and the call runs on."""
 
 
 class Executor:
@@ -216,7 +219,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _inline(function: Callable[[], T], timeout: float | None, stop: Callable[[], None] | None) -> T:
-    """Run *function* on this very thread, with a timer beside it where its time is limited."""
+    """Run *function* on the caller's thread, with a timer beside it where its time is limited."""
     if timeout is None or stop is None:
         return function()
     timer = Timer(timeout, stop, "limit")

@@ -99,7 +99,7 @@ class Killer:
             self._leave()
 
     def _enter(self, call: DriverCall) -> bool:
-        """Wait for a place, as long as kills before this one come through; False if it is not to be sent any more."""
+        """Wait for a place, as long as kills before this one come through; False if no kill is needed any more."""
         with self._lock:
             self._present += 1
         if self._places.acquire(blocking=False):
@@ -165,7 +165,7 @@ class Killer:
                     self._silent[identity.server] += 1
 
     def _part(self, admin: Any, server: tuple[str, ...], connect: Connect, *, well: bool) -> None:
-        """Leave the connection to somebody who waits, or close it."""
+        """Leave the connection to a kill that waits for its place, or close it."""
         with self._lock:
             if well and self._waiting > len(self._spare):
                 self._spare.append((server, connect, admin))
@@ -183,7 +183,7 @@ class Killer:
                 self._sending.release()
 
     def _reach(self, identity: Identity, call: DriverCall, deadline: float) -> Any:
-        """Get a connection to the very server that runs the statement; None if there is no getting there."""
+        """Get a connection to the very server that runs the statement; None if it can't be reached."""
         if call.finished.is_set():
             return None
         # As the call's own connection was opened: it may have verified what another one did not.

@@ -1,6 +1,6 @@
 """Results of a driver's that go on reading from the server while they are used.
 
-Owns that each of their steps is a call like any other: a hop in a bridged task, counted on the loop's thread. The
+Makes each of their steps a call like any other: a hop in a bridged task, counted on the loop's thread. The
 driver's file tells which calls return such a result; ``physical.py`` makes the calls.
 """
 

@@ -1,4 +1,4 @@
-"""How long opening a connection may take, and who it leads to.
+"""How long opening a connection may take, and which server session it leads to.
 
 Owns the limits on a new connection's first answers, and the question for its identity.
 """

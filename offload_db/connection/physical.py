@@ -50,14 +50,14 @@ class Lease(Protocol):
 
 
 class Opener(Protocol):
-    """What has opened a connection."""
+    """What opens a pool's connections."""
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
 
 
 class PhysicalConnection(SessionState):
-    """One physical connection, and the making of calls on it.
+    """One physical connection, which makes the calls on it one at a time.
 
     :param raw: the driver's own connection
     :param killer: stops what runs on it
@@ -140,7 +140,7 @@ class PhysicalConnection(SessionState):
         return loop is not None and not self.busy and loop.is_closed()
 
     def take_back(self) -> None:
-        """Take the link back from a task that can never go on."""
+        """Take the link back from a task whose event loop was closed."""
         lease = self.lease()
         if lease is not None:
             self.waiting_loop = None
@@ -205,15 +205,17 @@ class PhysicalConnection(SessionState):
                 call_lock.release()
 
     def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
-        patience = self.patience
+        patience, by_deadline = self.patience, False
         if deadline is not None:
-            patience = deadline.left if patience is None else min(deadline.left, patience)
+            left = deadline.left
+            if patience is None or left < patience:
+                patience, by_deadline = left, True
         try:
             return call_lock.acquire(patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
-            if deadline is not None and not deadline.left:
+            if by_deadline:  # its time may not be over yet: an event loop may wake a little early
                 call = DriverCall(self, name, killable=False)
                 late = call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
             else:
@@ -294,7 +296,7 @@ class PhysicalConnection(SessionState):
         return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
 
     def interrupt(self) -> None:
-        """Bring back the call that is being made, if any; for who does not make it. May take some seconds."""
+        """Stop the call that is being made, if any, from another thread. May take some seconds."""
         call = self.current_call
         if call is not None:
             self.killer.stop(call)
@@ -320,7 +322,7 @@ class PhysicalConnection(SessionState):
                 self.wire.release()
 
     def protect_from_kill(self) -> None:
-        """Note, on the worker, that the call had better come to its end now: it is not to be killed any more."""
+        """Let the call that is being made come to its own end: it is not killed any more. For the call's own thread."""
         if self.current_call is not None:
             self.current_call.killable = False
 
@@ -352,7 +354,7 @@ class PhysicalConnection(SessionState):
 
 
 def _cancellable(cancellation: Cancellation, call: DriverCall, make: Callable[[], T], *, unwinding: bool) -> T:
-    """Make a call, on its worker, in such a way that a cancellation stops it; returns when both are over."""
+    """Make a call that a cancellation of the waiting task stops; returns when the stopping is over as well."""
     cancellation.begin(call.cancel, unwinding=unwinding)
     try:
         return make()

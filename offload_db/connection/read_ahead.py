@@ -31,7 +31,7 @@ class ReadAhead:
         """The statement whose rows these are, for reports."""
 
     def send(self, link: PhysicalConnection, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Make a call, on a worker, when the rest of a result that nobody wants is out of its way."""
+        """Make a call that sends a statement, after skipping the rest of the last result; on the call's thread."""
         try:
             self._driver.skip_rest(link.raw)
             return method(*args, **kwargs)
@@ -39,7 +39,7 @@ class ReadAhead:
             self._look()
 
     def hold(self, function: Callable[[], Any]) -> Any:
-        """Make a call, on a worker, that goes on with the result."""
+        """Make a call that goes on with the result, on the call's thread."""
         try:
             return function()
         finally:
@@ -52,7 +52,7 @@ class ReadAhead:
             self._late = None
 
     def read(self, function: Callable[[], Any], *, more: bool) -> Any:
-        """Read what is asked for, on a worker, and *more* rows that need no waiting for."""
+        """Read what is asked for, and if *more* the rows that have arrived besides; on the call's thread."""
         late, self._late = self._late, None
         if late is not None:
             try:
@@ -68,7 +68,7 @@ class ReadAhead:
         return wanted
 
     def take(self, number: float = math.inf) -> list[Any]:
-        """Give out *number* rows, or what there is."""
+        """Give out *number* rows, or as many as there are."""
         return [self.rows.popleft() for _ in range(int(min(number, len(self.rows))))]
 
     def drop_rows(self) -> None:

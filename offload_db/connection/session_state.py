@@ -74,7 +74,7 @@ class SessionState:
             self._note(left)
 
     def unseen(self) -> None:
-        """Note that anything may be done from now on, whatever the statements say."""
+        """Note that code may change the session from now on whose statements are not seen."""
         self._doubtful = True
         self._text = None
         self._note(UNSEEN)
@@ -90,7 +90,7 @@ class SessionState:
             self.moved = True
 
     def prepare(self, name: str) -> None:
-        """Get ready for a call, on its worker.
+        """Get the session ready for a call, on the thread of that call.
 
         :raises ConnectionLost: if it would take bytes for its answer that are another's
         """
@@ -108,12 +108,12 @@ class SessionState:
         return self.driver.disguised(lost)
 
     def killed(self) -> None:
-        """Note that a kill was sent, which may come when the statement is over and meet the next one."""
+        """Note that a kill was sent: it may arrive after its statement has ended, and stop the next one."""
         if self.identity is not None and not self.identity.by_query:
             self._absorb = True
 
     def absorb(self) -> None:
-        """Let a kill that may come late come now, on a worker, so that it meets nothing else."""
+        """Run a statement for a kill that may arrive late to stop, so that it stops nothing else."""
         if self._absorb:
             self.driver.absorb(self.raw)
             self._absorb = False
@@ -144,7 +144,7 @@ class SessionState:
         return None
 
     def begun(self) -> None:
-        """Note that a transaction may be open from now on, whatever the statements say."""
+        """Note that a transaction may be open from now on, also if no statement that is seen begins one."""
         self._doubtful = self._begun = True
         self._text = None
 
@@ -166,7 +166,7 @@ class SessionState:
 
     @property
     def clean(self) -> bool:
-        """Whether it is certain that giving the link to somebody else needs no rollback and no other repair."""
+        """Whether the connection can be given to somebody else without a rollback or any other repair."""
         if self.moved or self.locked or self._unshown or self._absorb:
             return False
         if self.driver.autocommit(self.raw) != self.autocommit:
@@ -177,11 +177,11 @@ class SessionState:
 
     @property
     def may_write(self) -> bool:
-        """Whether the last statement is one that may write, for all that its text tells."""
+        """Whether the last statement may write, as far as its text tells."""
         return not only_reads(self._text)
 
     def undo(self) -> None:
-        """Note that the last statement is to be undone: what it still does need not be waited for."""
+        """Note that the last statement will be rolled back, so that nobody waits for what it still does."""
         self._text = "SELECT"
 
     def discard_reason(self) -> str | None:
@@ -201,7 +201,7 @@ class SessionState:
         return self.fault
 
     def restore(self) -> None:
-        """Roll back what is open and put the session back as it was, on a worker.
+        """Roll back what is open and put the session back as it was, on the thread of the call.
 
         :raises Exception: if it could not be done
         """

@@ -29,7 +29,7 @@ from .unread_results import read_out
 
 
 class _Lease(Protocol):
-    """Where a connection's link came from."""
+    """A checkout, to which a connection gives its link back."""
 
     link: PhysicalConnection
 
@@ -325,7 +325,7 @@ def read_further_results(connection: OffloadConnection) -> None:
 
 
 def abandon_result(connection: OffloadConnection) -> None:
-    """Note that its last statement is to be undone: what it still does is killed, not waited for."""
+    """Note that the last statement will be rolled back: what it still does is killed, not waited for."""
     link = connection._link
     if link is not None:
         link.undo()

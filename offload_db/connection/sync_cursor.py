@@ -366,7 +366,7 @@ def fetch_chunk(cursor: OffloadCursor, read: Callable[[], list[Any]], size: int)
 
 
 def raise_later_error(cursor: OffloadCursor, error: Exception) -> None:
-    """Raise the error that came after rows which were given out first; the physical connection takes note of it."""
+    """Raise an error whose rows before it were given out first; the physical connection takes note of it."""
     cursor._call(cursor._alive(), "fetch", partial(_raise, error))
 
 

@@ -1,6 +1,6 @@
 """Objects that stand for a connection.
 
-Owns that there is no second one of them: a copy would use the same link behind the back of the first.
+Owns that they are not copied: a copy would use the same physical connection as the first.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def kill_unread(link: PhysicalConnection) -> None:
 
 
 def skip_unread(link: PhysicalConnection) -> None:
-    """End the result that is being read, on the worker: it is to be rolled back, so nobody will read on.
+    """End the result that is being read, before a rollback; on the thread that makes the rollback.
 
     Of many rows none are waited for: the statement is killed, unless it may do what no rollback undoes.
     """

@@ -62,8 +62,8 @@ class Admission:
         self._keeping = False
 
     def __repr__(self) -> str:
-        rooms = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
-        return f"<Admission {self.in_use}/{self.size} in use: {rooms}>"
+        lanes = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
+        return f"<Admission {self.in_use}/{self.size} in use: {lanes}>"
 
     @property
     def in_use(self) -> int:
@@ -132,7 +132,7 @@ class Admission:
         return permit
 
     def _wait_on_loop(self, ticket: Ticket, signal: ThreadEvent, patience: float | None) -> None:
-        """Wait on the event loop's own thread, which stands still meanwhile, for as long as there is hope."""
+        """Wait on the event loop's own thread; raises as soon as no holder can give a connection back meanwhile."""
         ends = math.inf if patience is None else time.monotonic() + patience
         while ticket.state is WAITING and (left := ends - time.monotonic()) > 0:
             signal.wait(min(left, LOOK_AGAIN))
@@ -161,7 +161,7 @@ class Admission:
             permit.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
 
     def close(self) -> None:
-        """Refuse all who wait and all who come."""
+        """Refuse all who wait, and all who come later."""
         with self._lock:
             self._closed = True
             for lane in self._all:

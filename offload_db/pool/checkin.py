@@ -81,7 +81,7 @@ class Checkins:
                     if not isinstance(error, Exception) or isinstance(error, (BlockingCallError, Warning)):
                         raise
         finally:
-            permit = Permit(self._admission, ticket)  # releases the ticket whatever exception comes from here on
+            permit = Permit(self._admission, ticket)  # it releases the ticket whatever exception comes
             try:
                 self.leased.pop(link, None)
                 if reason is None:

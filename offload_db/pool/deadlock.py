@@ -1,4 +1,4 @@
-"""Whether who waits for a permit can ever be served, or everybody waits for somebody else.
+"""Finds callers that can never be served, because all who hold connections wait for more of them.
 
 Owns the search for such circles among those who hold permits and wait for more. Refuses nobody itself, and knows
 neither the queue nor the lock that guards it: only who holds what, and who waits for what.

@@ -70,7 +70,7 @@ def _summaries(frames: Iterable[FrameType]) -> Iterator[traceback.FrameSummary]:
 
 
 def _task() -> str | None:
-    """Tell of the running task what leads to who made it."""
+    """Return a line of the report that names the running task and, where known, the line that made it."""
     task: Any = current_task()
     if task is None:
         return None

@@ -58,13 +58,7 @@ class Operations:
 
     @overload
     async def fetch_all(
-        self,
-        sql: str,
-        args: Args = None,
-        *,
-        lane: str | None = None,
-        timeout: float | None = None,
-        cursor: Dicts,
+        self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Dicts
     ) -> list[dict[str, Any]]: ...
     @overload
     async def fetch_all(
@@ -115,13 +109,7 @@ class Operations:
 
     @overload
     async def fetch_one(
-        self,
-        sql: str,
-        args: Args = None,
-        *,
-        lane: str | None = None,
-        timeout: float | None = None,
-        cursor: Dicts,
+        self, sql: str, args: Args = None, *, lane: str | None = None, timeout: float | None = None, cursor: Dicts
     ) -> dict[str, Any] | None: ...
     @overload
     async def fetch_one(
@@ -239,33 +227,15 @@ class Operations:
 
     @overload
     def stream(
-        self,
-        sql: str,
-        args: Args = None,
-        *,
-        chunk_size: int = 500,
-        lane: str | None = None,
-        cursor: Dicts,
+        self, sql: str, args: Args = None, *, chunk_size: int = 500, lane: str | None = None, cursor: Dicts
     ) -> AsyncGenerator[dict[str, Any], None]: ...
     @overload
     def stream(
-        self,
-        sql: str,
-        args: Args = None,
-        *,
-        chunk_size: int = 500,
-        lane: str | None = None,
-        cursor: Rows | None = None,
+        self, sql: str, args: Args = None, *, chunk_size: int = 500, lane: str | None = None, cursor: Rows | None = None
     ) -> AsyncGenerator[Any, None]: ...
     @overload
     def stream(
-        self,
-        sql: str,
-        args: Args = None,
-        *,
-        chunk_size: int = 500,
-        lane: str | None = None,
-        cursor: Callable[..., Row],
+        self, sql: str, args: Args = None, *, chunk_size: int = 500, lane: str | None = None, cursor: Callable[..., Row]
     ) -> AsyncGenerator[Row, None]: ...
     def stream(
         self,
