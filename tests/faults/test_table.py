@@ -53,8 +53,8 @@ SHOWN_BY = {
         "connection/test_outsiders.py::test_one_call_at_a_time",
     ],
     "another call keeps a shared connection": [
-        "connection/test_outsiders.py::test_waiting_for_another_call",
-        "connection/test_outsiders.py::test_the_log_says_who_keeps_it",
+        "connection/test_shared_connections.py::test_waiting_for_another_call",
+        "connection/test_shared_connections.py::test_the_log_says_who_keeps_it",
     ],
     "all of its database calls together take longer than `@offload(timeout=…)` allows": [
         "faults/test_timeouts.py::test_one_deadline_over_many_statements",
@@ -107,15 +107,15 @@ SHOWN_BY = {
         "connection/test_unread_results_others.py::test_a_procedure_comes_to_its_end",
     ],
     "it leaves a transaction open and closes the connection": [
-        "pool/test_pool.py::test_an_open_transaction_ends_at_checkin",
+        "pool/test_checkin.py::test_an_open_transaction_ends_at_checkin",
         "faults/test_transactions.py::test_row_locks_never_survive_a_checkin",
     ],
     "it forgets to close the connection": [
-        "pool/test_pool.py::test_a_dropped_clean_connection_is_idle_again",
-        "pool/test_pool.py::test_a_connection_dropped_in_a_transaction_is_discarded",
+        "pool/test_checkin.py::test_a_dropped_clean_connection_is_idle_again",
+        "pool/test_checkin.py::test_a_connection_dropped_in_a_transaction_is_discarded",
         "faults/test_leaks.py::test_reported_once_and_again_when_it_comes_back",
     ],
-    "a converter or a decoder fails in mid-result": ["pool/test_pool.py::test_a_converter_that_fails_in_mid_result"],
+    "a converter or a decoder fails in mid-result": ["pool/test_checkin.py::test_a_converter_that_fails_in_mid_result"],
     "the application shuts down with `await pool.aclose()`": [
         "faults/test_shutdown.py::test_aclose_drains",
         "faults/test_shutdown.py::test_aclose_kills_the_rest",
