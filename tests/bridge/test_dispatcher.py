@@ -27,9 +27,10 @@ from offload_db.bridge.dispatcher import Dispatcher
 from offload_db.bridge.hops import Hop
 from offload_db.bridge.reactor import BUSY, Reactor, current_reactor
 from offload_db.drivers import pymysql_results
+from tests.bridge.inside import depart, is_back, on_waking, shared_thread
 from tests.conftest import MySQL
 from tests.faults.checks import checked
-from tests.support import pool_of, settled, together, until, value, warm, watched_wire
+from tests.support import pool_of, running, settled, together, until, value, warm, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -42,23 +43,27 @@ def shares(anyio_backend_name: str) -> bool:
     return anyio_backend_name == "asyncio"
 
 
-async def test_one_thread_for_all(*, shares: bool, database: dict[str, Any]) -> None:
+async def test_one_thread_for_all(*, shares: bool, database: dict[str, Any], mysql: MySQL) -> None:
     """Statements that tasks send in one round go through one thread, and run at the same time."""
-    with pool_of(10, database) as pool:
+    with pool_of(10, database) as pool, mysql.connect(**database) as other, other.cursor() as locks:
         await warm(pool, 10)
+        locks.execute("CREATE TABLE t (a INT)")
+        locks.execute("LOCK TABLES t WRITE")
         before = pool.statistics()
 
         @offload
         async def handler() -> int:
             with pool.connection() as connection:
-                return int(value(connection, "SELECT SLEEP(0.2) + CONNECTION_ID()"))
+                return int(value(connection, "SELECT COUNT(*) + CONNECTION_ID() FROM t"))
 
-        started = time.monotonic()
+        async def let_go() -> None:
+            await settled(lambda: len(running(mysql, database, "FROM t")) == 10)  # not one after the other
+            locks.execute("UNLOCK TABLES")
+
         with watched_wire() as wire:
-            ids = await together(*[handler] * 10)
+            ids = (await together(*[handler] * 10, let_go))[:10]
         assert len(set(ids)) == 10
-        assert time.monotonic() - started < 1.5  # not one after the other
-        threads = {thread for name, thread in wire.events if name == "sendall"}
+        threads = {thread for name, thread in wire.events if name == "sendall"} - {threading.get_ident()}
         assert (len(threads) == 1) == shares
         after = pool.statistics()
         assert (after.hops - before.hops, after.statements - before.statements) == (10, 10)
@@ -384,29 +389,26 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         sender = Dispatcher(4)
-        back: list[dispatcher._SharedHop] = []
+        back: list[asyncio.Future[bool]] = []
 
-        def block(shared: Any) -> None:
-            wake(shared)
+        def block(shared: dispatcher.SharedThread) -> None:
             if not back:
                 # What departs in the same round comes back, and the thread ends, before the loop goes on.
-                back.append(dispatcher._SharedHop(Hop(int), asyncio.get_running_loop().create_future()))
-                sender._depart(back[:], asyncio.get_running_loop())
-                until(lambda: shared._thread.back)
+                back.extend(depart(sender, Hop(int)))
+                until(lambda: is_back(shared))
 
-        wake = dispatcher.SharedThread._wake
         trip = Hop(int)
         task = asyncio.create_task(sender.send(trip, shared=True))
         if cut == "the task's start":
-            while sender._shared is None:  # noqa: ASYNC110  # round by round: in the next one the task starts
+            while shared_thread(sender) is None:  # noqa: ASYNC110  # round by round: in the next one the task starts
                 await asyncio.sleep(0)
             for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
                 other.cancel()
             await asyncio.wait_for(task, 20)
             assert trip.back
         else:
-            monkeypatch.setattr(dispatcher.SharedThread, "_wake", block)
+            on_waking(monkeypatch, block)
             await asyncio.wait_for(task, 20)
-            await asyncio.wait_for(back[0].back, 20)
+            await asyncio.wait_for(back[0], 20)
 
     asyncio.run(main())

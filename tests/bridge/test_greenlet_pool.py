@@ -16,7 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from offload_db import offload
-from offload_db.bridge import greenlet_pool
+from tests.bridge.inside import idle_greenlets
 from tests.bridge.reactors import opened, share
 from tests.conftest import MySQL
 from tests.support import until, value
@@ -48,13 +48,13 @@ async def below(depth: int, function: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _none_kept() -> None:
-    greenlet_pool._here.idle.clear()
+    idle_greenlets().clear()
 
 
 async def test_a_call_deep_in_the_stack_takes_no_frames_from_later_ones() -> None:
     """After calls from any depth a bridged call has as many frames left as code that is not bridged."""
     first = await handler()
-    greenlet_pool._here.idle.clear()
+    idle_greenlets().clear()
     expected = frames_left()
     assert first == pytest.approx(expected, abs=TOLERANCE)
     for depth in (700, 300, 50, 700):
@@ -84,7 +84,7 @@ async def test_a_strand_is_used_again_by_calls_from_as_deep(anyio_backend_name: 
     kept: set[int] = set()
     for depth in (10, 10, 5, 20, 300, 10):
         await below(depth, handler)
-        kept |= {id(strand) for strand in greenlet_pool._here.idle}
+        kept |= {id(strand) for strand in idle_greenlets()}
     assert len(kept) == 1
 
 
@@ -108,7 +108,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
         def run() -> None:
             for _ in range(5):
                 share(*(functools.partial(value, connection, "SELECT 1") for connection in connections))
-                kept.update(map(weakref.ref, greenlet_pool._here.idle))
+                kept.update(map(weakref.ref, idle_greenlets()))
 
         thread = threading.Thread(target=run)
         thread.start()

@@ -16,6 +16,7 @@ import pytest
 from offload_db import OffloadPool, connect, offload
 from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
+from tests.connection.inside import synchronous_cursor
 from tests.connection.outside import WAYS, Outside, asynchronous, by_executor, by_thread
 from tests.faults.checks import checked
 from tests.support import outcome, pool_of, running, settled, together, value
@@ -122,7 +123,7 @@ async def test_awaitable_connections(pool: OffloadPool, outside: Outside) -> Non
     async def handler() -> Any:
         async with pool.acquire() as connection, connection.cursor() as cursor:
             await cursor.execute("SELECT 1")
-            await by_executor(partial(cursor._cursor.execute, "SELECT 2"), outside)
+            await by_executor(partial(synchronous_cursor(cursor).execute, "SELECT 2"), outside)
             return await cursor.fetchone()
 
     with anyio.fail_after(LIMIT):

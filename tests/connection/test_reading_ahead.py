@@ -20,6 +20,7 @@ from pymysql.cursors import Cursor, DictCursor, SSCursor
 import offload_db
 from offload_db import ConnectionClosed, OffloadPool, offload
 from tests.conftest import MySQL
+from tests.connection.inside import drivers_cursor
 from tests.support import (
     PATIENCE,
     PLACES,
@@ -299,7 +300,7 @@ async def test_a_closed_unbuffered_cursor_is_no_cycle(pool: OffloadPool, fetch: 
         with pool.connection() as connection, connection.cursor(SSCursor) as cursor:
             cursor.execute("SELECT 1 UNION SELECT 2")
             getattr(cursor, fetch)()
-            return weakref.ref(cursor._raw)
+            return weakref.ref(drivers_cursor(cursor))
 
     gc.disable()
     try:  # not in a worker: those of anyio 3 hold their last job until the next one

@@ -20,7 +20,7 @@ from offload_db.contrib.asgi import OffloadMiddleware
 from tests.conftest import MySQL, needs
 from tests.connection.outside import Outside, asynchronous, by_another_loop, by_executor, by_queue
 from tests.faults.checks import checked
-from tests.inside import core
+from tests.inside import core, link_of, turn_of, waiting_turns
 from tests.support import in_thread, outcome, pool_of, running, settled, together, until, value
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -184,7 +184,7 @@ async def test_waiting_for_another_call(mode: Any, shared: Any) -> None:
         with pytest.raises(CheckoutTimeout, match=r"belonged to .*poller\(\) at .*decorate what it does in each round"):
             await handler()
         assert time.monotonic() - started > SHORT / 2
-        assert shared._link.turn._queue == []
+        assert waiting_turns(turn_of(shared)) == 0
         end.set()
     assert await handler() == 2
 
@@ -196,7 +196,9 @@ def test_how_long(limit: str, database: dict[str, Any]) -> None:
         lane = "l" if limit == "lane" else None
         opened: Any = connect(**database) if limit == "unpooled" else pool.connection(lane=lane)
         with closing(opened):
-            assert opened._link.patience == {"pool": 7.0, "lane": 3.0, "unpooled": 30.0}[limit]
+            link = link_of(opened)
+            assert link is not None
+            assert link.patience == {"pool": 7.0, "lane": 3.0, "unpooled": 30.0}[limit]
 
 
 async def test_the_calls_own_time_is_over_first(shared: Any) -> None:

@@ -38,6 +38,7 @@ import sqlalchemy as sa  # noqa: E402  # where it is installed
 from sqlalchemy import Engine, event, exc, orm  # noqa: E402
 
 from offload_db.contrib.sqlalchemy import create_engine, current_call  # noqa: E402
+from tests.contrib.inside import database_of  # noqa: E402
 from tests.contrib.sqlalchemy_models import Hop, Truck, number_of_trucks  # noqa: E402
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +87,7 @@ async def test_orm_sessions_under_load(pool: OffloadPool, engine: Engine, mysql:
     statistics = pool.statistics()
     assert (statistics.blocking_calls, statistics.in_use, statistics.kills) == (0, 0, 0)
     assert statistics.open <= 4
-    assert len(mysql.process_list(pool.variant()._connector.settings["database"])) <= 4
+    assert len(mysql.process_list(database_of(pool.variant()))) <= 4
 
 
 async def test_the_dialect_asks_the_server_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
 from offload_db.bridge.call_scope import BridgedCall
-from offload_db.bridge.signals import ThreadEvent
-from offload_db.connection.call_lock import CallLock, _Waiting
+from offload_db.connection.call_lock import CallLock
 from offload_db.connection.physical import DriverCall
 from offload_db.pool.lanes import Admission, Ticket
 from tests.conftest import MySQL
+from tests.faults.inside import give_up, owned_by, queued, replace_lock
 from tests.inside import core
+from tests.pool.inside import looking
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
 
 pytestmark = pytest.mark.timeout(60)
@@ -115,10 +116,9 @@ def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
     """Who has the lock of a shared connection just then lets in the next who waits for the owner's end."""
     owner, other = BridgedCall(), BridgedCall()
     turn = CallLock(owner)
-    gives_up, waits = _Waiting(other, ThreadEvent()), _Waiting(other, ThreadEvent())
-    turn._queue += [gives_up, waits]
-    turn._lock = PausingLock(turn._lock, owner.end)  # type: ignore[assignment]
-    assert turn._withdraw(gives_up)
+    gives_up, waits = queued(turn, other), queued(turn, other)
+    replace_lock(turn, lambda lock: PausingLock(lock, owner.end))
+    assert give_up(turn, gives_up)
     assert waits.admitted
 
 
@@ -126,10 +126,9 @@ def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     """Nor does the event loop's thread, which is refused the turn just then, leave those standing who wait for it."""
     turn = CallLock()
     owner, other = BridgedCall(), BridgedCall()  # it was there before them, so it is not one call's alone
-    turn._own(owner)
-    waits = _Waiting(other, ThreadEvent())
-    turn._queue.append(waits)
-    turn._lock = PausingLock(turn._lock, owner.release)  # type: ignore[assignment]
+    owned_by(turn, owner)
+    waits = queued(turn, other)
+    replace_lock(turn, lambda lock: PausingLock(lock, owner.release))
     with pytest.raises(BlockingCallError):
         on_a_loop(turn.acquire)
     assert waits.admitted
@@ -141,16 +140,15 @@ def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | N
     lanes = Admission(Lane("the pool", 1, checkout_timeout=patience), ())
     held = in_thread(lambda: lanes.acquire(None)).result(PATIENCE)
     looked = threading.Event()
-    refuse = lanes._refuse_hopeless
 
-    def look(slot: Ticket, *args: Any, look_at_threads: bool = False) -> None:
+    def look(refuse: Callable[..., None], slot: Ticket, *args: Any, look_at_threads: bool = False) -> None:
         if look_at_threads and not looked.is_set():
             looked.set()
             in_thread(lambda: lanes.release(held)).result(PATIENCE)
         elif look_at_threads:
             refuse(slot, *args, look_at_threads=look_at_threads)
 
-    lanes._refuse_hopeless = look  # type: ignore[method-assign,assignment]
+    looking(lanes, look)
     waiting = in_thread(lambda: on_a_loop(lambda: lanes.acquire(None)))
     lanes.release(waiting.result(3.0))
     assert looked.is_set()
