@@ -40,6 +40,7 @@ GENERAL = pytest.mark.parametrize("general", [False, True], ids=["by query id", 
 
 
 @GENERAL
+@pytest.mark.timing_bound("a kill for which the machine has no time cuts the link, which would pass for a wrong kill")
 async def test_cancelled_close_to_the_natural_end(general: bool, database: dict[str, Any], mysql: MySQL) -> None:
     """Statements cancelled about when they end: never is the next one on the link, or another's, killed instead."""
     with way_of_killing(general), pool_of(8, database) as pool:
@@ -289,6 +290,7 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing_bound("each of sixty kills has its own time, which a machine that stands still meanwhile uses up")
 async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """When sixty are cancelled together each is killed, though their kills take longer than one may."""
     with pool_of(60, through) as pool:
