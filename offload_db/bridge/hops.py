@@ -51,8 +51,8 @@ class Hop(Generic[T]):
 
     def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
         self._function = function
-        loop = None if stranded is None else asyncio._get_running_loop()
-        self._strands = None if loop is None else (loop, stranded)
+        loop = asyncio._get_running_loop()
+        self._strands = None if loop is None or stranded is None else (loop, stranded)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
@@ -71,16 +71,16 @@ class Hop(Generic[T]):
             self._outcome.capture(self._function)
         finally:
             with self._lock:
+                # Asked before the task can know that the function is back: it may go on then, and end its loop.
+                gone = self._strands is not None and self._strands[0].is_closed()
                 self.back = True
                 signals, late = self._signals, self._late
         for signal in signals:
-            signal.set()
+            gone = not signal.set() or gone
         if late is not None:
             late()
-        elif self._strands is not None:
-            loop, stranded = self._strands
-            if stranded is not None and loop.is_closed():
-                stranded()
+        elif gone and self._strands is not None:
+            self._strands[1]()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what it raised."""

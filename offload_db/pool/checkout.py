@@ -83,8 +83,9 @@ class Lease:
 
     def strand(self) -> None:
         """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
-        self.link.turn.close()
-        self.drop()
+        if self._holds:
+            self.link.turn.close()
+            self.drop()
 
     def _end_watch(self) -> None:
         if self._record is not None and self._core._leaks is not None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from offload_db import OffloadPool, offload
+from offload_db.bridge.hops import Hop
+from offload_db.bridge.signals import TaskEvent
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import pool_of, until, value
@@ -116,6 +119,43 @@ def test_a_call_that_is_over_before_the_loop_closes(database: dict[str, Any]) ->
             assert value(connection, "SELECT 1") == 1
         assert pool.statistics().in_use == 0
         _forget([task])
+
+
+def test_a_loop_that_ends_before_the_thread_goes_on(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread of a cancelled call does after it has told its task concerns no later checkout."""
+    go_on, over = threading.Event(), threading.Event()
+    tell, run = TaskEvent.set, Hop.run
+
+    def tell_and_pause(event: TaskEvent) -> bool:
+        there = tell(event)
+        if threading.current_thread() is not threading.main_thread():
+            assert go_on.wait(20)
+        return there
+
+    def run_and_say(hop: Hop[Any]) -> None:
+        run(hop)
+        if go_on.is_set():
+            over.set()
+
+    async def cancelled(pool: OffloadPool) -> None:
+        with anyio.move_on_after(0.1):
+            await _ways(pool)["handler"]()
+
+    with pool_of(1, database) as pool:
+        loop = _new_loop("asyncio")
+        with monkeypatch.context() as slowed:
+            slowed.setattr(TaskEvent, "set", tell_and_pause)
+            slowed.setattr(Hop, "run", run_and_say)
+            loop.run_until_complete(cancelled(pool))
+            loop.close()
+            with pool.connection() as connection:
+                assert value(connection, "SELECT 1") == 1
+                go_on.set()
+                assert over.wait(20)
+                assert value(connection, "SELECT 2") == 2
+        check(pool, mysql, database["database"])
 
 
 def _new_loop(kind: str) -> Any:
