@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,14 @@ def common_directory(factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@contextmanager
+def one_at_a_time(directory: Path, name: str) -> Iterator[None]:
+    """Keep all other processes from a block of the same name."""
+    with (directory / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def once(directory: Path, name: str, make: Callable[[], T]) -> T:
     """Return what *make* gave to the first process that asked for it; one that fails leaves it to the next.
 
@@ -27,8 +36,7 @@ def once(directory: Path, name: str, make: Callable[[], T]) -> T:
     :param name: what is made, as part of a file's name
     """
     made = directory / f"{name}.pickle"
-    with (directory / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(directory, name):
         if not made.exists():
             unfinished = made.with_suffix(".unfinished")
             unfinished.write_bytes(pickle.dumps(make()))

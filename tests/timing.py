@@ -31,6 +31,9 @@ def grant_chances(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: only timing_bound gives a test further chances")
         marks = list(item.iter_markers("timing_bound"))
         for mark in marks:
-            reason_of(mark)
+            try:
+                reason_of(mark)
+            except pytest.UsageError as error:
+                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
         if marks:
             item.add_marker(pytest.mark.flaky(reruns=CHANCES, reruns_delay=PAUSE))

@@ -188,6 +188,10 @@ class Backend:
         """Return what the backend answers after the first *upto* steps."""
         return once(self.common, f"fuel-copilot-{upto}", lambda: self.ask(upto))
 
+    def fill(self, settings: dict[str, Any]) -> None:
+        """Put enough trucks for FL-0208 into a database, and enough readings for the report of 10,000 rows."""
+        generate.fill(settings, trucks=300, scale=0.3, progress=False)
+
     def ask(self, upto: int, addition: str = "", **environment: str) -> Answers:
         target = Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{upto}-"))
         steps.apply(upto, target)
@@ -196,8 +200,7 @@ class Backend:
         database = self.mysql.fresh_database()
         try:
             settings = self.mysql.settings(database)
-            # Enough trucks for FL-0208, and enough readings for the report of 10,000 rows.
-            generate.fill(settings, trucks=300, scale=0.3, progress=False)
+            self.fill(settings)
             return ask(target, settings, **environment)
         finally:
             self.mysql.drop_database(database)
