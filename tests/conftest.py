@@ -18,6 +18,7 @@ import pytest
 from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
+from tests import timing
 
 # What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
 DATABASE_VARIABLES = (
@@ -41,6 +42,11 @@ OLD_TRIO = pytest.mark.skipif(
     importlib.metadata.version("anyio").startswith("3.") and sys.version_info[:2] not in {(3, 11), (3, 12)},
     reason="the trio that works with anyio 3 does not work on this Python",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give further chances to tests that are marked as timing-bound, and to no others."""
+    timing.grant_chances(items)
 
 
 def pytest_collection_finish() -> None:

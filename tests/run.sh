@@ -114,9 +114,6 @@ run_tests() {
   shift 3
   STAGE_BEGAN=$SECONDS
   rm -f "$report"
-  # A busy machine makes a test in some thousands late. It gets another chance a little later, but not in silence:
-  # RERUN names it.
-  [ -n "$QUICK" ] || set -- --reruns 2 --reruns-delay 2 -r aR "$@"
   run_job inside "$directory" "$python" -m pytest -q -p no:cacheprovider --junit-xml="$report" "$@"
   status=$?
   counts=$("$python" - "$report" 2>/dev/null <<'PY'

@@ -40,6 +40,13 @@ def pool_of(size: int, settings: dict[str, Any], *, creator: Any = pymysql, **op
         pool.close()
 
 
+async def warm(pool: OffloadPool, number: int) -> None:
+    """Open *number* connections."""
+    leases = [await pool.acquire() for _ in range(number)]
+    for lease in leases:
+        await pool.release(lease)
+
+
 def until(condition: Callable[[], Any], timeout: float = PATIENCE) -> None:
     """Wait in a plain thread for a state that nothing signals, such as a queue's length."""
     deadline = time.monotonic() + timeout

@@ -12,6 +12,7 @@ from pymysql.err import InterfaceError, OperationalError
 
 import offload_db
 from offload_db import errors
+from tests.inside import CodedError
 
 BASES: dict[type[Exception], tuple[type[BaseException], ...]] = {
     errors.OffloadError: (Exception,),
@@ -73,7 +74,7 @@ def test_docstrings(error: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize("error", CODED, ids=lambda error: str(error.__name__))
-def test_arguments(error: type[errors._CodedError]) -> None:
+def test_arguments(error: type[CodedError]) -> None:
     """A coded error has PyMySQL's arguments, a number and a text, and shows as its text."""
     made = error.because("lane 'reports': why, and what to do")
     code, message = made.args
@@ -105,7 +106,7 @@ def test_codes() -> None:
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickling(error: type[Exception], protocol: int) -> None:
     """Each error survives pickling and copying with its arguments, as Celery and multiprocessing need it."""
-    made = error.because("text") if issubclass(error, errors._CodedError) else error("text")
+    made = error.because("text") if issubclass(error, CodedError) else error("text")
     for twin in (pickle.loads(pickle.dumps(made, protocol)), copy.copy(made), copy.deepcopy(made)):
         assert type(twin) is error
         assert twin.args == made.args
@@ -129,7 +130,7 @@ def test_the_outcome_survives_pickling(error: type[errors.ConnectionLost | error
 )
 def test_old_handlers_catch_it(error: type[Exception], caught_as: type[Exception]) -> None:
     """An `except` for the old class catches the new one, with arguments that the old handler can take apart."""
-    made = error.because("text") if issubclass(error, errors._CodedError) else error("text")
+    made = error.because("text") if issubclass(error, CodedError) else error("text")
     with pytest.raises(caught_as) as caught:
         raise made
     assert caught.value is made

@@ -15,6 +15,7 @@ import pytest
 
 from offload_db import CheckoutTimeout, Histogram, Lane, PoolStatistics, offload
 from offload_db.statistics import BOUNDS, CallPath, Counters, SourceLine
+from tests.inside import note_of_finalisers
 
 from .conftest import MySQL
 from .support import PATIENCE, in_thread, outcome, pool_of, settled, value
@@ -189,6 +190,6 @@ def test_two_threads_take_a_snapshot_at_once() -> None:
             return True
 
     counters = Counters()
-    counters._finalised = Taken([None, "lost"])
+    note_of_finalisers(counters, Taken([None, "lost"]))
     now = counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={})
     assert (now.checkins, now.discards) == (1, {"lost": 1})

@@ -10,33 +10,28 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import needs
+from tests.once import common_directory, one_at_a_time
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = sorted(path for path in (ROOT / "tests" / "typing").glob("*.py") if path.stem != "__init__")
 
-pytestmark = [needs("mypy"), pytest.mark.timeout(180)]
+pytestmark = [needs("mypy"), pytest.mark.timeout(240)]
 
 
 def mypy(source: Path, cache: Path) -> str:
     """Run mypy in strict mode, without the project's settings, and return what it says."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--strict",
-            "--no-error-summary",
-            "--config-file=",
-            "--cache-dir",
-            cache,
-            source,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "--config-file=",
+        "--cache-dir",
+        cache,
+    ]
+    with one_at_a_time(cache, "mypy"):
+        done = subprocess.run([*command, source], cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode in (0, 1), done.stderr
     # Packages that ship no types are the user's to ignore.
     return "\n".join(
@@ -48,7 +43,10 @@ def mypy(source: Path, cache: Path) -> str:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mypy")
+    """Give a directory for what mypy finds out, which takes it long, in all processes of the tests."""
+    directory = common_directory(tmp_path_factory) / "mypy"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: str(path.stem))

@@ -16,6 +16,7 @@ import pytest
 from offload_db import ConfigurationError, ConnectionLost, aio as aiomysql
 from tests.conftest import MySQL
 from tests.inside import core
+from tests.pool.inside import common_timeout
 from tests.support import assert_ended, running, settled, value, watched_wire
 
 NAMES = """
@@ -96,7 +97,7 @@ async def test_a_pool_both_ways(settings: dict[str, Any]) -> None:
 async def test_acquire_waits_without_limit(settings: dict[str, Any]) -> None:
     """By default nobody is refused for having waited long, and a waiter gets what is released."""
     async with aiomysql.create_pool(maxsize=1, **settings) as pool:
-        assert core(pool).admission._lane(None).checkout_timeout is None
+        assert common_timeout(core(pool).admission) is None
         held = await pool.acquire()
         got: list[Any] = []
 

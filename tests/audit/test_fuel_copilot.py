@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from examples.fuel_copilot import generate, steps
+from examples.fuel_copilot import steps
 from offload_db.__main__ import main
 from offload_db.audit import Context, Report, audit, examine
 from offload_db.audit.migrate import migrate
 from tests.conftest import MySQL, needs
 from tests.examples.fuel_copilot_client import ask
-from tests.examples.test_fuel_copilot import AUDITED, NO_DATABASE, coroutines, decorators
+from tests.examples.test_fuel_copilot import AUDITED, NO_DATABASE, Backend, coroutines, decorators
+from tests.once import common_directory
 
 ROUTES = {
     "get_truck_sensors": "GET /api/truck/{truck_id}/sensors",
@@ -168,11 +169,14 @@ def test_one_route(backend: Path) -> None:
 @pytest.mark.slow
 @needs("fastapi")
 @needs("httpx")
-def test_same_answers(backend: Path, mysql: MySQL, database: dict[str, object]) -> None:
+@pytest.mark.timeout(180)  # the other tests of the backend may be asking just then
+def test_same_answers(
+    backend: Path, mysql: MySQL, database: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """The migrated backend gives the answers of the one before, and nothing in it blocks."""
-    generate.fill(database, trucks=300, progress=False)
-    before = ask(steps.LEGACY, database)
-    generate.fill(database, trucks=300, progress=False)
+    legacy = Backend(mysql, tmp_path_factory.mktemp("legacy"), common_directory(tmp_path_factory))
+    before = legacy.after(0)
+    legacy.fill(database)
     assert main(["migrate", str(backend), "--write", "--quiet"]) == 0
     after = ask(backend, database)
     assert after.in_turn == before.in_turn

@@ -16,10 +16,10 @@ import pytest
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, OffloadPool, StatementTimeout
-from offload_db.awaitable.streams import _Chunks
+from tests.awaitable.inside import Chunks, Step, is_called, rows_read, spied
 from tests.conftest import MySQL
 from tests.inside import core
-from tests.support import pool_of, running, settled, together, until, value
+from tests.support import pool_of, running, settled, together, until, value, watched_wire
 
 # Reading this to its end takes seconds.
 ENDLESS = "SELECT seq FROM seq_1_to_3000000"
@@ -58,16 +58,13 @@ async def test_all_rows_in_order(chunk_size: int, mysql: MySQL) -> None:
 async def test_a_chunk_is_one_fetch(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows are fetched in as many trips as there are chunks, and one that finds the end."""
     sizes: list[int] = []
-    from offload_db.awaitable.streams import _Chunks
 
-    read = _Chunks._read
-
-    def spy(chunks: _Chunks) -> list[Any]:
+    def spy(read: Step, chunks: Chunks) -> Any:
         rows = read(chunks)
         sizes.append(len(rows))
         return rows
 
-    monkeypatch.setattr(_Chunks, "_read", spy)
+    spied(monkeypatch, "read", spy)
     with pool_of(1, mysql.settings("mysql")) as pool:
         assert len([row async for row in pool.stream("SELECT seq FROM seq_1_to_250", chunk_size=100)]) == 250
         assert sizes == [100, 100, 50, 0]
@@ -95,15 +92,15 @@ async def test_leaving_early_reads_no_more(wanted: int, mysql: MySQL) -> None:
     """Who leaves the loop has the connection's slot back at once; the other rows are not read."""
     with pool_of(1, mysql.settings("mysql")) as pool:
         assert await pool.fetch_value("SELECT 1") == 1
-        started = time.monotonic()
         seen: list[int] = []
-        async with aclosing(pool.stream(ENDLESS, chunk_size=10)) as rows:
-            async for (number,) in rows:
-                seen.append(number)
-                if len(seen) == wanted:
-                    break
-        assert pool.statistics().in_use == 0
-        assert time.monotonic() - started < 1.5
+        with watched_wire() as wire:
+            async with aclosing(pool.stream(ENDLESS, chunk_size=10)) as rows:
+                async for (number,) in rows:
+                    seen.append(number)
+                    if len(seen) == wanted:
+                        break
+            assert pool.statistics().in_use == 0
+        assert [name for name, _ in wire.events].count("recv_into") < 200  # all of them take some thousands
         assert seen == list(range(1, wanted + 1))
         assert await pool.fetch_value("SELECT 'mine'") == "mine"
         accounted(pool)
@@ -144,7 +141,7 @@ async def test_a_cancellation_kills(stage: str, mysql: MySQL, database: dict[str
             await settled(lambda: running(mysql, database, "SLEEP"))
             if stage == "fetching":
                 # The reader of the third row is on the wire.
-                await settled(lambda: numbers == [1, 2] and next(iter(core(pool).links)).busy)
+                await settled(lambda: numbers == [1, 2] and is_called(next(iter(core(pool).links))))
             group.cancel_scope.cancel()
         assert -1 not in numbers
         assert bool(numbers) is (stage == "fetching")
@@ -356,10 +353,9 @@ async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monke
     """Where a server keeps such a kill for the next statement, it meets one that is sent for that alone."""
     reading, killing = threading.Event(), threading.Event()
     absorbed: list[Any] = []
-    some = _Chunks._some
 
-    def last_rows(chunks: _Chunks) -> list[Any]:
-        if reading.is_set() or chunks._cursor.rownumber:
+    def last_rows(some: Step, chunks: Chunks) -> Any:
+        if reading.is_set() or rows_read(chunks):
             reading.set()
             assert killing.wait(20)
         return some(chunks)
@@ -375,7 +371,7 @@ async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monke
             until(lambda: not link.busy)
             return True
 
-        monkeypatch.setattr(_Chunks, "_some", last_rows)
+        spied(monkeypatch, "some", last_rows)
         monkeypatch.setattr(type(link.driver), "kill", kill)
         monkeypatch.setattr(type(link.driver), "absorb", lambda _, raw: absorbed.append(raw))
         async with aclosing(pool.stream("SELECT seq FROM seq_1_to_150", chunk_size=100)) as rows:
@@ -391,9 +387,9 @@ async def test_a_kill_that_comes_when_the_last_rows_are_read(mysql: MySQL, monke
 @pytest.mark.anyio
 async def test_others_have_a_turn_for_each_chunk(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tasks run between any two chunks, also where the next one is always there when it is asked for."""
-    start, turns = _Chunks._start, 0
+    turns = 0
 
-    def at_once(chunks: _Chunks) -> Any:
+    def at_once(start: Step, chunks: Chunks) -> Any:
         trip = start(chunks)
         until(lambda: trip.back)
         return trip
@@ -409,7 +405,7 @@ async def test_others_have_a_turn_for_each_chunk(mysql: MySQL, monkeypatch: pyte
         async with anyio.create_task_group() as group:
             group.start_soon(other)
             await settled(lambda: turns)
-            monkeypatch.setattr(_Chunks, "_start", at_once)
+            spied(monkeypatch, "start", at_once)
             async for (number,) in pool.stream("SELECT seq FROM seq_1_to_1000", chunk_size=50):
                 if number % 50 == 1:
                     seen.append(turns)
@@ -423,14 +419,13 @@ async def test_others_have_a_turn_for_each_chunk(mysql: MySQL, monkeypatch: pyte
 @pytest.mark.anyio
 async def test_a_cancellation_comes_through_between_chunks(mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who never waits between two rows is cancelled before the next chunk all the same, and the connection is back."""
-    start = _Chunks._start
 
-    def at_once(chunks: _Chunks) -> Any:
+    def at_once(start: Step, chunks: Chunks) -> Any:
         trip = start(chunks)
         until(lambda: trip.back)
         return trip
 
-    monkeypatch.setattr(_Chunks, "_start", at_once)
+    spied(monkeypatch, "start", at_once)
     with pool_of(1, mysql.settings("mysql")) as pool:
         read = 0
         with anyio.CancelScope() as scope:

@@ -21,6 +21,7 @@ from offload_db import OffloadPool, blocking, offload
 from offload_db.bridge import call_scope, callers, hops, signals
 from offload_db.connection.executor import Executor
 from offload_db.statistics import Counters
+from tests.bridge.inside import before_waiting, waits_by_a_future
 from tests.support import PATIENCE, Gate, RecordingCursor, in_thread, pool_of, settled
 
 pytestmark = pytest.mark.anyio
@@ -532,14 +533,12 @@ async def test_callers() -> None:
 async def test_a_signal_that_is_set_as_the_wait_begins(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finaliser may set a signal while what the task is to wait for is being made; the wait ends all the same."""
     signal = signals.task_event()
-    begin = signals.TaskEvent._waiting
 
-    def collected(self: signals.TaskEvent) -> asyncio.Future[None]:
-        assert self.set()
-        return begin(self)
+    def collected(waited_for: signals.TaskEvent) -> None:
+        assert waited_for.set()
 
-    monkeypatch.setattr(signals.TaskEvent, "_waiting", collected)
-    if signal._loop is None:
+    before_waiting(monkeypatch, collected)
+    if not waits_by_a_future(signal):
         pytest.skip("for trio's tasks it is anyio's event, whose wait has no such moment")
     with anyio.fail_after(5):
         await (signal.wait() if seconds is None else signal.wait_for(seconds))

@@ -21,7 +21,7 @@ import pytest
 from offload_db import CallCancelled, OffloadError, OffloadPool, blocking, connect, offload
 from tests.conftest import MySQL
 from tests.faults.checks import checked
-from tests.inside import core
+from tests.inside import core, turn_of, waiting_turns
 from tests.support import Gate, assert_ended, pool_of, running, settled, value, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -465,10 +465,10 @@ async def test_waiting_for_a_shared_connection(shared: Any) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(owner)
         await used.wait()
-        await cancelled(handler, lambda: len(shared._link.call_lock._queue) == 1)
+        await cancelled(handler, lambda: waiting_turns(turn_of(shared)) == 1)
         end.set()
     assert [type(error) for error in met] == [CallCancelled]
-    assert shared._link.call_lock.free
+    assert turn_of(shared).free
     last: Any = offload(partial(value, shared, "SELECT 3"))
     assert await last() == 3
 

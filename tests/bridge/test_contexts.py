@@ -19,8 +19,8 @@ import pytest
 import offload_db
 from offload_db import BlockingCallError, BlockingCallWarning, OffloadPool, blocking, offload
 from offload_db.bridge.place import Place, current_task, place
-from offload_db.connection import unpooled
 from tests.conftest import needs
+from tests.inside import warn_again
 from tests.support import PATIENCE, RecordingCursor, in_thread, pool_of, settled, value
 
 pytestmark = pytest.mark.anyio
@@ -441,7 +441,7 @@ async def test_a_child_task_of_a_bridged_call_warns(pool: OffloadPool) -> None:
 
 async def test_unpooled_connections_follow_the_table(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """connect() opens on a worker when bridged, and warns on the loop's thread."""
-    monkeypatch.setattr(unpooled._unpooled, "_warned", set())
+    warn_again(monkeypatch)
     options = {"ssl_disabled": True, **database}
 
     def use() -> int:

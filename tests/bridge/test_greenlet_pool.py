@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import anyio.lowlevel
 import pytest
 
 from offload_db import offload
-from offload_db.bridge import greenlet_pool
+from tests.bridge.inside import idle_greenlets
+from tests.bridge.reactors import opened, share
+from tests.conftest import MySQL
+from tests.support import until, value
 
 pytestmark = pytest.mark.anyio
 
@@ -39,13 +48,13 @@ async def below(depth: int, function: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _none_kept() -> None:
-    greenlet_pool._here.idle.clear()
+    idle_greenlets().clear()
 
 
 async def test_a_call_deep_in_the_stack_takes_no_frames_from_later_ones() -> None:
     """After calls from any depth a bridged call has as many frames left as code that is not bridged."""
     first = await handler()
-    greenlet_pool._here.idle.clear()
+    idle_greenlets().clear()
     expected = frames_left()
     assert first == pytest.approx(expected, abs=TOLERANCE)
     for depth in (700, 300, 50, 700):
@@ -75,7 +84,7 @@ async def test_a_strand_is_used_again_by_calls_from_as_deep(anyio_backend_name: 
     kept: set[int] = set()
     for depth in (10, 10, 5, 20, 300, 10):
         await below(depth, handler)
-        kept |= {id(strand) for strand in greenlet_pool._here.idle}
+        kept |= {id(strand) for strand in idle_greenlets()}
     assert len(kept) == 1
 
 
@@ -88,3 +97,79 @@ async def test_endless_recursion_is_an_error_at_any_depth() -> None:
         except RecursionError:
             pass
     assert await handler() == pytest.approx(frames_left(), abs=TOLERANCE)
+
+
+def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
+    """A thread keeps what it has shared itself out with, and nothing of it is left when it has ended."""
+    kept: set[weakref.ref[Any]] = set()
+    with ExitStack() as stack:
+        connections = [opened(stack, mysql, tls=False) for _ in range(5)]
+
+        def run() -> None:
+            for _ in range(5):
+                share(*(functools.partial(value, connection, "SELECT 1") for connection in connections))
+                kept.update(map(weakref.ref, idle_greenlets()))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert len(kept) == 5
+
+    def gone() -> bool:
+        gc.collect()
+        return all(strand() is None for strand in kept)
+
+    until(gone)
+
+
+# When a thread has ended, greenlet asks gc.get_referrers() who keeps the thread's own greenlet, and takes the reference
+# away if that finds nobody. It does not see what is being collected.
+COLLECTED_WHEN_THE_THREAD_ENDS = """
+import gc, threading, weakref
+from contextvars import copy_context
+from offload_db.bridge.reactor import Reactor
+
+gc.disable()
+shared_out = threading.Event()
+ends = threading.Event()
+watched = []
+
+
+class Piece:
+    context = copy_context()
+
+    def __call__(self):
+        pass
+
+
+def run():
+    hub = Reactor()
+    hub.hub = hub  # for the collector to find
+    watched.append(weakref.ref(hub, collected))
+    hub.add([Piece()])
+    hub.run(lambda: None)
+    del hub
+    shared_out.set()
+    ends.wait()
+
+
+def collected(_):
+    ends.set()
+    thread.join()
+    for _ in range(1000):  # for greenlet to notice
+        pass
+    watched.clear()
+
+
+thread = threading.Thread(target=run)
+thread.start()
+shared_out.wait()
+gc.collect()
+assert not watched
+gc.collect()
+"""
+
+
+def test_the_collector_meets_a_thread_that_has_just_ended() -> None:
+    """Nothing keeps a thread's own greenlet when the thread no longer shares itself out, or Python may crash."""
+    subprocess.run([sys.executable, "-X", "faulthandler", "-c", COLLECTED_WHEN_THE_THREAD_ENDS], check=True, timeout=50)

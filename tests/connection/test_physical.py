@@ -21,6 +21,8 @@ from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.decorator import THREADS
 from offload_db.connection.call_lock import CallLock
 from tests.conftest import MySQL
+from tests.connection.inside import is_taken
+from tests.inside import lock_of, turn_of, waiting_turns
 from tests.support import PATIENCE, QUICK, in_thread, outcome, pool_of, settled, together, until, value
 
 
@@ -56,7 +58,7 @@ def table(mysql: MySQL, database: dict[str, Any]) -> dict[str, Any]:
 
 def waiting_for(connection: Any) -> int:
     """How many callers wait for their turn on the connection."""
-    return len(connection._link.call_lock._queue)
+    return waiting_turns(turn_of(connection))
 
 
 @pytest.mark.anyio
@@ -381,9 +383,7 @@ async def test_closing_at_the_same_time(mysql: MySQL) -> None:
         async def parent() -> list[Any]:
             connection = pool.connection()
             connection.cursor().execute("DO 1")
-            link = connection._link
-            assert link is not None
-            call_lock = link.call_lock
+            call_lock = turn_of(connection)
 
             @offload
             async def busy() -> Any:
@@ -391,11 +391,11 @@ async def test_closing_at_the_same_time(mysql: MySQL) -> None:
 
             @offload
             async def closer() -> None:
-                await settled(lambda: call_lock._busy)
+                await settled(lambda: is_taken(call_lock))
                 connection.close()
 
             async def let_go() -> None:
-                await settled(lambda: len(call_lock._queue) == 3)
+                await settled(lambda: waiting_turns(call_lock) == 3)
                 await outcome(in_thread(lambda: value(barrier, "SELECT RELEASE_LOCK('closing')")))
 
             return await together(busy, closer, closer, closer, let_go)
@@ -573,7 +573,7 @@ async def test_waiting_for_its_own_child_is_no_ring(mode: Literal["bridge", "thr
             value(shared, "SELECT 1")
             async with anyio.create_task_group() as group:
                 group.start_soon(child)
-                await settled(lambda: not shared._link.call_lock.free)
+                await settled(lambda: not turn_of(shared).free)
                 return await again()
 
         assert await together(call) == [2]
@@ -625,7 +625,7 @@ async def test_shared_connections_one_after_the_other(mysql: MySQL) -> None:
 
 
 def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
-    """A call that is collected unfinished gives up its turn, also where the collector runs under the turn's lock.
+    """A call that is collected unfinished gives up its call_lock, also where the collector runs under the turn's lock.
 
     Its scope ends wherever the collector closes the coroutine, also in the middle of `take()` of the same thread.
     """
@@ -633,7 +633,7 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
     call_lock = CallLock(scope)
 
     def collected_under_the_lock() -> None:
-        with call_lock._lock:
+        with lock_of(call_lock):
             scope.end()
 
     in_thread(collected_under_the_lock).result(3.0)
@@ -648,11 +648,11 @@ def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
     loop = asyncio.new_event_loop()
     task = loop.create_task(take(call_lock))
     loop.run_until_complete(asyncio.sleep(0.01))
-    assert len(call_lock._queue) == 1
+    assert waiting_turns(call_lock) == 1
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
     loop.close()
     future = in_thread(call_lock.acquire)
-    until(lambda: len(call_lock._queue) == 2)
+    until(lambda: waiting_turns(call_lock) == 2)
     if same_thread:
         call_lock.release()
     else:

@@ -19,6 +19,7 @@ import offload_db
 from offload_db import offload
 from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
+from tests.inside import link_of
 from tests.support import (
     PLACES,
     QUICK,
@@ -263,7 +264,9 @@ def test_a_server_that_does_not_know_the_question(connect: Connect, monkeypatch:
 
     monkeypatch.setattr(PyMySQLDriver, "identity", refused)
     with connect() as connection:
-        assert connection._link.identity is None
+        link = link_of(connection)
+        assert link is not None
+        assert link.identity is None
         assert value(connection, "SELECT 1") == 1
 
 

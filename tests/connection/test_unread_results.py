@@ -191,12 +191,13 @@ async def test_a_dropped_connection(pool: OffloadPool, settings: dict[str, Any])
         ring: list[Any] = [connection, cursor]
         ring.append(ring)
         del ring, cursor, connection
-        started = time.monotonic()
+        wire.clear()
         gc.collect()
-        assert time.monotonic() - started < 0.1, "the finaliser waited for the server"
-        assert pool.statistics().in_use == 1
+        assert wire.on(threading.get_ident()) == []
+        assert pool.statistics().in_use == 1, "the finaliser waited until the rest was read"
 
-    await handler()
+    with watched_wire() as wire:
+        await handler()
     await settled(lambda: pool.statistics().in_use == 0)
     assert written(settings) == WRITTEN["talkative"]
     statistics = pool.statistics()
@@ -586,6 +587,6 @@ def test_what_only_reads() -> None:
 @pytest.mark.parametrize("part", ["/*", "a", "''", "f(", " ", "a ", "(a", "a(b)", "#", "--", '"', "`", ",b"])
 def test_long_texts_take_no_time(part: str) -> None:
     """Texts of any shape are looked through in linear time."""
-    started = time.monotonic()
+    started = time.thread_time()
     only_reads("SELECT " + part * (190_000 // len(part)))
-    assert time.monotonic() - started < 2.0
+    assert time.thread_time() - started < 2.0

@@ -12,6 +12,7 @@ import pytest
 
 from offload_db import ConfigurationError, OffloadPool, PoolClosed, StatementTimeout, queries
 from tests.conftest import DATABASE_VARIABLES, MySQL
+from tests.contrib.inside import default_pool
 from tests.support import in_thread, outcome, together
 
 
@@ -64,7 +65,7 @@ async def test_made_once(default: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     assert queries.get_pool_stats() is None
     assert made == []
     barrier = threading.Barrier(8)
-    threads = [in_thread(lambda: (barrier.wait(), queries._default_pool())[1]) for _ in range(8)]
+    threads = [in_thread(lambda: (barrier.wait(), default_pool())[1]) for _ in range(8)]
     tasks = await together(*[queries.get_async_pool] * 8)
     found = [await outcome(thread) for thread in threads] + tasks
     assert len(made) == 1

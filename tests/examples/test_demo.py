@@ -59,6 +59,7 @@ def point(numbers: dict[str, Any], backend: str, users: int) -> dict[str, Any]:
     return chosen[0]
 
 
+@pytest.mark.timing_bound("it measures requests per second, and how long others wait for their answer")
 def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -> None:
     """The quick demo prints the table, saves picture and numbers, and the freed backend is many times faster."""
     picture = tmp_path / "new" / "demo.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from examples.fuel_copilot import generate, steps
 from tests.conftest import MySQL, needs
+from tests.once import common_directory, once
 
 from .fuel_copilot_client import READS, REQUESTS, TRUCK, Answers, ask
 
@@ -175,29 +177,30 @@ class TestSteps:
 
 
 class Backend:
-    """Asks the backend after each step; once only, because it takes two seconds."""
+    """Asks the backend after each step; once only in all processes of the tests, because it takes some seconds."""
 
-    def __init__(self, mysql: MySQL, directory: Path) -> None:
+    def __init__(self, mysql: MySQL, directory: Path, common: Path) -> None:
         self.mysql = mysql
         self.directory = directory
-        self.answers: dict[int, Answers] = {}
+        self.common = common
 
     def after(self, upto: int) -> Answers:
         """Return what the backend answers after the first *upto* steps."""
-        if upto not in self.answers:
-            self.answers[upto] = self.ask(upto)
-        return self.answers[upto]
+        return once(self.common, f"fuel-copilot-{upto}", lambda: self.ask(upto))
+
+    def fill(self, settings: dict[str, Any]) -> None:
+        """Put enough trucks for FL-0208 into a database, and enough readings for the report of 10,000 rows."""
+        generate.fill(settings, trucks=300, scale=0.3, progress=False)
 
     def ask(self, upto: int, addition: str = "", **environment: str) -> Answers:
-        target = self.directory / "-".join([str(upto), *(["addition"] if addition else []), *environment])
+        target = Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{upto}-"))
         steps.apply(upto, target)
         with (target / "main.py").open("a", encoding="utf-8") as file:
             file.write(addition)
         database = self.mysql.fresh_database()
         try:
             settings = self.mysql.settings(database)
-            # Enough trucks for FL-0208, and enough readings for the report of 10,000 rows.
-            generate.fill(settings, trucks=300, scale=0.3, progress=False)
+            self.fill(settings)
             return ask(target, settings, **environment)
         finally:
             self.mysql.drop_database(database)
@@ -205,11 +208,12 @@ class Backend:
 
 @pytest.fixture(scope="module")
 def backend(mysql: MySQL, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    return Backend(mysql, tmp_path_factory.mktemp("backend"))
+    return Backend(mysql, tmp_path_factory.mktemp("backend"), common_directory(tmp_path_factory))
 
 
 @needs("fastapi")
 @needs("httpx")
+@pytest.mark.timeout(180)  # the first may have to wait for what another process asks
 class TestAnswers:
     def test_requests_cover_every_route(self) -> None:
         """Every route of the backend is asked for, and has answered well at least once."""

@@ -15,7 +15,7 @@ from pymysql.cursors import SSCursor
 
 from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
-from tests.inside import core
+from tests.inside import core, turn_of, waiting_turns
 from tests.support import pool_of, settled, value
 
 from .checks import assert_ended, checked, running
@@ -274,7 +274,7 @@ async def test_closing_what_a_child_still_uses(
             connection.close()
 
         task = asyncio.get_running_loop().create_task(handler())
-        await settled(lambda: kept and len(kept[0]._link.call_lock._queue) == 1)
+        await settled(lambda: kept and waiting_turns(turn_of(kept[0])) == 1)
         for _ in range(3):
             task.cancel()
             await asyncio.sleep(0)

@@ -19,6 +19,7 @@ from offload_db import offload
 from offload_db.pool.connector import ConnectThrottle
 from offload_db.pool.reachability import like, reached
 from tests.conftest import MySQL, needs
+from tests.faults.inside import raw_of_call, reaching
 from tests.inside import core
 from tests.support import PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
 from tests.tls import certify, tls_server_in
@@ -292,7 +293,7 @@ def _sleeps(server: MySQL) -> bool:
 
 
 async def test_kills_of_several_kinds_share_no_connections(
-    tls_server: MySQL, listener: Listener, certificates: Path
+    tls_server: MySQL, listener: Listener, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that one kill leaves to another is used only by kills of connections with the same settings."""
     settings = {**tls_server.settings(), **listener.address}
@@ -310,16 +311,15 @@ async def test_kills_of_several_kinds_share_no_connections(
                     group.start_soon(handler, kind)
                 await settled(lambda: sum("SLEEP" in str(p["INFO"]) for p in tls_server.process_list()) == 16)
                 killed: dict[str, set[str]] = {"TLS": set(), "plain": set()}
-                reach = core(pool).killer._reach
 
-                def note(identity: Any, call: Any, deadline: float) -> Any:
-                    admin = reach(identity, call, deadline)
+                def note(reach: Callable[[], Any], identity: Any, call: Any, deadline: float) -> Any:
+                    admin = reach()
                     if admin is not None:
-                        mine = "TLS" if "SSL" in type(call.link.raw._sock).__name__ else "plain"
+                        mine = "TLS" if "SSL" in type(raw_of_call(call)._sock).__name__ else "plain"
                         killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
                     return admin
 
-                core(pool).killer._reach = note  # type: ignore[method-assign]
+                reaching(monkeypatch, note)
                 group.cancel_scope.cancel()
         assert not scope.cancelled_caught
         assert killed == {"TLS": {"TLS"}, "plain": {"plain"}}

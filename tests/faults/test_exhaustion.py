@@ -23,6 +23,7 @@ from offload_db.pool.admission import Admission
 from offload_db.pool.lanes import Lane
 from tests.conftest import MySQL
 from tests.inside import core
+from tests.pool.inside import keep_longer, keep_one
 from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, settled, together, until, value
 
 from .checks import check, checked, serve
@@ -234,17 +235,17 @@ def test_a_slot_that_cannot_be_kept(no_threads: Callable[[], Any], monkeypatch: 
     monkeypatch.setattr(admission, "KEEP_SECONDS", 0.3)
     lane = Admission(Lane("the pool", 2, checkout_timeout=PATIENCE), ())
     with no_threads():
-        lane._keep_one()
+        keep_one(lane)
     first, second = lane.acquire(None), lane.acquire(None)
     lane.release(first)
     lane.release(second)
 
     # One that was kept comes free where its time can't be prolonged for want of a thread.
-    lane._keep_one()
+    keep_one(lane)
     first = lane.acquire(None)
     waiting = in_thread(lambda: lane.acquire(None))
     until(lambda: lane.waiting == 1)
-    lane._keep_until += 0.3
+    keep_longer(lane, 0.3)
     with no_threads():
         lane.release(waiting.result(PATIENCE))
     lane.release(first)

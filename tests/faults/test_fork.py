@@ -18,6 +18,7 @@ import pytest
 from offload_db import OffloadPool, connect, offload
 from offload_db.connection.physical import PhysicalConnection
 from tests.conftest import MySQL
+from tests.inside import link_of
 from tests.support import attempt, in_thread, pool_of, until, value
 
 from .checks import check, serve
@@ -212,7 +213,7 @@ def test_a_connection_of_no_pool(database: dict[str, Any]) -> None:
     assert in_child(close) == "'closed'"
     assert in_child(reconnect) == "True"
     busy = in_thread(lambda: value(connection, "SELECT SLEEP(0.5)"))
-    until(lambda: not connection._link or connection._link.busy)
+    until(lambda: (link := link_of(connection)) is None or link.busy)
     assert "ConnectionClosed" in in_child(use)
     assert in_child(reconnect) == "True"
     assert busy.result(10) == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,10 +16,10 @@ import pytest
 
 from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
 from offload_db.connection import killer
-from offload_db.connection.killer import Killer
 from offload_db.drivers.base import Identity
 from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
+from tests.faults.inside import connecting, reaching
 from tests.inside import core
 from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 
@@ -39,6 +40,7 @@ GENERAL = pytest.mark.parametrize("general", [False, True], ids=["by query id", 
 
 
 @GENERAL
+@pytest.mark.timing_bound("a kill for which the machine has no time cuts the link, which would pass for a wrong kill")
 async def test_cancelled_close_to_the_natural_end(general: bool, database: dict[str, Any], mysql: MySQL) -> None:
     """Statements cancelled about when they end: never is the next one on the link, or another's, killed instead."""
     with way_of_killing(general), pool_of(8, database) as pool:
@@ -134,7 +136,7 @@ async def test_no_kill_possible(
             def refuse(seconds: float) -> Any:
                 raise pymysql.err.OperationalError(1040, "Too many connections")
 
-            patch.setattr(core(pool).killer, "_connect", refuse)
+            connecting(patch, pool, refuse)
             patch.setattr(killer, "PATIENCE", 0.5)
             if cancel:
                 with anyio.move_on_after(0.3) as scope:
@@ -247,7 +249,7 @@ async def test_a_connection_killed_under_a_call(sent: str, database: dict[str, A
         await checked(pool, mysql, database["database"])
 
 
-def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL) -> None:
+def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many statements that time out at the same time, no more than four are killed at once."""
     inside, most = 0, 0
     lock = threading.Lock()
@@ -272,7 +274,7 @@ def test_kills_are_bounded_in_number(database: dict[str, Any], mysql: MySQL) -> 
             raw.close = closing
             return raw
 
-        core(pool).killer._connect = counted
+        connecting(monkeypatch, pool, counted)
         _all_time_out(pool, 12)
         assert 1 <= most <= 4
         assert pool.statistics().kills == 12
@@ -288,6 +290,7 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing_bound("each of sixty kills has its own time, which a machine that stands still meanwhile uses up")
 async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """When sixty are cancelled together each is killed, though their kills take longer than one may."""
     with pool_of(60, through) as pool:
@@ -319,7 +322,7 @@ async def test_a_kill_on_its_way_spares_the_commit(
     """A statement that ends while its kill is on the way is committed, and nobody shoots at the commit."""
     shots: list[int] = []
     committing, aimed = threading.Event(), threading.Event()
-    commit, reach = pymysql.connections.Connection.commit, Killer._reach
+    commit = pymysql.connections.Connection.commit
 
     def slow_commit(self: Any) -> None:
         committing.set()
@@ -327,8 +330,8 @@ async def test_a_kill_on_its_way_spares_the_commit(
         threading.Event().wait(0.2)  # long enough for a shot
         commit(self)
 
-    def slow_reach(self: Killer, *args: Any) -> Any:
-        admin = reach(self, *args)
+    def slow_reach(reach: Callable[[], Any], *args: Any) -> Any:
+        admin = reach()
         assert committing.wait(10)
         aimed.set()
         return admin
@@ -338,7 +341,7 @@ async def test_a_kill_on_its_way_spares_the_commit(
         return False
 
     monkeypatch.setattr(pymysql.connections.Connection, "commit", slow_commit)
-    monkeypatch.setattr(Killer, "_reach", slow_reach)
+    reaching(monkeypatch, slow_reach)
     monkeypatch.setattr(PyMySQLDriver, "kill", kill)
     with pool_of(1, database, autocommit=False) as pool:
         with mysql.connect(database=database["database"]) as plain:

@@ -15,6 +15,7 @@ from pymysql.cursors import SSCursor
 
 from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
+from tests.faults.inside import while_it_comes_back
 from tests.inside import core
 from tests.support import in_thread, outcome, pool_of, settled, until, value, watched_wire
 
@@ -185,10 +186,7 @@ def test_dropped_while_the_pool_is_closed(
         connection = pool.connection()
         value(connection, "SELECT 1")
 
-        def closed_just_after(link: Any) -> None:
-            pool.close()
-
-        monkeypatch.setattr(core(pool).idle, "outlived", closed_just_after)
+        while_it_comes_back(monkeypatch, pool, pool.close)
         del connection
         gc.collect()
         assert pool.statistics().discards == {"closed": 1}

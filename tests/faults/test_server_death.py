@@ -151,6 +151,7 @@ def survive(server: PrivateServer, settings: dict[str, Any], callers: str, times
         return back, len(inserting.acknowledged), len(inserting.certainly_not)
 
 
+@pytest.mark.timing_bound("service is promised to be back within two seconds")
 @pytest.mark.parametrize("callers", ["tasks", "threads"])
 def test_killed_under_twenty_inserting_callers(callers: str, server: PrivateServer, own: dict[str, Any]) -> None:
     """Every acknowledged insert is there exactly once, no other one twice, and service is back within 2 s."""

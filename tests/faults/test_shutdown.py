@@ -18,6 +18,7 @@ import pytest
 
 from offload_db import ConnectionLost, PoolClosed, StatementTimeout, connect, offload
 from tests.conftest import MySQL
+from tests.inside import link_of
 from tests.support import in_thread, outcome, pool_of, settled, until, value
 
 from .checks import adds_up, assert_ended, check, checked, running
@@ -385,7 +386,7 @@ def test_tasks_of_a_loop_that_was_closed(database: dict[str, Any], mysql: MySQL)
             return [*await asyncio.gather(handler(), handler(), user("SELECT 2"))]
 
         busy = in_thread(lambda: value(shared, "SELECT SLEEP(0.7)"))
-        until(lambda: shared._link is not None and shared._link.busy)
+        until(lambda: (link := link_of(shared)) is not None and link.busy)
         loop = asyncio.new_event_loop()
         lost = [loop.create_task(made) for made in (handler(), handler(), user("SELECT 1"))]
         loop.run_until_complete(asyncio.sleep(0.1))

@@ -14,13 +14,14 @@ import pytest
 
 from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnection
 from offload_db.bridge.call_scope import BridgedCall
-from offload_db.bridge.signals import ThreadEvent
-from offload_db.connection.call_lock import CallLock, _Waiting
+from offload_db.connection.call_lock import CallLock
 from offload_db.connection.driver_call import DriverCall
 from offload_db.pool.admission import Admission
 from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
+from tests.faults.inside import give_up, owned_by, queued, replace_lock
 from tests.inside import core
+from tests.pool.inside import looking
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
 
 pytestmark = pytest.mark.timeout(60)
@@ -116,10 +117,9 @@ def test_an_owner_that_ends_while_a_waiter_gives_up() -> None:
     """Who has the lock of a shared connection just then lets in the next who waits for the owner's end."""
     owner, other = BridgedCall(), BridgedCall()
     call_lock = CallLock(owner)
-    gives_up, waits = _Waiting(other, ThreadEvent()), _Waiting(other, ThreadEvent())
-    call_lock._queue += [gives_up, waits]
-    call_lock._lock = PausingLock(call_lock._lock, owner.end)  # type: ignore[assignment]
-    assert call_lock._withdraw(gives_up)
+    gives_up, waits = queued(call_lock, other), queued(call_lock, other)
+    replace_lock(call_lock, lambda lock: PausingLock(lock, owner.end))
+    assert give_up(call_lock, gives_up)
     assert waits.admitted
 
 
@@ -127,10 +127,9 @@ def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     """Nor does the event loop's thread, which is refused the turn just then, leave those standing who wait for it."""
     call_lock = CallLock()
     owner, other = BridgedCall(), BridgedCall()  # it was there before them, so it is not one call's alone
-    call_lock._own(owner)
-    waits = _Waiting(other, ThreadEvent())
-    call_lock._queue.append(waits)
-    call_lock._lock = PausingLock(call_lock._lock, owner.release)  # type: ignore[assignment]
+    owned_by(call_lock, owner)
+    waits = queued(call_lock, other)
+    replace_lock(call_lock, lambda lock: PausingLock(lock, owner.release))
     with pytest.raises(BlockingCallError):
         on_a_loop(call_lock.acquire)
     assert waits.admitted
@@ -142,16 +141,15 @@ def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | N
     lanes = Admission(Lane("the pool", 1, checkout_timeout=patience), ())
     held = in_thread(lambda: lanes.acquire(None)).result(PATIENCE)
     looked = threading.Event()
-    refuse = lanes._refuse_hopeless
 
-    def look(slot: Ticket, *args: Any, look_at_threads: bool = False) -> None:
+    def look(refuse: Callable[..., None], slot: Ticket, *args: Any, look_at_threads: bool = False) -> None:
         if look_at_threads and not looked.is_set():
             looked.set()
             in_thread(lambda: lanes.release(held)).result(PATIENCE)
         elif look_at_threads:
             refuse(slot, *args, look_at_threads=look_at_threads)
 
-    lanes._refuse_hopeless = look  # type: ignore[method-assign,assignment]
+    looking(lanes, look)
     waiting = in_thread(lambda: on_a_loop(lambda: lanes.acquire(None)))
     lanes.release(waiting.result(3.0))
     assert looked.is_set()

@@ -5,13 +5,9 @@ A row that is added, removed or reworded has to be found here with the tests tha
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.evidence import first_column, missing, tables_below
 
 SHOWN_BY = {
     "its task is cancelled during a statement": [
@@ -53,8 +49,8 @@ SHOWN_BY = {
         "connection/test_outsiders.py::test_one_call_at_a_time",
     ],
     "another call keeps a shared connection": [
-        "connection/test_outsiders.py::test_waiting_for_another_call",
-        "connection/test_outsiders.py::test_the_log_says_who_keeps_it",
+        "connection/test_shared_connections.py::test_waiting_for_another_call",
+        "connection/test_shared_connections.py::test_the_log_says_who_keeps_it",
     ],
     "all of its database calls together take longer than `@offload(timeout=…)` allows": [
         "faults/test_timeouts.py::test_one_deadline_over_many_statements",
@@ -107,15 +103,15 @@ SHOWN_BY = {
         "connection/test_unread_results_others.py::test_a_procedure_comes_to_its_end",
     ],
     "it leaves a transaction open and closes the connection": [
-        "pool/test_pool.py::test_an_open_transaction_ends_at_checkin",
+        "pool/test_checkin.py::test_an_open_transaction_ends_at_checkin",
         "faults/test_transactions.py::test_row_locks_never_survive_a_checkin",
     ],
     "it forgets to close the connection": [
-        "pool/test_pool.py::test_a_dropped_clean_connection_is_idle_again",
-        "pool/test_pool.py::test_a_connection_dropped_in_a_transaction_is_discarded",
+        "pool/test_checkin.py::test_a_dropped_clean_connection_is_idle_again",
+        "pool/test_checkin.py::test_a_connection_dropped_in_a_transaction_is_discarded",
         "faults/test_leaks.py::test_reported_once_and_again_when_it_comes_back",
     ],
-    "a converter or a decoder fails in mid-result": ["pool/test_pool.py::test_a_converter_that_fails_in_mid_result"],
+    "a converter or a decoder fails in mid-result": ["pool/test_checkin.py::test_a_converter_that_fails_in_mid_result"],
     "the application shuts down with `await pool.aclose()`": [
         "faults/test_shutdown.py::test_aclose_drains",
         "faults/test_shutdown.py::test_aclose_kills_the_rest",
@@ -126,11 +122,9 @@ SHOWN_BY = {
 
 def rows() -> list[str]:
     """Return the first column of the README's tables of faults: the usual ones, then all others."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    heading = r"^## (?:What happens when …|All other faults)"
-    tables = re.findall(heading + r"\n\n\| when .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    tables = tables_below("README.md", "What happens when …|All other faults")
     assert len(tables) == 2
-    return [line.split("|")[1].strip() for table in tables for line in table.splitlines()]
+    return [row for table in tables for row in first_column(table)]
 
 
 def test_each_row_is_shown() -> None:
@@ -141,6 +135,4 @@ def test_each_row_is_shown() -> None:
 @pytest.mark.parametrize("test", sorted({test for tests in SHOWN_BY.values() for test in tests}))
 def test_each_test_is_there(test: str) -> None:
     """A test that the table rests on has not been renamed or removed."""
-    file, name = test.split("::")
-    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-    assert name in {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    assert missing([test]) == []

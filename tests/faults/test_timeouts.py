@@ -108,15 +108,15 @@ async def test_one_deadline_over_many_statements(way: str, database: dict[str, A
 
     def body() -> None:
         with pool.connection() as connection:
-            for _ in range(100):
-                value(connection, "SELECT SLEEP(0.6)")
+            for seconds in (0.1, 0.1, 0.95):  # none of them takes all of the time, and the last one most of it
+                value(connection, f"SELECT SLEEP({seconds})")
                 done.append(True)
 
     done: list[bool] = []
     with pool_of(2, database) as pool:
-        with pytest.raises(StatementTimeout, match=r"timeout of 2\.00 s for the whole call .* s executing") as caught:
-            await handler_of(way, body, timeout=2.0)()
-        assert 1 <= len(done) <= 3
+        with pytest.raises(StatementTimeout, match=r"timeout of 1\.00 s for the whole call .* s executing") as caught:
+            await handler_of(way, body, timeout=1.0)()
+        assert len(done) == 2
         assert caught.value.may_have_run
         assert pool.statistics().discards == {}
         await checked(pool, mysql, database["database"])
@@ -138,12 +138,12 @@ async def test_the_deadline_covers_waiting(way: str, database: dict[str, Any], m
 @pytest.mark.parametrize("way", ["bridge", "thread", "def"])
 async def test_the_deadline_covers_connecting(way: str, proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """Where opening a connection takes the time, the call ends with its deadline and says so; the slot comes back."""
-    with pool_of(1, through, connect_timeout=2) as pool:
+    with pool_of(1, through, connect_timeout=9) as pool:
         proxy.deaf = True
         started = time.monotonic()
         with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.30 s .* connecting"):
             await handler_of(way, lambda: run(pool, "SELECT 1"), timeout=0.3)()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 6
         proxy.deaf = False
         await settled(lambda: pool.statistics().in_use == 0)
         await settled(lambda: _answers(pool))
@@ -192,10 +192,9 @@ async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: di
         proxy.deaf = True
         others = [in_thread(lambda: attempt(pool.connection)) for _ in range(AT_ONCE)]
         await settled(lambda: proxy.accepted == AT_ONCE)
-        started = time.monotonic()
         with pytest.raises(CheckoutTimeout, match=r"timeout of 0\.30 s .* connecting"):
             await handler_of("thread", lambda: run(pool, "SELECT 1"), timeout=0.3)()
-        assert time.monotonic() - started < 2
+        assert not any(other.done() for other in others), "it has waited for those who came before"
         for other in others:
             await outcome(other)
         proxy.deaf = False

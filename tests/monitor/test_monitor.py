@@ -26,9 +26,9 @@ from pymysql.cursors import SSCursor
 import offload_db
 from offload_db import ConfigurationError, OffloadPool, monitor, offload
 from offload_db.connection.call_sites import endpoint_of
-from offload_db.monitor import observe
 from offload_db.statistics import MOST_PATHS, BlockedCalls, CallPath, Endpoint, SourceLine
 from tests.conftest import MySQL
+from tests.monitor.inside import OBSERVED
 from tests.support import QUICK, in_thread, outcome, pool_of, settled, value
 
 SECRET = "s3cr3t-value"
@@ -400,7 +400,7 @@ async def test_a_raw_connection_in_a_decorated_handler(database: dict[str, Any])
 @pytest.mark.anyio
 async def test_pymysql_is_as_it_was(database: dict[str, Any]) -> None:
     """Nested and failed observations share what is seen, and the last to end puts PyMySQL's methods back."""
-    owners = {(owner, name): vars(owner)[name] for owner, name in observe._OBSERVED}
+    owners = {(owner, name): vars(owner)[name] for owner, name in OBSERVED}
     with pytest.raises(ZeroDivisionError), monitor.observe_pymysql() as outer:  # noqa: PT012  # the block is the test
         with monitor.observe_pymysql() as inner:
             assert inner is outer

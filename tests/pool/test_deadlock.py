@@ -365,7 +365,7 @@ async def test_an_unbridged_call_does_not_wait_behind_tasks_of_its_loop(mysql: M
     A thread holds the connection and gives it back, but to a task that waited before and cannot run while the loop's
     thread waits. The call is served before such tasks or refused at once.
     """
-    with pool_of(1, mysql.settings(), on_loop_call="allow", checkout_timeout=3.0) as pool:
+    with pool_of(1, mysql.settings(), on_loop_call="allow", checkout_timeout=PATIENCE) as pool:
         holding, stop = threading.Event(), threading.Event()
 
         def thread() -> None:
@@ -399,7 +399,7 @@ async def test_an_unbridged_call_does_not_wait_behind_tasks_of_its_loop(mysql: M
         finished = await together(task, unbridged)
         await outcome(future)
         assert finished[0] == 1
-        assert results[1] < 2.0, f"the loop stood still for {results[1]:.1f} s, and then: {results[0]}"
+        assert results[1] < PATIENCE / 2, f"the loop stood still for {results[1]:.1f} s, and then: {results[0]}"
 
 
 @pytest.mark.anyio

@@ -23,8 +23,10 @@ from pymysql.connections import Connection
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
 from offload_db.bridge.signals import TaskEvent
 from offload_db.pool.admission import Admission
-from offload_db.pool.lanes import Permit, Ticket
+from offload_db.pool.lanes import Permit
 from tests.conftest import MySQL
+from tests.inside import lock_of
+from tests.pool.inside import before_withdrawing, common_queue
 from tests.support import PATIENCE, in_thread, outcome, pool_of, settled, until
 
 
@@ -330,7 +332,7 @@ async def test_who_gives_up_leaves_nothing_behind() -> None:
     for _ in range(20):
         with pytest.raises(CheckoutTimeout):
             await acquire(lanes, timeout=0.0)
-    assert len(lanes._common.queue) == lanes.waiting == 1
+    assert common_queue(lanes) == lanes.waiting == 1
     lanes.release(held)
     lanes.release(await outcome(waiting))
     assert_all_free(lanes, 1)
@@ -435,13 +437,7 @@ async def test_a_grant_at_the_last_moment_beats_the_timeout(bridged: bool, monke
     """A waiter that is granted the slot between the end of its wait and its leaving the queue has it."""
     lanes = lanes_of(1)
     held = taken(lanes)
-    withdraw = lanes._withdraw
-
-    def late(slot: Ticket) -> bool:
-        lanes.release(held)
-        return withdraw(slot)
-
-    monkeypatch.setattr(lanes, "_withdraw", late)
+    before_withdrawing(monkeypatch, lanes, lambda: lanes.release(held))
     if bridged:
         slot = await acquire(lanes, None, 0.01)
     else:
@@ -457,7 +453,7 @@ def test_release_inside_the_lock() -> None:
     held = lanes.acquire(None)
 
     def release() -> None:
-        with lanes._lock:
+        with lock_of(lanes):
             lanes.release(held)
 
     in_thread(release).result(PATIENCE)

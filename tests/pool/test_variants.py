@@ -17,6 +17,7 @@ from pymysql.cursors import DictCursor
 import offload_db
 from offload_db import ConfigurationError, OffloadPool, offload
 from tests.conftest import MySQL
+from tests.pool.inside import kinds_kept
 from tests.support import PLACES, attempt, pool_of, run_at, together, value
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +119,7 @@ def test_new_objects_for_each_call(pool: OffloadPool, database: dict[str, Any]) 
     for _ in range(20):
         assert row(pool.connect(**database, ssl_disabled=True, conv={**conversions, 9999: lambda text: text}))
     assert pool.statistics().open <= 2
-    assert len(pool._kinds._kept) <= 8
+    assert kinds_kept(pool) <= 8
 
 
 async def test_variants(pool: OffloadPool) -> None:
