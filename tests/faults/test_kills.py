@@ -89,7 +89,7 @@ async def test_a_statement_that_reaches_the_server_late_is_killed(
     database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill that finds nothing yet is tried again: the statement that is still on its way does not survive it."""
-    looked = threading.Event()
+    sending, looked = threading.Event(), threading.Event()
     kill, cursor_execute = PyMySQLDriver.kill, pymysql.cursors.Cursor.execute
 
     def spy(self: PyMySQLDriver, admin: Any, identity: Identity) -> bool:
@@ -99,6 +99,7 @@ async def test_a_statement_that_reaches_the_server_late_is_killed(
 
     def held_back(self: Any, query: Any, args: Any = None) -> int:
         if query == LONG:
+            sending.set()
             assert looked.wait(20)
         return cursor_execute(self, query, args)
 
@@ -111,8 +112,10 @@ async def test_a_statement_that_reaches_the_server_late_is_killed(
             with pool.connection() as connection:
                 value(connection, LONG)
 
-        with anyio.move_on_after(0.1):
-            await handler()
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler)
+            await settled(sending.is_set)
+            group.cancel_scope.cancel()
         assert looked.is_set()
         assert_ended(mysql, LONG)
         assert pool.statistics().kills == 1
