@@ -118,14 +118,15 @@ def test_the_dispatcher_runs_out_of_memory(
             for number in itertools.count(1):
                 await asyncio.sleep(2.5 * reactor.STAYS)  # so that each time a new thread begins, and one error is over
                 injection = Injection(number, MemoryError, DISPATCHER)
+                results: list[Any] = []
                 if side == "loop":
                     sys.settrace(injection.step)
                 try:
-                    with anyio.move_on_after(5) as scope:
+                    with anyio.move_on_after(5):
                         results = await together(*[lambda: pool.fetch_value("SELECT 1")] * 3)
                 finally:
                     sys.settrace(None)
-                assert not scope.cancelled_caught, injection.where
+                assert len(results) == 3, injection.where
                 injection.left = -1
                 for result in results:
                     assert result == 1 or isinstance(result, (MemoryError, pymysql.MySQLError)), injection.where
