@@ -111,8 +111,8 @@ def test_what_cannot_be_read(statement: object) -> None:
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_reading_takes_no_time(piece: str, kind: type) -> None:
     """However a text is made, it is read in a few milliseconds: the event loop waits for it."""
-    for text in (piece * 300_000, "SELECT 1;" + piece * 300_000, "/*" + piece * 300_000):
+    for text in (piece * 3_000_000, "SELECT 1;" + piece * 3_000_000, "/*" + piece * 3_000_000):
         statement: Any = text if kind is str else text.encode()
         started = time.thread_time()
         traces(statement)
-        assert time.thread_time() - started < 0.1
+        assert time.thread_time() - started < 0.03
