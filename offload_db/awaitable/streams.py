@@ -120,7 +120,8 @@ class _Chunks:
             time.sleep(0.001)
 
     def _start(self) -> Hop[list[Any]]:
-        hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).strand)
+        link = physical_under(self._cursor)
+        hop = Hop(partial(copy_context().run, self._read), partial(link.strand, link.turn))
         start(threading.Thread(target=hop.run, name="offload_db stream", daemon=True))
         return hop
 

@@ -44,10 +44,13 @@ class Hop(Generic[T]):
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
 
     :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
-        from: the task that waits for it will never go on
+        from, if the task that waits for it will never go on
     """
 
-    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
+    __slots__ = (
+        *("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "_taken"),
+        "back",
+    )
 
     def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
         self._function = function
@@ -55,6 +58,7 @@ class Hop(Generic[T]):
         self._strands = None if loop is None else (loop, stranded)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
+        self._taken = False  # the task knows that the function is back
         self._late: Callable[[], None] | None = None
         self._signals: tuple[TaskEvent, ...] = ()
         self._outcome: Outcome[T] = Outcome()
@@ -79,7 +83,8 @@ class Hop(Generic[T]):
             late()
         elif self._strands is not None:
             loop, stranded = self._strands
-            if stranded is not None and loop.is_closed():
+            # The task may have come to its end since it was woken, and the loop with it.
+            if stranded is not None and loop.is_closed() and not self._taken:
                 stranded()
 
     def outcome(self) -> T:
@@ -94,6 +99,7 @@ class Hop(Generic[T]):
                 self._signals += (signal,)
         if signal is not None:
             await signal.wait()
+        self._taken = True
 
     async def join(self) -> T:
         """Wait for the function and return its outcome; see :meth:`wait`."""
@@ -106,7 +112,7 @@ class Hop(Generic[T]):
             if self._started and not self.back:
                 self._late = late
                 return True
-            self._abandoned = True
+            self._abandoned = self._taken = True
             return False
 
     async def wait_until_over(self, interrupt: Callable[[], None] | None = None) -> None:
@@ -119,11 +125,13 @@ class Hop(Generic[T]):
             if not self._started:
                 self._abandoned = True
             if self.back or self._abandoned:
+                self._taken = True
                 return
             signal = task_event()
             self._signals += (signal,)
         if interrupt is None:
             await signal.wait_out()
+            self._taken = True
             return
         errand = None
         while errand is None and not self.back:
@@ -131,6 +139,7 @@ class Hop(Generic[T]):
             if errand is None:  # until there is a thread, the function goes on; it may come to its own end
                 await signal.wait_out(LOOK_AGAIN)
         await signal.wait_out()
+        self._taken = True
         if errand is not None:
             await errand.wait_until_over()
 

@@ -49,8 +49,8 @@ SHORTEST_LIMIT = 0.01
 class Lease(Protocol):
     """A checkout of a link."""
 
-    def strand(self) -> None:
-        """Take the link back from a task whose event loop was closed in the middle of a call."""
+    def drop(self) -> None:
+        """Give the link back without I/O."""
 
 
 class Opener(Protocol):
@@ -204,12 +204,15 @@ class PhysicalConnection(SessionState):
         loop = self.waiting_loop
         return loop is not None and not self.busy and loop.is_closed()
 
-    def strand(self) -> None:
-        """Take the link back from a task that can never go on."""
+    def strand(self, turn: CallLock) -> None:
+        """Take the link back from a task that can never go on, if it still has it.
+
+        :param turn: whose turn it is in the checkout of that task
+        """
         lease = self.lease()
-        if lease is not None:
+        if lease is not None and self.turn is turn and turn.close():
             self.waiting_loop = None
-            lease.strand()
+            lease.drop()
 
     def call(
         self,
@@ -327,7 +330,7 @@ class PhysicalConnection(SessionState):
                     shield=shield,
                     timeout=limit,
                     stop=call.stop,
-                    stranded=self.strand,
+                    stranded=partial(self.strand, turn),
                     shared=shared,
                     text=text,
                 )
@@ -515,7 +518,7 @@ class PhysicalConnection(SessionState):
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self._killer.stop, call),
-            stranded=self.strand,
+            stranded=partial(self.strand, self.turn),
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )

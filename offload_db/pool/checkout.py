@@ -81,11 +81,6 @@ class Lease:
         if self._holds:
             self._core.reclaim(self.link, self._ticket)
 
-    def strand(self) -> None:
-        """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
-        self.link.turn.close()
-        self.drop()
-
     def _end_watch(self) -> None:
         if self._record is not None and self._core._leaks is not None:
             self._core._leaks.end(self._record)
@@ -211,8 +206,9 @@ class PoolCore:
         deadline = None if setting is None else setting.deadline
         if len(self.leased) >= self.lanes.size:
             for link in list(self.leased):
+                turn = link.turn
                 if link.is_stranded:
-                    link.strand()
+                    link.strand(turn)
         try:
             if setting is not None and setting.cancellation is not None:
                 setting.cancellation.check()

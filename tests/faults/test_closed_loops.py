@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 
 from offload_db import OffloadPool, offload
+from offload_db.bridge.hops import Hop
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import pool_of, until, value
@@ -116,6 +118,62 @@ def test_a_call_that_is_over_before_the_loop_closes(database: dict[str, Any]) ->
             assert value(connection, "SELECT 1") == 1
         assert pool.statistics().in_use == 0
         _forget([task])
+
+
+class _Late:
+    """An event loop that tells a thread whether it is closed when the thread has stood still for a while."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self.asked, self.go_on, self.over = threading.Event(), threading.Event(), threading.Event()
+
+    def is_closed(self) -> bool:
+        """Tell it late."""
+        self.asked.set()
+        assert self.go_on.wait(20)
+        return bool(self._loop.is_closed())
+
+
+@pytest.mark.parametrize("way", ["handler", "stream", "fetch"])
+def test_a_slow_thread(way: str, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that finds the loop closed when its task has long gone on takes no connection from who has it now."""
+    run = Hop.run
+    late: list[_Late] = []
+
+    def slow(hop: Hop[Any]) -> None:
+        mine = None
+        if hop._strands is not None and not late:
+            mine = _Late(hop._strands[0])
+            late.append(mine)
+            hop._strands = (mine, hop._strands[1])  # type: ignore[assignment]
+        run(hop)
+        if mine is not None:
+            mine.over.set()
+
+    with pool_of(1, database) as pool:
+        with pool.connection() as connection:
+            assert value(connection, "SELECT 1") == 1  # so that there is nothing to be opened
+        loop = asyncio.new_event_loop()
+        with monkeypatch.context() as patched:
+            patched.setattr(Hop, "run", slow)
+            task = loop.create_task(_ways(pool)[way]())
+
+            async def cancel() -> None:
+                await _until(lambda: any(link.busy for link in core(pool).links))
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+            loop.run_until_complete(cancel())
+        assert late[0].asked.wait(20)
+        loop.close()
+        with pool.connection() as connection:
+            assert value(connection, "SELECT 1") == 1
+            late[0].go_on.set()
+            assert late[0].over.wait(20)
+            assert value(connection, "SELECT 2") == 2
+            assert pool.statistics().in_use == 1
+        assert pool.statistics().in_use == 0
 
 
 def _new_loop(kind: str) -> Any:
