@@ -15,8 +15,8 @@ LONGEST = 4000
 
 # A literal that ends in the same place whether a backslash escapes the next character or not, and whether it is a
 # character of its own or the second byte of one, as in GBK and Shift-JIS; some character sets have one for the signs of
-# yen and won. A word right behind it may be the rest of a value with an apostrophe in it that was put into the text as it
-# is. A quoted name of more characters than a server accepts is none.
+# yen and won. A word right behind it may be the rest of a value with an apostrophe in it, which somebody has put into
+# the text as it is. A quoted name of more characters than a server accepts is none.
 _TOKENS = re.compile(
     r"""
     (?P<name> `(?:[^`]|``){1,64}`(?!`) | %\(\w+\)s | %s | @{0,2}[^\W\d][\w$]* )

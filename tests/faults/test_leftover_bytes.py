@@ -200,8 +200,10 @@ async def test_an_answer_too_many_that_comes_later(*, place: str, kind: str, tls
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         settings = {"ssl": context, "ssl_disabled": False}
-    with Scripted(script, tmp_path if tls else None) as server:
-        with pool_of(1, {**server.address, **settings, "autocommit": None}, **KINDS[kind]) as pool:
-            error = await run_at(place, partial(use, pool))
-            assert not error.may_have_run
-            assert not any(b"102" in command for command in server.commands)
+    with (
+        Scripted(script, tmp_path if tls else None) as server,
+        pool_of(1, {**server.address, **settings, "autocommit": None}, **KINDS[kind]) as pool,
+    ):
+        error = await run_at(place, partial(use, pool))
+        assert not error.may_have_run
+        assert not any(b"102" in command for command in server.commands)
