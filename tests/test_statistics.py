@@ -75,7 +75,7 @@ def test_a_snapshot_can_be_handed_on(mysql: MySQL) -> None:
     for again in (copy.copy(now), copy.deepcopy(now), pickle.loads(pickle.dumps(now))):
         assert again == now
         with pytest.raises(TypeError):
-            again.lanes["b"] = now.lanes["a"]
+            again.lanes["b"] = now.lanes["a"]  # type: ignore[index]
     told = json.loads(json.dumps(dataclasses.asdict(now)))
     assert (told["discards"], told["lanes"]["a"]["limit"], told["open"]) == ({"discarded": 1}, 1, 0)
 
