@@ -52,6 +52,9 @@ class Lease(Protocol):
     def drop(self) -> None:
         """Give the link back without I/O."""
 
+    def disown(self) -> None:
+        """Note that nobody is left who could be waiting for another link while this one is out."""
+
 
 class Opener(Protocol):
     """What has opened a connection."""

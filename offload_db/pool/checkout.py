@@ -81,6 +81,10 @@ class Lease:
         if self._holds:
             self._core.reclaim(self.link, self._ticket)
 
+    def disown(self) -> None:
+        """Note that it is on its way back, whatever its holder does meanwhile; a finaliser may call this."""
+        self._ticket.holder = (self._ticket.holder[0], object())
+
     def _end_watch(self) -> None:
         if self._record is not None and self._core._leaks is not None:
             self._core._leaks.end(self._record)
