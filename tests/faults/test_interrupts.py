@@ -38,6 +38,8 @@ class Injection:
     def __init__(self, number: int, error: type[BaseException], files: tuple[str, ...] = (_PACKAGE,)) -> None:
         self.left = number
         self.where = ""
+        self.seen = False
+        """Whether any line came by."""
         self._error = error
         self._lines: dict[int, int] = {}  # of frames, which must not be kept alive
         self._files = files
@@ -49,6 +51,7 @@ class Injection:
         if event == "call":
             self._lines.pop(id(frame), None)
         if event == "line":
+            self.seen = True
             before, self._lines[id(frame)] = self._lines.get(id(frame), 0), frame.f_lineno
             # Python comes by a `with`, and a `return` in it, again on its way out, where nothing can fail before the
             # manager's exit is called. Nor can anything where a `try` begins.
@@ -133,7 +136,8 @@ def test_the_dispatcher_runs_out_of_memory(
                 with anyio.fail_after(5):
                     assert await together(*[lambda: pool.fetch_value("SELECT 2")] * 3) == [2] * 3, injection.where
                 await settled(lambda: pool.statistics().in_use == 0)
-                if not injection.where:
+                # On a busy machine the thread of the round before may not have ended, and this one's went untraced.
+                if injection.seen and not injection.where:
                     break
             assert number > 40
             await checked(pool, mysql, database["database"])
