@@ -10,8 +10,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+V = TypeVar("V")
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram buckets, in seconds; one further bucket holds everything above."""
@@ -104,6 +105,22 @@ class BlockedPath:
     max_seconds: float
 
 
+class FrozenDict(dict[str, V]):
+    """A dictionary that cannot be changed, but copied, pickled and, by ``dataclasses.asdict``, taken apart."""
+
+    def _no_item(self, *_: Any) -> NoReturn:
+        raise TypeError("a snapshot cannot be changed")
+
+    def _no_method(self, *_: Any, **__: Any) -> NoReturn:
+        raise AttributeError("a snapshot cannot be changed")
+
+    __setitem__ = __delitem__ = __ior__ = _no_item
+    clear = pop = popitem = setdefault = update = _no_method
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
     """A pool at one moment: what it holds now, and what it has counted since it was made."""
@@ -135,7 +152,7 @@ class PoolStatistics:
     """How long each checkout waited to be admitted."""
     statement_time: Histogram
     """How long each statement took on its thread, fetching of buffered rows included."""
-    lanes: Mapping[str, LaneStatistics] = field(default_factory=lambda: MappingProxyType({}))
+    lanes: Mapping[str, LaneStatistics] = field(default_factory=FrozenDict)
 
 
 class _Distribution:
@@ -289,10 +306,10 @@ class Counters:
                 idle=idle,
                 in_use=in_use,
                 waiting=waiting,
-                discards=MappingProxyType(dict(self._discards)),
+                discards=FrozenDict(self._discards),
                 blocking_calls=blocking_calls,
                 queue_wait=self._queue_wait.snapshot(),
                 statement_time=self._statement_time.snapshot(),
-                lanes=MappingProxyType(dict(lanes)),
+                lanes=FrozenDict(lanes),
                 **self._counts,
             )

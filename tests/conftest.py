@@ -33,8 +33,12 @@ DATABASE_VARIABLES = (
 
 
 def needs(module: str) -> pytest.MarkDecorator:
-    """Skip where *module* is not installed."""
-    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
+    """Skip where *module* is not installed, or the package that it would be in."""
+    try:
+        missing = importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:
+        missing = True
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed")
 
 
 # anyio 3 needs a trio so old that it replaces the interpreter's traceback machinery.

@@ -211,7 +211,7 @@ def public_callables() -> dict[str, Any]:
             if name.startswith("_") or not callable(value) or _is_error(value):
                 continue
             owner = getattr(value, "__module__", "")
-            if owner == home or (home is None and owner.startswith("offload_db")):
+            if owner == home or owner.startswith("offload_db" if home is None else f"{home}."):
                 found[f"{module_name}.{name}"] = value
     for name, value in inspect.getmembers(OffloadPool, callable):
         if not name.startswith("_"):

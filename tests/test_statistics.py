@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -60,6 +63,22 @@ def test_the_snapshot_has_the_documented_fields_and_is_frozen(mysql: MySQL) -> N
         for change in changes:
             with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
                 change()
+        with pytest.raises(TypeError):
+            before.discards["lost"] = 1  # type: ignore[index]
+
+
+def test_a_snapshot_can_be_handed_on(mysql: MySQL) -> None:
+    """It can be copied, pickled, taken apart into what JSON knows, and keys can be asked for as in any mapping."""
+    with pool_of(2, mysql.settings(), lanes=[Lane("a", 1)]) as pool:
+        pool.connection(lane="a").discard()
+        now = pool.statistics()
+    assert (dict(now.discards), now.lanes["a"].limit) == ({"discarded": 1}, 1)
+    for again in (copy.copy(now), copy.deepcopy(now), pickle.loads(pickle.dumps(now))):
+        assert again == now
+        with pytest.raises(TypeError):
+            again.lanes["b"] = now.lanes["a"]  # type: ignore[index]
+    told = json.loads(json.dumps(dataclasses.asdict(now)))
+    assert (told["discards"], told["lanes"]["a"]["limit"], told["open"]) == ({"discarded": 1}, 1, 0)
 
 
 def test_histogram() -> None:

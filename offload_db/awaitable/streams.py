@@ -6,6 +6,7 @@ Owns reading ahead, and how a stream ends that is left early. The connection is 
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -18,6 +19,7 @@ from ..bridge.background import start_thread
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
 from ..bridge.portal import bridged
+from ..connection.physical import Lease
 from ..connection.sync_connection import OffloadConnection, abandon_result, physical_of, read_further_results
 from ..connection.sync_cursor import OffloadCursor, driver_cursor, fetch_chunk, physical_under, raise_later_error
 from ..drivers.only_reads import only_reads
@@ -29,16 +31,44 @@ from .pending import Pending
 from .transactions import Source
 
 
-async def stream(
+def stream(
     pool: Source[AsyncConnection], sql: str, args: Any, *, chunk_size: int, lane: str | None, cursor: Any
 ) -> AsyncGenerator[Any, None]:
     """Iterate over the rows of a statement; see :meth:`OffloadPool.stream`."""
+    # Whoever drops a stream in the middle goes on at once, while the event loop has yet to close it. From then on its
+    # connection is nobody's who might be waiting for another one.
+    checkouts: list[Lease] = []
+    watch: list[object] = []
+    rows = _rows(pool, sql, args, chunk_size=chunk_size, lane=lane, cursor=cursor, checkouts=checkouts, watch=watch)
+    watch.append(weakref.ref(rows, partial(_dropped, checkouts)))
+    return rows
+
+
+def _dropped(checkouts: list[Lease], _: object) -> None:
+    for checkout in checkouts:
+        checkout.disown()
+
+
+async def _rows(
+    pool: Source[AsyncConnection],
+    sql: str,
+    args: Any,
+    *,
+    chunk_size: int,
+    lane: str | None,
+    cursor: Any,
+    checkouts: list[Lease],
+    watch: list[object],
+) -> AsyncGenerator[Any, None]:
+    """Give the rows, and take note of the checkout; *watch* lives as long as this does."""
     make, kind = row_shape(cursor)
     async with (
         pool.acquire(lane) as connection,
         Pending(partial(make_cursor, connection, kind, buffered=False)) as rows,
     ):
         sync = synchronous(connection)
+        if (checkout := physical_of(sync).lease()) is not None:
+            checkouts.append(checkout)
         chunks = _Chunks(synchronous_cursor(rows), chunk_size, make)
         try:
             if not only_reads(sql):
@@ -119,7 +149,8 @@ class _Chunks:
             time.sleep(0.001)
 
     def _start(self) -> Hop[list[Any]]:
-        hop = Hop(partial(copy_context().run, self._read), physical_under(self._cursor).take_back)
+        link = physical_under(self._cursor)
+        hop = Hop(partial(copy_context().run, self._read), partial(link.take_back, link.call_lock))
         start_thread(hop.run, "stream")
         return hop
 

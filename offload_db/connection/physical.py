@@ -45,8 +45,11 @@ TIDY_TIMEOUT = 10.0
 class Lease(Protocol):
     """A checkout of the connection."""
 
-    def take_back(self) -> None:
-        """Take the link back from a task whose event loop was closed in the middle of a call."""
+    def drop(self) -> None:
+        """Give the link back without I/O."""
+
+    def disown(self) -> None:
+        """Note that nobody is left who could be waiting for another link while this one is out."""
 
 
 class Opener(Protocol):
@@ -139,12 +142,15 @@ class PhysicalConnection(SessionState):
         loop = self.waiting_loop
         return loop is not None and not self.busy and loop.is_closed()
 
-    def take_back(self) -> None:
-        """Take the link back from a task whose event loop was closed."""
+    def take_back(self, call_lock: CallLock) -> None:
+        """Take the link back from a task whose event loop was closed, if that task still has it.
+
+        :param call_lock: the lock of that task's checkout
+        """
         lease = self.lease()
-        if lease is not None:
+        if lease is not None and self.call_lock is call_lock and call_lock.close():
             self.waiting_loop = None
-            lease.take_back()
+            lease.drop()
 
     def call(
         self,
@@ -265,7 +271,7 @@ class PhysicalConnection(SessionState):
                     shield=shield,
                     timeout=limit,
                     stop=call.stop,
-                    on_closed_loop=self.take_back,
+                    on_closed_loop=partial(self.take_back, call_lock),
                     shared=shared,
                     text=text,
                 )
@@ -340,7 +346,7 @@ class PhysicalConnection(SessionState):
             shield=True,
             timeout=TIDY_TIMEOUT,
             stop=partial(self.killer.stop, call),
-            on_closed_loop=self.take_back,
+            on_closed_loop=partial(self.take_back, self.call_lock),
             # Unlocking tables takes a cursor, which may be one of the user's.
             shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )

@@ -140,6 +140,8 @@ class PyMySQLDriver(Driver):
         if type(raw) is pymysql_connection.FastConnection or raw._sock is None or self.unread(raw):
             return False
         told = pymysql_connection.held(raw)
+        if not told and readable(raw._sock, 0):
+            told = pymysql_connection.arrived(raw)
         return bool(told) and not pymysql_connection.is_farewell(told)
 
     def unread(self, raw: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import select
 import socket
 import ssl
 from typing import Any
@@ -46,6 +47,8 @@ class FastConnection(_Connection):  # type: ignore[misc]
     _rfile: io.BufferedReader | None
     looks_ahead = False
     """Whether it reads from a socket of Python's own: one of the user's may know no more than PyMySQL asks for."""
+    _news: Any = None
+    """Tells whether anything can be read from the system, without waiting; None where that cannot be asked."""
 
     def connect(self, sock: Any = None) -> None:
         """Connect, as PyMySQL does, by a reader that may share its thread."""
@@ -57,6 +60,10 @@ class FastConnection(_Connection):  # type: ignore[misc]
         self.looks_ahead = reader is not None and make_patient(reader)
         if reader is not None and self.looks_ahead and not arrived(self):
             self._rfile = io.BufferedReader(reader.detach(), BUFFER)
+        self._news = None
+        if self.looks_ahead and hasattr(select, "poll"):  # which Windows does not have
+            self._news = select.poll()
+            self._news.register(self._sock, select.POLLIN)
 
     def _limit(self, seconds: float | None) -> None:
         # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
@@ -67,9 +74,13 @@ class FastConnection(_Connection):  # type: ignore[misc]
 
     def _write_bytes(self, data: bytes) -> None:
         # A packet with the number 0 begins a command: what was asked before has been read to its end.
-        if data[3] == 0 and data != _GOODBYE and (told := held(self)) and not is_farewell(told):
-            self._force_close()
-            raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
+        if data[3] == 0 and data != _GOODBYE:
+            told = held(self)
+            if not told and self._news is not None and self._news.poll(0):
+                told = arrived(self)
+            if told and not is_farewell(told):
+                self._force_close()
+                raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, OUT_OF_STEP)
         reactor = current_reactor()
         if reactor is None:
             super()._write_bytes(data)

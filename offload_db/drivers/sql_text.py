@@ -65,12 +65,12 @@ def traces(statement: object) -> Traces:
     if isinstance(statement, str):
         if _EVERYDAY_TEXT.match(statement, 0, LONGEST) is not None:
             end = statement.find(";")
-            if end < 0 or _LAST_TEXT.match(statement, end) is not None:
+            if end < 0 or (len(statement) - end <= LONGEST and _LAST_TEXT.match(statement, end) is not None):
                 return NOTHING
     elif isinstance(statement, (bytes, bytearray)):
         if _EVERYDAY_BYTES.match(statement, 0, LONGEST) is not None:
             end = statement.find(b";")
-            if end < 0 or _LAST_BYTES.match(statement, end) is not None:
+            if end < 0 or (len(statement) - end <= LONGEST and _LAST_BYTES.match(statement, end) is not None):
                 return NOTHING
     else:
         return UNSEEN

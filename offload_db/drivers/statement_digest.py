@@ -15,7 +15,8 @@ LONGEST = 4000
 
 # A literal that ends in the same place whether a backslash escapes the next character or not, and whether it is a
 # character of its own or the second byte of one, as in GBK and Shift-JIS; some character sets have one for the signs of
-# yen and won. A quoted name of more characters than a server accepts is none.
+# yen and won. A word right behind it may be the rest of a value with an apostrophe in it, which somebody has put into
+# the text as it is. A quoted name of more characters than a server accepts is none.
 _TOKENS = re.compile(
     r"""
     (?P<name> `(?:[^`]|``){1,64}`(?!`) | %\(\w+\)s | %s | @{0,2}[^\W\d][\w$]* )
@@ -26,8 +27,8 @@ _TOKENS = re.compile(
       | --(?=[\x00-\x20\x7f]|\Z)[^\n\0]*
     )
   | (?P<literal>
-        '(?:[\x00-\x26\x28-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x26\x28-\x7f]|'')*'(?!')
-      | "(?:[\x00-\x21\x23-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x21\x23-\x7f]|"")*"(?!")
+        '(?:[\x00-\x26\x28-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x26\x28-\x7f]|'')*'(?!['\w])
+      | "(?:[\x00-\x21\x23-\x5b\x5d-\x7f]|[^\x00-\x7f\u00a5\u20a9\uff3c](?!\\)|\\[\x00-\x21\x23-\x7f]|"")*"(?!["\w])
     )
   | (?P<number> (?:\d\w*\.?\w*|\.\d\w*)(?:(?<=[eE])[+-]\d+)? )
   | (?P<space> \s+ )
@@ -64,14 +65,21 @@ def digest(statement: object) -> str | None:
 @lru_cache(maxsize=256)
 def _digest(text: str, encoded: bool) -> str:
     shown: list[str] = []
+    until = 0  # the first literal
     cut = len(text) > LONGEST
     for token in _TOKENS.finditer(text, 0, LONGEST):
         kind, found = token.lastgroup or "", token[0]
         # Of bytes it is not known which characters they are: one may have a quote of names as its second byte.
         if kind == "doubt" or (encoded and kind not in ("literal", "comment") and not found.isascii()):
-            shown.append("?" if found in ("'", '"') else " ")
+            quote = found in ("'", '"')
+            if quote and not (cut and text.find(found, token.end()) < 0):
+                # It may end something instead: then what was taken for literals is what stands between them.
+                del shown[until:]
+            shown.append("?" if quote else " ")
             cut = True
             break
+        if kind != "literal" and until == len(shown):
+            until += 1
         shown.append(_SHOWN.get(kind, found))
     text = " ".join("".join(shown).split())
     text = _ROWS.sub(r"\1, …", _LIST.sub(r"(\1, …)", _ADJACENT.sub("", text)))

@@ -142,8 +142,9 @@ class PoolCore:
         deadline = None if setting is None else setting.deadline
         if len(self.checkins.leased) >= self.admission.size:
             for link in list(self.checkins.leased):
+                call_lock = link.call_lock
                 if link.task_is_gone:
-                    link.take_back()
+                    link.take_back(call_lock)
         try:
             if setting is not None and setting.cancellation is not None:
                 setting.cancellation.check()

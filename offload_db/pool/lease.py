@@ -62,11 +62,9 @@ class Lease:
         if self._holds:
             self._core.checkins.reclaim(self.link, self._ticket)
 
-    def take_back(self) -> None:
-        """Take the link back from a task whose event loop was closed in the middle of a call, and will never go on."""
-        if self._holds:
-            self.link.call_lock.close()
-            self.drop()
+    def disown(self) -> None:
+        """Note that it is on its way back, whatever its holder does meanwhile; a finaliser may call this."""
+        self._ticket.holder = (self._ticket.holder[0], object())
 
     def _end_watch(self) -> None:
         if self._record is not None and self._core.checkins.leaks is not None:

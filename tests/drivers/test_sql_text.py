@@ -111,11 +111,11 @@ def test_what_cannot_be_read(statement: object) -> None:
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_reading_takes_no_time(piece: str, kind: type) -> None:
     """However a text is made, it is read in a few milliseconds: the event loop waits for it."""
-    for text in (piece * 300_000, "SELECT 1;" + piece * 300_000, "/*" + piece * 300_000):
+    for text in (piece * 3_000_000, "SELECT 1;" + piece * 3_000_000, "/*" + piece * 3_000_000):
         statement: Any = text if kind is str else text.encode()
         seconds = []
         for _ in range(3):
             started = time.thread_time()
             traces(statement)
             seconds.append(time.thread_time() - started)
-        assert min(seconds) < 0.1
+        assert min(seconds) < 0.05

@@ -48,6 +48,18 @@ def test_what_was_cut_off(end: str) -> None:
     assert shown.startswith("SELECT a FROM t WHERE b =")
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("value", ["secret's", "it's secret", "it' secret", "' secret"])
+@pytest.mark.parametrize("rest", ["", " AND c = {q}d{q}", ", {q}d{q}, {q}secret{q}, 5", "{q}d{q}," * LONGEST])
+def test_quotes_in_values(value: str, quote: str, rest: str) -> None:
+    """A value that was put into the text as it is, with a quote in it, shows no part of it."""
+    told = value.replace("'", quote)
+    shown = digest(f"SELECT a FROM t WHERE b = {quote}{told}{quote}{rest.format(q=quote)}")
+    assert shown is not None
+    assert "secret" not in shown
+    assert shown.startswith("SELECT a FROM t WHERE b = ?")
+
+
 @pytest.mark.parametrize("length", range(LONGEST - 20, LONGEST + 3))
 def test_long_statements(length: int) -> None:
     """Wherever a long statement is cut, no part of a value shows."""
@@ -89,7 +101,7 @@ def test_what_is_no_text() -> None:
         ("SELECT /* /* a */ secret */ 5", "SELECT …"),
         ("SELECT /* secret", "SELECT"),
         ("SELECT /*! secret", "SELECT …"),
-        ("SELECT 5 --\x01 it's\n, 'secret', '", "SELECT ? , ?, ? …"),
+        ("SELECT 5 --\x01 it's\n, 'secret', '", "SELECT ? , ? …"),
         ("SELECT 5 --\u2003'a\nsecret'", "SELECT ? …"),
         ("SELECT `a FROM t WHERE b = 'secret'", "SELECT …"),
         (f"SELECT `{'secret' * 11}`", "SELECT …"),

@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from tests.fuzz.wire import OK, greeting, lenenc, packets
 
-Script = Callable[[bytes], bytes]
-"""Gives the bytes that answer a command: what it is, and its text."""
+Script = Callable[[bytes], bytes | Iterable[bytes]]
+"""Gives the bytes that answer a command: what it is, and its text. Of several pieces each is sent by itself."""
 
 _QUIT, _QUERY = 1, 3
 _TLS = 0x800
@@ -106,7 +106,9 @@ class Scripted:
                 if command[0] == _QUIT:
                     break
                 self.commands.append(command)
-                client.sendall(self._script(command))  # in one piece, and one record
+                told = self._script(command)
+                for piece in [told] if isinstance(told, bytes) else told:
+                    client.sendall(piece)  # one record
         client.close()
 
 

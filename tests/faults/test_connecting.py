@@ -305,7 +305,7 @@ async def test_kills_of_several_kinds_share_no_connections(
             with kind.connection() as connection:
                 value(connection, "SELECT SLEEP(20)")
 
-        with anyio.move_on_after(20) as scope:
+        with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
                 for kind in [pool, secure] * 8:
                     group.start_soon(handler, kind)
@@ -321,6 +321,5 @@ async def test_kills_of_several_kinds_share_no_connections(
 
                 reaching(monkeypatch, note)
                 group.cancel_scope.cancel()
-        assert not scope.cancelled_caught
         assert killed == {"TLS": {"TLS"}, "plain": {"plain"}}
         assert pool.statistics().kills == 16

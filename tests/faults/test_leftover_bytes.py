@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,43 @@ def test_an_answer_too_many_in_one_record(*, size: int, kind: str, tmp_path: Pat
                     value(connection, "SELECT 103")
             assert not caught.value.may_have_run
             assert not any(b"103" in command for command in server.commands[sent:])
+
+
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=needs("cryptography"))])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.anyio
+async def test_an_answer_too_many_that_comes_later(*, place: str, kind: str, tls: bool, tmp_path: Path) -> None:
+    """What comes after an answer was read is no later statement's either, though only the system has it yet."""
+    go_on, said = threading.Event(), threading.Event()
+
+    def script(command: bytes) -> Iterator[bytes]:
+        told = usual(command)
+        assert isinstance(told, bytes)
+        yield told
+        if b"101" in command:
+            assert go_on.wait(20)
+            yield answer(("of another",))
+            said.set()
+
+    def use(pool: OffloadPool) -> ConnectionLost:
+        with pool.connection() as connection:
+            assert value(connection, "SELECT 101") == "101"
+            go_on.set()
+            assert said.wait(20)
+            with pytest.raises(ConnectionLost) as caught:
+                value(connection, "SELECT 102")
+        return caught.value
+
+    settings: dict[str, Any] = {"ssl_disabled": True}
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        settings = {"ssl": context, "ssl_disabled": False}
+    with (
+        Scripted(script, tmp_path if tls else None) as server,
+        pool_of(1, {**server.address, **settings, "autocommit": None}, **KINDS[kind]) as pool,
+    ):
+        error = await run_at(place, partial(use, pool))
+        assert not error.may_have_run
+        assert not any(b"102" in command for command in server.commands)
