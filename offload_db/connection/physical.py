@@ -187,6 +187,7 @@ class PhysicalConnection(SessionState):
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
         self.turn = CallLock(current_bridged_call())
+        self.half_done = None
         self._timeout = statement_timeout
         self.patience = patience
 
@@ -250,6 +251,8 @@ class PhysicalConnection(SessionState):
         taken = False
         try:
             taken = self._take(name, turn, deadline, shield)
+            if self.half_done is not None:
+                self._undo_half_done(turn, deadline, cancellation)
             return self._call_now(
                 name,
                 function,
@@ -263,11 +266,47 @@ class PhysicalConnection(SessionState):
                 shared=shared and self._shares_now(name),
                 text=text,
             )
-        except CallCancelled as error:
-            raise self.driver.disguised(error) from None
+        except BaseException as error:
+            cancelled = not isinstance(error, Exception) or (cancellation is not None and cancellation.requested)
+            if cancelled and taken and self.half_done is None:
+                self.half_done = turn.owner
+            if isinstance(error, CallCancelled):
+                raise self.driver.disguised(error) from None
+            raise
         finally:
             if taken:
                 turn.release()
+
+    def _undo_half_done(self, turn: CallLock, deadline: Deadline | None, cancellation: Cancellation | None) -> None:
+        """Roll back what a cancelled call has left open, where the caller does not belong to that call.
+
+        The call's own code may not have: ``except Exception`` does not see a cancellation. Whoever uses the connection
+        next would commit half a transaction.
+        """
+        if turn.owner is self.half_done:
+            return
+        if self.clean or not self.driver.is_open(self.raw):
+            self.half_done = None
+            return
+        self.undo()
+        self._call_now(
+            "rollback",
+            self._roll_back,
+            turn,
+            deadline,
+            cancellation,
+            statement=False,
+            killable=False,
+            shield=False,
+            timeout=TIDY_TIMEOUT,
+            shared=False,
+            text=None,
+        )
+
+    def _roll_back(self) -> None:
+        self.skip_unread()
+        self.raw.rollback()
+        self.transaction_ended()
 
     def _take(self, name: str, turn: CallLock, deadline: Deadline | None, shield: bool) -> bool:
         patience = self.patience
