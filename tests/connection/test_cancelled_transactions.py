@@ -76,7 +76,7 @@ async def cancelled_in_the_middle(
 
 @pytest.mark.parametrize("caught", [ZeroDivisionError, Exception, BaseException], ids=["none", "errors", "all"])
 @pytest.mark.parametrize("mode", ["bridge", "thread", "def"])
-async def test_half_a_transaction_is_not_committed_by_the_next(
+async def test_half_a_transaction_is_not_committed_by_the_next(  # noqa: PLR0917  # fixtures and parameters
     mysql: MySQL,
     database: dict[str, Any],
     booked: Callable[[], list[str]],
@@ -104,7 +104,7 @@ async def test_rollback_in_a_cancelled_scope(booked: Callable[[], list[str]], sh
 
     @offload
     async def handler() -> None:
-        with anyio.CancelScope() as scope:
+        with anyio.CancelScope() as scope:  # noqa: ASYNC100  # the calls below suspend the task
             try:
                 value(shared, "INSERT INTO booking VALUES ('from') RETURNING 1")
                 scope.cancel()
