@@ -21,7 +21,7 @@ PAGE = HOUSE / "README.md"
 OURS = {
     *("_descriptor", "_home", "_left", "_own_socket", "_streaming"),  # marks
     *("_driver_class", "_echo", "_local_cursor_methods", "_local_methods", "_maxsize", "_wire_methods"),
-    *("_ahead", "_lease"),
+    *("_ahead", "_call_lock", "_discard", "_lease"),
     *("_asdict", "_replace"),  # of named tuples
 }
 # Of drivers that the tests of `drivers/` hold to what they do; they are asked for carefully, by getattr() or in frames.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from ..bridge.cancellation import Cancellation
 from ..drivers.base import Driver, Identity
 from ..errors import OffloadError, StatementTimeout
 from .call_lock import CallLock, closed_error
@@ -184,3 +185,12 @@ class DriverCall:
             f"{name} {how}: {reason}; it was not repeated, and a write may or may not have taken effect"
         )
         return link.driver.disguised(error)
+
+
+def cancellable(cancellation: Cancellation, call: DriverCall, make: Callable[[], T], *, unwinding: bool) -> T:
+    """Make a call that a cancellation of the waiting task stops; returns when the stopping is over as well."""
+    cancellation.begin(call.cancel, unwinding=unwinding)
+    try:
+        return make()
+    finally:
+        cancellation.end(call.cancel)

@@ -27,14 +27,14 @@ def patience_of(kwargs: dict[str, Any]) -> float:
     without end, or for as long as the longest query may take.
     """
     limits = (kwargs.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT, kwargs.get("read_timeout"))
-    return min(limit for limit in limits if limit)
+    return min(limit for limit in limits if limit is not None)  # PyMySQL itself is to refuse a 0
 
 
 def shortened_timeouts(kwargs: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Return PyMySQL's connection settings with no more than *seconds* for any one answer."""
     shorter = max(seconds, SHORTEST_PATIENCE)
-    limits = {name: min(kwargs.get(name) or shorter, shorter) for name in ("connect_timeout", "read_timeout")}
-    return {**kwargs, **limits}
+    given = {name: kwargs.get(name) for name in ("connect_timeout", "read_timeout")}
+    return {**kwargs, **{name: shorter if limit is None else min(limit, shorter) for name, limit in given.items()}}
 
 
 def restore_timeouts(raw: Any, kwargs: dict[str, Any]) -> None:

@@ -19,12 +19,14 @@ from typing import Any, Protocol, TypeVar
 from ..bridge.call_scope import Deadline, current_bridged_call, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import Driver, Identity
+from ..drivers.sql_text import rolls_back
 from ..errors import CallCancelled, CheckoutTimeout
 from .call_lock import CallLock
-from .driver_call import Connect, DriverCall
+from .driver_call import Connect, DriverCall, cancellable
 from .executor import Executor, Expired
 from .killer import Killer
 from .session_state import SessionState
+from .unread_results import roll_back
 
 T = TypeVar("T")
 
@@ -125,6 +127,7 @@ class PhysicalConnection(SessionState):
     def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
         """Begin a new checkout: nobody who used the link before has a turn on it."""
         self.call_lock = CallLock(current_bridged_call())
+        self.half_done = None
         self.statement_timeout = statement_timeout
         self.patience = patience
 
@@ -191,6 +194,8 @@ class PhysicalConnection(SessionState):
         taken = False
         try:
             taken = self._take(name, call_lock, deadline, shield)
+            if self.half_done is not None:
+                self._undo_half_done(call_lock, deadline, cancellation)
             return self._call_now(
                 name,
                 function,
@@ -204,11 +209,44 @@ class PhysicalConnection(SessionState):
                 shared=shared and self._shares_now(name),
                 text=text,
             )
-        except CallCancelled as error:
-            raise self.driver.disguised(error) from None
+        except BaseException as error:
+            cancelled = not isinstance(error, Exception) or (cancellation is not None and cancellation.requested)
+            if cancelled and taken and self.half_done is None:
+                self.half_done = call_lock.owner
+            if isinstance(error, CallCancelled):
+                raise self.driver.disguised(error) from None
+            raise
         finally:
             if taken:
                 call_lock.release()
+
+    def _undo_half_done(
+        self, call_lock: CallLock, deadline: Deadline | None, cancellation: Cancellation | None
+    ) -> None:
+        """Roll back what a cancelled call has left open, where the caller does not belong to that call.
+
+        The call's own code may not have: ``except Exception`` does not see a cancellation. Whoever uses the connection
+        next would commit half a transaction.
+        """
+        if call_lock.owner is self.half_done:
+            return
+        if self.clean or not self.driver.is_open(self.raw):
+            self.half_done = None
+            return
+        self.undo()
+        self._call_now(
+            "rollback",
+            partial(roll_back, self),
+            call_lock,
+            deadline,
+            cancellation,
+            statement=False,
+            killable=False,
+            shield=False,
+            timeout=TIDY_TIMEOUT,
+            shared=False,
+            text=None,
+        )
 
     def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
         patience, by_deadline = self.patience, False
@@ -263,8 +301,8 @@ class PhysicalConnection(SessionState):
             if limit is None or limit > 0:
                 make: Callable[[], T] = partial(call.make, function, call_lock)
                 if cancellation is not None:
-                    unwinding = name in _UNWIND or _rolls_back(text)
-                    make, shared = partial(_cancellable, cancellation, call, make, unwinding=unwinding), False
+                    unwinding = name in _UNWIND or rolls_back(text)
+                    make, shared = partial(cancellable, cancellation, call, make, unwinding=unwinding), False
                 result = self.executor.run(
                     name,
                     make,
@@ -357,19 +395,6 @@ class PhysicalConnection(SessionState):
                 self.restore()
         finally:
             call.finished.set()
-
-
-def _cancellable(cancellation: Cancellation, call: DriverCall, make: Callable[[], T], *, unwinding: bool) -> T:
-    """Make a call that a cancellation of the waiting task stops; returns when the stopping is over as well."""
-    cancellation.begin(call.cancel, unwinding=unwinding)
-    try:
-        return make()
-    finally:
-        cancellation.end(call.cancel)
-
-
-def _rolls_back(text: object) -> bool:
-    return isinstance(text, str) and len(text) < 20 and text.strip(" \t\r\n;").upper() == "ROLLBACK"
 
 
 def _nobody() -> None:

@@ -38,6 +38,7 @@ class SessionState:
         "autocommit",
         "driver",
         "fault",
+        "half_done",
         "identity",
         "locked",
         "moved",
@@ -60,6 +61,8 @@ class SessionState:
         """Whether attributes of the driver's connection were set, or what else only its end undoes was done."""
         self.writes_on = False
         """Whether the server may still write for the last statement, whose answer was not read to its end."""
+        self.half_done: object = None
+        """The bridged call that was cancelled in the middle of its transaction; undone before another call goes on."""
         self._doubtful = False
         self._begun = False
         self._unshown = False
@@ -151,6 +154,7 @@ class SessionState:
     def transaction_ended(self) -> None:
         """Note that the transaction was ended, so that nothing is open."""
         self._doubtful = self._begun = self._unshown = False
+        self.half_done = None
 
     def check(self) -> None:
         """Raise :class:`ConnectionClosed` if nothing can be sent over the link any more."""
@@ -218,7 +222,8 @@ class SessionState:
         if self.moved:
             # Of a connection without a database this fails, and the link is thrown out.
             self.driver.select_database(raw, self.driver.home(raw))
-        self.moved = self.locked = self._doubtful = self._begun = self._unshown = False
+        self.moved = self.locked = False
+        self.transaction_ended()
 
     def answers(self, seconds: float) -> bool:
         """Ask the server for a sign of life; waits that long at most."""

@@ -22,7 +22,7 @@ from ..errors import CheckoutTimeout, ConnectionClosed
 from .call_lock import CallLock, closed_error
 from .driver_methods import ENDS, RECONNECTS, call_method, execute
 from .lazy_results import LazyResult
-from .physical import PhysicalConnection
+from .physical import TIDY_TIMEOUT, PhysicalConnection
 from .sync_cursor import OffloadCursor
 from .uncopied import Uncopied
 from .unread_results import read_out
@@ -79,7 +79,7 @@ class OffloadConnection(Given, Uncopied):
         self._call("commit")
 
     def rollback(self) -> None:
-        """Roll the transaction back."""
+        """Roll the transaction back, also in a cancelled scope."""
         self._call("rollback")
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
@@ -262,7 +262,18 @@ class OffloadConnection(Given, Uncopied):
         query = name == "query"
         text = (args[0] if args else kwargs.get("sql")) if query else None
         call = partial(call_method, link, name, args, kwargs)
-        result = link.call(name, call, self._call_lock, killable=query, shared=name in ENDS, text=text)
+        # In a cancelled scope nothing else could be sent, and this is how cancelled code unwinds.
+        unwinds = name == "rollback" and place() is Place.BRIDGED and is_cancelled()
+        result = link.call(
+            name,
+            call,
+            self._call_lock,
+            killable=query,
+            shield=unwinds,
+            timeout=TIDY_TIMEOUT if unwinds else None,
+            shared=name in ENDS,
+            text=text,
+        )
         lazy = None if result is None else link.driver.lazy(link.raw, name, result)
         return result if lazy is None else LazyResult(partial(self._step, link), lazy, (link.raw, self))
 

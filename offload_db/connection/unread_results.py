@@ -10,21 +10,47 @@ import logging
 import math
 import time
 from functools import partial
+from typing import Protocol
 
 from ..bridge.call_scope import current_deadline
 from ..drivers.base import READ_OUT_BYTES, READ_OUT_SECONDS
 from ..errors import BlockingCallError
 from .call_lock import CallLock
-from .driver_call import DriverCall
-from .physical import PhysicalConnection
+from .driver_call import DriverCall, Link as CalledLink
+from .killer import Killer
 
 logger = logging.getLogger("offload_db")
+
+
+class Link(CalledLink, Protocol):
+    """What is asked of the physical connection besides what a call needs of it."""
+
+    fault: str | None
+    statement_timeout: float | None
+
+    @property
+    def killer(self) -> Killer:
+        """What kills its statement."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the last statement is one that may write."""
+
+    def killed(self) -> None:
+        """Note that a kill was sent."""
+
+    def absorb(self) -> None:
+        """Let a kill that may come late come now."""
+
+    def transaction_ended(self) -> None:
+        """Note that nothing is open any more."""
+
 
 # Seconds that a call may always take which must be made.
 SHORTEST_LIMIT = 0.01
 
 
-def read_out(link: PhysicalConnection) -> None:
+def read_out(link: Link) -> None:
     """Read what is left of the answer to a statement that may still write, so that it comes to its end.
 
     What the server says in the place of a result is logged: the caller is done with it. Past
@@ -74,12 +100,12 @@ def read_out(link: PhysicalConnection) -> None:
         )
 
 
-def _read_all(link: PhysicalConnection) -> None:
+def _read_all(link: Link) -> None:
     if not link.driver.read_out(link.raw, READ_OUT_BYTES):
         _not_read_out(link, f"it has more than {READ_OUT_BYTES // 2**20} MB")
 
 
-def _not_read_out(link: PhysicalConnection, why: str) -> None:
+def _not_read_out(link: Link, why: str) -> None:
     link.fault = "unread_result"
     logger.warning(
         "the answer to a statement that may still write was not read to its end after its connection was given "
@@ -89,7 +115,7 @@ def _not_read_out(link: PhysicalConnection, why: str) -> None:
     )
 
 
-def kill_unread(link: PhysicalConnection) -> None:
+def kill_unread(link: Link) -> None:
     """Kill the statement whose rows have not been read to their end; the link must be closed next.
 
     If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
@@ -98,7 +124,7 @@ def kill_unread(link: PhysicalConnection) -> None:
     link.executor.run("kill", partial(link.killer.end, call), shield=True)
 
 
-def skip_unread(link: PhysicalConnection) -> None:
+def skip_unread(link: Link) -> None:
     """End the result that is being read, before a rollback; on the thread that makes the rollback.
 
     Of many rows none are waited for: the statement is killed, unless it may do what no rollback undoes.
@@ -126,3 +152,10 @@ def skip_unread(link: PhysicalConnection) -> None:
     except Exception as error:
         if not driver.in_step(error):  # else it is how the result ends
             raise
+
+
+def roll_back(link: Link) -> None:
+    """Roll back, on a worker, whatever is left unread."""
+    skip_unread(link)
+    link.raw.rollback()
+    link.transaction_ended()

@@ -99,3 +99,8 @@ def _traces(words: set[str]) -> Traces:
     if words >= {"HANDLER", "OPEN"}:
         found.add(Trace.SESSION)
     return frozenset(found)
+
+
+def rolls_back(statement: object) -> bool:
+    """Tell whether a statement is a bare ``ROLLBACK``."""
+    return isinstance(statement, str) and len(statement) < 20 and statement.strip(" \t\r\n;").upper() == "ROLLBACK"

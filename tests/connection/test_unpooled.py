@@ -324,3 +324,15 @@ def test_a_task_that_is_cancelled_when_it_closes(connect: Connect, mysql: MySQL)
         asyncio.run(handler())
     assert not kept[0].open
     until(lambda: not set(sessions) & {row["ID"] for row in mysql.process_list()})
+
+
+@pytest.mark.parametrize("setting", ["connect_timeout", "read_timeout"])
+async def test_limits_that_pymysql_refuses(connect: Connect, setting: str) -> None:
+    """A limit of 0 is refused as by PyMySQL, where the call has a time of its own as well."""
+
+    async def handler() -> None:
+        connect(**{setting: 0})
+
+    for bridged in (offload(handler), offload(timeout=20)(handler)):
+        with pytest.raises(ValueError, match=setting):
+            await bridged()
