@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
-from .background import start_thread
+from .background import none_left, start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
 from .outcomes import Outcome
@@ -165,13 +165,16 @@ async def run_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter, cancellation: C
     not run.
 
     :param cancellation: is told of it, and stops what the function waits for
+    :raises ThreadUnavailable: if the process can have no further thread; the function has not run then
     """
     # anyio would give the limiter's token back while the thread of a cancelled task still runs.
     async with _Token(limiter):
         try:
             await send_hop(hop, unlimited())
-        except BaseException:
+        except BaseException as error:
             await hop.wait_until_over(None if cancellation is None else cancellation.request())
+            if none_left(error):
+                raise ThreadUnavailable.because(f"no thread could be started: {error}") from error
             raise
 
 
