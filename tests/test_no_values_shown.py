@@ -55,7 +55,7 @@ MODULES = {
     "offload_db": None,
     "offload_db.aio": None,
     "offload_db.queries": "offload_db.queries",
-    "offload_db.monitor": "offload_db.monitor",
+    "offload_db.monitor": None,
     "offload_db.contrib.asgi": "offload_db.contrib.asgi",
     "offload_db.contrib.fastapi": "offload_db.contrib.fastapi",
     "offload_db.contrib.prometheus": "offload_db.contrib.prometheus",

@@ -44,21 +44,17 @@ class Hop(Generic[T]):
     It knows whether the thread has come back, which a cancelled ``to_thread.run_sync`` no longer tells.
 
     :param stranded: called on the thread when the function has come back and the event loop is closed that it was sent
-        from, if the task that waits for it will never go on
+        from: the task that waits for it will never go on
     """
 
-    __slots__ = (
-        *("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "_taken"),
-        "back",
-    )
+    __slots__ = ("_abandoned", "_function", "_late", "_lock", "_outcome", "_signals", "_started", "_strands", "back")
 
     def __init__(self, function: Callable[[], T], stranded: Callable[[], None] | None = None) -> None:
         self._function = function
-        loop = None if stranded is None else asyncio._get_running_loop()
-        self._strands = None if loop is None else (loop, stranded)
+        loop = asyncio._get_running_loop()
+        self._strands = None if loop is None or stranded is None else (loop, stranded)
         self._lock = threading.Lock()
         self._started = self._abandoned = False
-        self._taken = False  # the task knows that the function is back
         self._late: Callable[[], None] | None = None
         self._signals: tuple[TaskEvent, ...] = ()
         self._outcome: Outcome[T] = Outcome()
@@ -75,17 +71,16 @@ class Hop(Generic[T]):
             self._outcome.capture(self._function)
         finally:
             with self._lock:
+                # Asked before the task can know that the function is back: it may go on then, and end its loop.
+                gone = self._strands is not None and self._strands[0].is_closed()
                 self.back = True
                 signals, late = self._signals, self._late
         for signal in signals:
-            signal.set()
+            gone = not signal.set() or gone
         if late is not None:
             late()
-        elif self._strands is not None:
-            loop, stranded = self._strands
-            # The task may have come to its end since it was woken, and the loop with it.
-            if stranded is not None and loop.is_closed() and not self._taken:
-                stranded()
+        elif gone and self._strands is not None:
+            self._strands[1]()
 
     def outcome(self) -> T:
         """Return what the function returned, or raise what it raised."""
@@ -99,7 +94,6 @@ class Hop(Generic[T]):
                 self._signals += (signal,)
         if signal is not None:
             await signal.wait()
-        self._taken = True
 
     async def join(self) -> T:
         """Wait for the function and return its outcome; see :meth:`wait`."""
@@ -112,7 +106,7 @@ class Hop(Generic[T]):
             if self._started and not self.back:
                 self._late = late
                 return True
-            self._abandoned = self._taken = True
+            self._abandoned = True
             return False
 
     async def wait_until_over(self, interrupt: Callable[[], None] | None = None) -> None:
@@ -125,13 +119,11 @@ class Hop(Generic[T]):
             if not self._started:
                 self._abandoned = True
             if self.back or self._abandoned:
-                self._taken = True
                 return
             signal = task_event()
             self._signals += (signal,)
         if interrupt is None:
             await signal.wait_out()
-            self._taken = True
             return
         errand = None
         while errand is None and not self.back:
@@ -139,7 +131,6 @@ class Hop(Generic[T]):
             if errand is None:  # until there is a thread, the function goes on; it may come to its own end
                 await signal.wait_out(LOOK_AGAIN)
         await signal.wait_out()
-        self._taken = True
         if errand is not None:
             await errand.wait_until_over()
 

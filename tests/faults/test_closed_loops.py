@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from offload_db import OffloadPool, offload
 from offload_db.bridge.hops import Hop
+from offload_db.bridge.signals import TaskEvent
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import pool_of, until, value
@@ -120,60 +121,41 @@ def test_a_call_that_is_over_before_the_loop_closes(database: dict[str, Any]) ->
         _forget([task])
 
 
-class _Late:
-    """An event loop that tells a thread whether it is closed when the thread has stood still for a while."""
+def test_a_loop_that_ends_before_the_thread_goes_on(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread of a cancelled call does after it has told its task concerns no later checkout."""
+    go_on, over = threading.Event(), threading.Event()
+    tell, run = TaskEvent.set, Hop.run
 
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        self.asked, self.go_on, self.over = threading.Event(), threading.Event(), threading.Event()
+    def tell_and_pause(event: TaskEvent) -> bool:
+        there = tell(event)
+        if threading.current_thread() is not threading.main_thread():
+            assert go_on.wait(20)
+        return there
 
-    def is_closed(self) -> bool:
-        """Tell it late."""
-        self.asked.set()
-        assert self.go_on.wait(20)
-        return bool(self._loop.is_closed())
-
-
-@pytest.mark.parametrize("way", ["handler", "stream", "fetch"])
-def test_a_slow_thread(way: str, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that finds the loop closed when its task has long gone on takes no connection from who has it now."""
-    run = Hop.run
-    late: list[_Late] = []
-
-    def slow(hop: Hop[Any]) -> None:
-        mine = None
-        if hop._strands is not None and not late:
-            mine = _Late(hop._strands[0])
-            late.append(mine)
-            hop._strands = (mine, hop._strands[1])  # type: ignore[assignment]
+    def run_and_say(hop: Hop[Any]) -> None:
         run(hop)
-        if mine is not None:
-            mine.over.set()
+        if go_on.is_set():
+            over.set()
+
+    async def cancelled(pool: OffloadPool) -> None:
+        with anyio.move_on_after(0.1):
+            await _ways(pool)["handler"]()
 
     with pool_of(1, database) as pool:
-        with pool.connection() as connection:
-            assert value(connection, "SELECT 1") == 1  # so that there is nothing to be opened
-        loop = asyncio.new_event_loop()
-        with monkeypatch.context() as patched:
-            patched.setattr(Hop, "run", slow)
-            task = loop.create_task(_ways(pool)[way]())
-
-            async def cancel() -> None:
-                await _until(lambda: any(link.busy for link in core(pool).links))
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-
-            loop.run_until_complete(cancel())
-        assert late[0].asked.wait(20)
-        loop.close()
-        with pool.connection() as connection:
-            assert value(connection, "SELECT 1") == 1
-            late[0].go_on.set()
-            assert late[0].over.wait(20)
-            assert value(connection, "SELECT 2") == 2
-            assert pool.statistics().in_use == 1
-        assert pool.statistics().in_use == 0
+        loop = _new_loop("asyncio")
+        with monkeypatch.context() as slowed:
+            slowed.setattr(TaskEvent, "set", tell_and_pause)
+            slowed.setattr(Hop, "run", run_and_say)
+            loop.run_until_complete(cancelled(pool))
+            loop.close()
+            with pool.connection() as connection:
+                assert value(connection, "SELECT 1") == 1
+                go_on.set()
+                assert over.wait(20)
+                assert value(connection, "SELECT 2") == 2
+        check(pool, mysql, database["database"])
 
 
 def _new_loop(kind: str) -> Any:
