@@ -219,7 +219,8 @@ async def test_what_came_back_is_not_kept(database: dict[str, Any]) -> None:
             try:
                 group.start_soon(large)
                 await settled(lambda: over == [10_000_000])
-                assert tracemalloc.get_traced_memory()[0] < 5_000_000
+                # Where a thread makes one hop alone, it may be a moment late to forget it.
+                await settled(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000, timeout=2)
             finally:
                 tracemalloc.stop()
             group.cancel_scope.cancel()
