@@ -119,7 +119,7 @@ class PhysicalConnection(SessionState):
         self.patience: float | None = TURN_TIMEOUT
         """Seconds that a call waits for its turn; None waits for ever."""
         self.call_lock = CallLock()
-        self.lease: Callable[[], Lease | None] = _nobody
+        self.lease: Callable[[], Lease | None] = lambda: None
         """Gives the checkout that has the link."""
         self.waiting_loop: Any = None
         """The event loop of the task that waits for a call to come back."""
@@ -395,7 +395,3 @@ class PhysicalConnection(SessionState):
                 self.restore()
         finally:
             call.finished.set()
-
-
-def _nobody() -> None:
-    return None
