@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..bridge.callers import Caller, caller
+from ..bridge.caller_identity import Caller, caller
 from ..bridge.portal import bridged
 from ..connection.sync_connection import OffloadConnection, physical_of, undo
 from ..errors import ConfigurationError

@@ -15,8 +15,8 @@ close       ``pool/shutdown``: bring back the calls of a pool      ``HELPERS`` f
             that is closed                                         may take
 terminate   ``aio/pool``: the same in ``terminate()``              one for each pool; as above
 leak watch  ``pool/leaks``: look at what is out                    one for each pool; until nothing is out
-keep        ``pool/admission``: stop keeping a connection for the  one for each pool; ``KEEP_SECONDS``
-            event loop's own thread
+keep        ``pool/admission_queue``: stop keeping a connection     one for each pool; ``KEEP_SECONDS``
+            for the event loop's own thread
 limit       ``connection/executor``, ``drivers/base``: the time    one for each such call; until it has come back
             limit of a call that is made inline
 (no name)   ``pool/checkin``: read out, for a finaliser, what a    one for each connection; the seconds and bytes that

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from .callers import flow
+from .caller_identity import flow
 from .cancellation import Cancellation
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from anyio.lowlevel import RunVar
 from ..errors import BridgeError, ConfigurationError
 from ..settings import check_seconds, check_word, kind_of, shown
 from .call_scope import BridgedCall, bridged_call, continued
-from .callers import UNSHARED
+from .caller_identity import UNSHARED
 from .cancellation import Cancellation
 from .handled_errors import with_handled
 from .hops import Hop, holder_limiter, run_hop, run_in_thread

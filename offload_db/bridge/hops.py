@@ -21,7 +21,7 @@ from ..errors import ThreadUnavailable
 from .background import none_left, start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
-from .outcomes import Outcome
+from .greenlet_outcomes import Outcome
 from .portal import rest_of
 from .signals import TaskEvent, task_event
 

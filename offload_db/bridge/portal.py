@@ -1,7 +1,7 @@
 """How synchronous code suspends the task that it runs in.
 
 Owns the portal around a bridged call, and the wait for something awaitable from below it. Where a call is made from is
-``place.py``'s to say, who makes it ``callers.py``'s. Knows no database.
+``place.py``'s to say, who makes it ``caller_identity.py``'s. Knows no database.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import greenback
 import greenlet
 
 from ..errors import BridgeError
+from .greenlet_outcomes import Outcome
 from .greenlet_pool import greenlet_for
 from .handled_errors import handling, with_handled
-from .outcomes import Outcome
 from .place import Place, current_task, place
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import time
 import greenlet
 
 from ..bridge.call_scope import BridgedCall, current_bridged_call, waits_on_itself
-from ..bridge.callers import flow
+from ..bridge.caller_identity import flow
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event

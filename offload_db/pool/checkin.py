@@ -15,7 +15,7 @@ from ..connection.physical import PhysicalConnection
 from ..connection.unread_results import read_out
 from ..errors import BlockingCallError, OffloadError
 from ..statistics import Counters
-from .admission import Admission
+from .admission_queue import Admission
 from .idle import IdleConnections
 from .lanes import Permit, Ticket
 from .leaks import LeakWatch

@@ -28,7 +28,7 @@ from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import CallCancelled
 from ..statistics import Counters
-from .admission import Admission, pool_closed
+from .admission_queue import Admission, pool_closed
 from .checkin import Checkins
 from .connector import Connector, take_idle
 from .idle import IdleConnections

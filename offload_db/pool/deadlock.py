@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from ..bridge.callers import Caller, rests
+from ..bridge.caller_identity import Caller, rests
 from ..bridge.place import Place
 from ..bridge.signals import TaskEvent, ThreadEvent
 

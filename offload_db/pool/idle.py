@@ -1,7 +1,7 @@
 """The connections of a pool that are open, and those of them at rest.
 
 Owns which of them is taken next and whether it still stands, which are thrown out and why. Who holds the others is
-``checkin.py``'s, who may have one ``admission.py``'s.
+``checkin.py``'s, who may have one ``admission_queue.py``'s.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..connection.physical import PhysicalConnection
 from ..connection.unread_results import kill_unread
 from ..errors import ThreadUnavailable
 from ..statistics import Counters
-from .admission import Admission
+from .admission_queue import Admission
 from .connector import Connector
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.

@@ -1,7 +1,7 @@
 """Lanes, and what admits a caller to one.
 
 Owns a lane's settings, who is in it and who waits for it, and the ticket and the permit of each of them. Who is
-admitted when is decided in ``admission.py``.
+admitted when is decided in ``admission_queue.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
-from ..bridge.callers import Caller
+from ..bridge.caller_identity import Caller
 from ..bridge.signals import TaskEvent, ThreadEvent
 from ..settings import check_count, check_name, check_seconds
 

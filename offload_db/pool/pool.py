@@ -1,7 +1,7 @@
 """The pool as its users see it: settings, connections, statistics, opening and closing.
 
-Owns the public names. ``admission.py`` admits callers, ``checkout.py`` gives connections out and ``checkin.py`` takes
-them back; ``operations.py`` has the awaitable operations.
+Owns the public names. ``checkout.py`` checks connections out and in, ``admission_queue.py`` admits callers,
+``operations.py`` has the awaitable operations.
 """
 
 from __future__ import annotations

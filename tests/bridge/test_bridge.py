@@ -18,7 +18,7 @@ import pymysql
 import pytest
 
 from offload_db import OffloadPool, blocking, offload
-from offload_db.bridge import call_scope, callers, hops, signals
+from offload_db.bridge import call_scope, caller_identity, hops, signals
 from offload_db.connection.executor import Executor
 from offload_db.statistics import Counters
 from tests.bridge.inside import before_waiting, waits_by_a_future
@@ -514,19 +514,19 @@ async def test_an_error_that_was_dealt_with() -> None:
 
 async def test_callers() -> None:
     """Tasks are different callers, the same task is always the same one, and none is kept alive by it."""
-    first, second = callers.caller(), callers.caller()
+    first, second = caller_identity.caller(), caller_identity.caller()
     assert first == second
-    others: list[callers.Caller] = []
+    others: list[caller_identity.Caller] = []
 
     async def child() -> None:
-        others.append(callers.caller())
+        others.append(caller_identity.caller())
 
     async with anyio.create_task_group() as group:
         group.start_soon(child)
     assert others[0] != first
-    thread, again = await anyio.to_thread.run_sync(lambda: (callers.caller(), callers.caller()))
+    thread, again = await anyio.to_thread.run_sync(lambda: (caller_identity.caller(), caller_identity.caller()))
     assert thread == again != first
-    assert await bridged(callers.caller) == first
+    assert await bridged(caller_identity.caller) == first
 
 
 @pytest.mark.parametrize("seconds", [None, 30.0])

@@ -18,8 +18,8 @@ import pytest
 from offload_db import OffloadPool, StatementTimeout, ThreadUnavailable, aio, offload
 from offload_db.bridge import reactor
 from offload_db.drivers import base, pymysql as drivers
-from offload_db.pool import admission
-from offload_db.pool.admission import Admission
+from offload_db.pool import admission_queue
+from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Lane
 from tests.conftest import MySQL
 from tests.inside import core
@@ -232,7 +232,7 @@ async def test_terminating_without_a_thread(database: dict[str, Any], no_threads
 
 def test_a_slot_that_cannot_be_kept(no_threads: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no thread can end the keeping of a slot for the loop's thread, none is kept."""
-    monkeypatch.setattr(admission, "KEEP_SECONDS", 0.3)
+    monkeypatch.setattr(admission_queue, "KEEP_SECONDS", 0.3)
     lane = Admission(Lane("the pool", 2, checkout_timeout=PATIENCE), ())
     with no_threads():
         keep_one(lane)

@@ -16,7 +16,7 @@ from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnect
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.connection.call_lock import CallLock
 from offload_db.connection.driver_call import DriverCall
-from offload_db.pool.admission import Admission
+from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
 from tests.faults.inside import give_up, owned_by, queued, replace_lock

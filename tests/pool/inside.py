@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from offload_db import OffloadPool
-from offload_db.pool.admission import Admission
+from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Ticket
 
 

@@ -22,7 +22,7 @@ from pymysql.connections import Connection
 
 from offload_db import CheckoutTimeout, ConfigurationError, Lane, LaneFull, OffloadPool, PoolClosed, offload
 from offload_db.bridge.signals import TaskEvent
-from offload_db.pool.admission import Admission
+from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Permit
 from tests.conftest import MySQL
 from tests.inside import lock_of

@@ -15,7 +15,7 @@ import pytest
 from dbutils.pooled_db import PooledDB
 
 import offload_db
-from offload_db.pool import admission
+from offload_db.pool import admission_queue
 from tests.support import settled
 
 pytestmark = pytest.mark.anyio
@@ -131,7 +131,7 @@ async def test_the_kept_connection_is_given_to_others_when_nobody_asks_for_it(
     database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal long ago does not make the pool smaller, even where no connection comes back meanwhile."""
-    monkeypatch.setattr(admission, "KEEP_SECONDS", 0.2)
+    monkeypatch.setattr(admission_queue, "KEEP_SECONDS", 0.2)
     pool = make_pool(database, size=2)
     both_hold = anyio.Event()
     holding = 0
@@ -172,7 +172,7 @@ async def test_the_kept_connection_is_given_to_others_before_they_wait_for_each_
     database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls that hold all connections but the kept one, and each want one more, get it, and so do those before them."""
-    monkeypatch.setattr(admission, "KEEP_SECONDS", 60.0)
+    monkeypatch.setattr(admission_queue, "KEEP_SECONDS", 60.0)
     pool = make_pool(database, size=3)
     both_hold, queued, done = anyio.Event(), anyio.Event(), anyio.Event()
     holding = 0

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..bridge.background import Timer
-from ..bridge.callers import caller
+from ..bridge.caller_identity import caller
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
