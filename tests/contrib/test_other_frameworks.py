@@ -6,10 +6,11 @@ import asyncio
 import http.client
 import importlib
 import itertools
+import logging
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -33,6 +34,15 @@ Server = Callable[[Mapping[str, Work]], AbstractAsyncContextManager[str]]
 """Serves what each path does in a decorated handler, on a real server; gives its address."""
 
 _names = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Put the root logger's level back, which Celery sets for the whole process."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
 
 
 @asynccontextmanager
