@@ -19,6 +19,7 @@ from .base import (
 )
 from .cursor_classes import OWN, CursorArguments, class_for
 from .mysql_family import CHUNK, OUT_OF_SYNC, MySQLFamilyDriver, bytes_of, has_more
+from .only_reads import only_reads
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
@@ -99,6 +100,8 @@ class MySQLClientDriver(MySQLFamilyDriver):
         raw = cursor.connection
         if raw is not None and (cursor._result is not None or not self._refuses(raw)):
             raw._streaming = cursor if cursor._result is not None else None
+            # Versions before 2.3 do not tell whether further results follow, which only what may write has.
+            raw._unasked = not hasattr(raw, "more_results") and not only_reads(cursor._executed)
         return True
 
     def _refuses(self, raw: Any) -> bool:
@@ -112,11 +115,13 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return raw._streaming
 
     def unread(self, raw: Any) -> bool:
-        return _streaming(raw) is not None or has_more(raw)
+        return _streaming(raw) is not None or has_more(raw) or getattr(raw, "_unasked", False)
 
     def finish(self, cursor: Any) -> None:
+        raw = cursor.connection
         if _skip_few(cursor):
             super().finish(cursor)
+            raw._unasked = False
         else:
             cursor.connection._left = True  # closing it would read the rest
 
@@ -158,6 +163,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
             if cursor is not None:
                 cursor._result = None
             if raw.next_result() != 0:
+                raw._unasked = False
                 return True
             cursor, result = None, raw.use_result()
 

@@ -88,10 +88,10 @@ ALARM = """
         raise TooLate
 
     def query():
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)
         try:
             with pool.connection() as connection, connection.cursor() as cursor:
-                cursor.execute("SELECT SLEEP(3)")
+                cursor.execute("SELECT SLEEP(8)")
                 return "came to its end"
         except TooLate:
             return "was interrupted"
