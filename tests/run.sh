@@ -329,10 +329,11 @@ else
   title "tests, newest versions, $("$PYTHON" -V)"
   run_all_tests 'newest versions' "$MAIN" "$ROOT" '' "$@"
 
-  # uvloop is the same there as beside the newest versions.
-  title "tests (not uvloop), oldest versions, $("$PYTHON" -V), from the wheel"
+  # uvloop is the same there as beside the newest versions, and so is what faults do on trio.
+  OTHERS='not uvloop and not (trio and faults)'
+  title "tests ($OTHERS), oldest versions, $("$PYTHON" -V), from the wheel"
   check 'the wheel beside the oldest versions: none changed, no conflict' install_wheel oldest
-  run_all_tests 'oldest versions' "$VENVS/oldest/bin/python" "$(outside oldest)" 'not uvloop' "$@"
+  run_all_tests 'oldest versions' "$VENVS/oldest/bin/python" "$(outside oldest)" "$OTHERS" "$@"
 
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")
@@ -341,7 +342,7 @@ else
     # and the highest the faults, which take most of the time, show nothing that the others do not.
     loops='not uvloop and not trio' but=(--ignore tests/examples)
     case $python in
-      "${FURTHER[-1]}") loops='not uvloop' ;;
+      "${FURTHER[-1]}") loops=$OTHERS ;;
       "${FURTHER[0]}") ;;
       *) but+=(--ignore tests/faults) ;;
     esac
