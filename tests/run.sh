@@ -338,12 +338,11 @@ else
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")
     # What uvloop does differently does not depend on the Python version: the main one's tests show it, as they do for
-    # the examples, which only use the library. For trio the highest version will do besides, and between the lowest
-    # and the highest the faults, which take most of the time, show nothing that the others do not.
+    # the examples, which only use the library. For trio, and for the faults, which take most of the time, the highest
+    # version will do besides.
     loops='not uvloop and not trio' but=(--ignore tests/examples)
     case $python in
       "${FURTHER[-1]}") loops=$OTHERS ;;
-      "${FURTHER[0]}") ;;
       *) but+=(--ignore tests/faults) ;;
     esac
     title "tests ($loops, $SHORT), newest versions, $("$python" -V), from the wheel"
