@@ -12,7 +12,7 @@ import time
 
 import greenlet
 
-from ..bridge.call_scope import BridgedCall, current_bridged_call, waits_on_itself
+from ..bridge.call_scope import BridgedCall, waits_on_itself
 from ..bridge.caller_identity import flow
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
@@ -48,7 +48,6 @@ class CallLock:
     __slots__ = (
         "_born",
         "_busy",
-        "_closed",
         "_ended",
         "_given",
         "_line",
@@ -61,31 +60,35 @@ class CallLock:
         "_since",
         "_taker",
         "_thread",
+        "closed",
     )
 
     def __init__(self, owner: BridgedCall | None = None) -> None:
-        self.renew()
-        self._own(owner)  # from here on the owner may end, in another thread
-
-    def renew(self) -> None:
-        """Begin anew in a forked child: a thread of the parent may have been at its turn."""
         self._lock = threading.Lock()
         self._busy = False
         self._taker = 0  # the greenlet whose turn it is: a thread's own, or a bridged task's
-        self._closed = False
-        self._owner: BridgedCall | None = None
+        self.closed = False
+        """Whether the connection is closed, and nobody gets a turn any more."""
         self._born = self._since = time.monotonic()
         self._new, self._given = True, False
+        self._owner: BridgedCall | None = None
         self._only: BridgedCall | None = None  # the call whose connection it is alone
         self._thread = 0  # whose turn it is, if it belongs to no call
         self._line = ""  # where the owner has used it last while others waited
         self._listed: BridgedCall | None = None  # in whose `owned` this is: the owner, or the last one that let go
         self._ended: list[BridgedCall] = []
         self._queue: list[_Waiting] = []
+        if owner is not None:
+            self._own(owner)  # from here on the owner may end, in another thread
 
-    def acquire(self, patience: float | None = None, *, shield: bool = False) -> bool:
+    def renew(self) -> None:
+        """Begin anew in a forked child: a thread of the parent may have been at its turn."""
+        CallLock.__init__(self)
+
+    def acquire(self, scope: BridgedCall | None, patience: float | None = None, *, shield: bool = False) -> bool:
         """Wait for the caller's turn; False if it goes on without the lock, and has none to release.
 
+        :param scope: the bridged call that the caller belongs to
         :param patience: seconds to wait at most
         :param shield: keep cancellations from interrupting; for what has to be done on the way out
         :raises TimeoutError: if they are over; it says whose turn it is
@@ -94,19 +97,22 @@ class CallLock:
         :raises BlockingCallError: on the event loop's thread, if the connection belongs to another call: its code
             could not go on while the thread waits
         """
-        scope = current_bridged_call()
         own: BridgedCall | None = None
+        taker = id(greenlet.getcurrent())
         try:
             with self._lock:
-                if self._closed:
+                if self.closed:
                     raise closed_error()
-                if self._busy and self._taker == id(greenlet.getcurrent()):
+                if self._busy and self._taker == taker:
                     self._busy = False  # calls of one greenlet follow each other: an exception came after the last one
-                if not self._busy and self._may(scope):
-                    self._begin(scope, id(greenlet.getcurrent()))
+                if not self._busy and (scope is self._owner is not None or self._may(scope)):
+                    self._taker = taker
+                    self._busy = True
                     if scope is None:
                         self._thread = threading.get_ident()
-                    elif self._queue:
+                    elif scope is not self._owner:
+                        self._own(scope)
+                    if scope is not None and self._queue:
                         self._line = _line()
                     return True
                 where = place()
@@ -127,7 +133,8 @@ class CallLock:
                 waiting = _Waiting(scope, task_event() if where is Place.BRIDGED else ThreadEvent())
                 self._queue.append(waiting)
         finally:
-            self._settle()
+            if self._ended:
+                self._settle()
         try:
             first = LONG if patience is None else min(patience, LONG)
             waiting.wait(first, shield)
@@ -142,15 +149,15 @@ class CallLock:
         finally:
             if own is not None:
                 own.waits_for = None
-        if self._closed:
+        if self.closed:
             raise closed_error()
         if self._withdraw(waiting):
             raise TimeoutError(f"no turn on the connection within {patience:.2f} s: {self._holder(scope)}")
         return True
 
-    def admits(self) -> bool:
-        """Tell whether the caller is kept waiting by the call that is being made alone, and by no owner."""
-        return self._may(current_bridged_call())
+    def admits(self, scope: BridgedCall | None) -> bool:
+        """Tell whether a caller is kept waiting by the call that is being made alone, and by no owner."""
+        return self._may(scope)
 
     def _report(self, waiting: _Waiting) -> None:
         """Say once for each call in the log that it keeps others waiting."""
@@ -188,11 +195,6 @@ class CallLock:
         return self._thread != 0 and self.lender is not None
 
     @property
-    def closed(self) -> bool:
-        """Whether the connection is closed, and nobody gets a turn any more."""
-        return self._closed
-
-    @property
     def free(self) -> bool:
         """Whether nobody has the lock or waits for it."""
         return not self._busy and not self._queue
@@ -200,53 +202,54 @@ class CallLock:
     def release(self) -> None:
         """Let the next caller have its turn."""
         with self._lock:
-            if not self._closed:
+            if not self.closed:
                 self._busy = False
                 self._thread = 0
-                self._admit()
-        self._settle()
+                if self._queue:
+                    self._admit()
+        if self._ended:
+            self._settle()
 
-    def close(self) -> bool:
-        """Let nobody have a turn any more: the connection is closed; False if it was already."""
+    def close(self, *, unless_busy: bool = False, scope: BridgedCall | None = None) -> bool:
+        """Let nobody have a turn any more: the connection is closed; False if it was already.
+
+        :param unless_busy: only where it is the turn of nobody else, and the connection not another call's
+        :param scope: the bridged call that the caller belongs to
+        """
         with self._lock:
-            if self._closed:
+            if self.closed or (unless_busy and (self._busy or not self._may(scope))):
                 return False
-            self._closed = True
+            self.closed = True
             self._busy = False
-            self._list(None)
-            self._owner = self._only = None
+            if self._listed is not None:
+                self._listed.owned.discard(self)
+            self._listed = self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
-        self._settle()
+        if self._ended:
+            self._settle()
         return True
 
     def _may(self, scope: BridgedCall | None) -> bool:
         owner = self._owner
         return owner is None or owner is scope or owner.ended or (scope is None and owner is self._only)
 
-    def _begin(self, scope: BridgedCall | None, taker: int) -> None:
-        self._taker = taker
-        self._busy = True
-        self._own(scope)
-
-    def _own(self, scope: BridgedCall | None) -> None:
-        if scope is not None and not scope.ended and self._owner is not scope:
-            if self._new:
-                self._new = False
-                self._only = scope if scope.began <= self._born else None
-            elif scope is not self._only:
-                self._only = None
-            self._owner = scope
-            self._since = time.monotonic()
-            self._line = ""
-            self._list(scope)
-
-    def _list(self, scope: BridgedCall | None) -> None:
+    def _own(self, scope: BridgedCall) -> None:
+        """Let the connection belong to a bridged call."""
+        if scope.ended:
+            return
+        if self._new:
+            self._new = False
+            self._only = scope if scope.began <= self._born else None
+        elif scope is not self._only:
+            self._only = None
+        self._owner = scope
+        self._since = time.monotonic()
+        self._line = ""
         if self._listed is not None:
             self._listed.owned.discard(self)
         self._listed = scope
-        if scope is not None:
-            scope.owned.add(self)
+        scope.owned.add(self)
 
     def entrust(self, scope: BridgedCall) -> None:
         """Note that a bridged call was given the connection, by the call that opened it or from outside of any."""
@@ -285,8 +288,11 @@ class CallLock:
             self._queue.remove(waiting)
             if waiting.signal.set():  # or its loop has ended, and it with it
                 waiting.admitted = True
-                self._begin(waiting.scope, waiting.taker)
+                self._taker = waiting.taker
+                self._busy = True
                 self._thread = 0 if waiting.scope is not None else waiting.thread
+                if waiting.scope is not None and waiting.scope is not self._owner:
+                    self._own(waiting.scope)
 
     def _withdraw(self, waiting: _Waiting) -> bool:
         """Take a waiter out of the queue; False if its turn has come already, or the connection was closed."""

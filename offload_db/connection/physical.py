@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..bridge.call_scope import Deadline, current_bridged_call, current_setting
+from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import Driver, Identity
 from ..drivers.sql_text import rolls_back
@@ -124,9 +124,19 @@ class PhysicalConnection(SessionState):
         self.waiting_loop: Any = None
         """The event loop of the task that waits for a call to come back."""
 
-    def renew(self, statement_timeout: float | None = None, patience: float | None = TURN_TIMEOUT) -> None:
-        """Begin a new checkout: nobody who used the link before has a turn on it."""
-        self.call_lock = CallLock(current_bridged_call())
+    def renew(
+        self,
+        scope: BridgedCall | None = None,
+        statement_timeout: float | None = None,
+        patience: float | None = TURN_TIMEOUT,
+    ) -> None:
+        """Begin a new checkout: nobody who used the link before has a turn on it.
+
+        :param scope: the bridged call that it belongs to from the start
+        :param statement_timeout: seconds that a statement may take
+        :param patience: see :attr:`patience`
+        """
+        self.call_lock = CallLock(scope)
         self.half_done = None
         self.statement_timeout = statement_timeout
         self.patience = patience
@@ -187,13 +197,13 @@ class PhysicalConnection(SessionState):
         """
         setting = current_setting()
         if setting is not None:
-            deadline, cancellation = setting.deadline, setting.cancellation
+            scope, deadline, cancellation = setting.scope, setting.deadline, setting.cancellation
         else:
             lender = call_lock.lender
-            deadline, cancellation = None, None if lender is None else lender.cancellation
+            scope, deadline, cancellation = None, None, None if lender is None else lender.cancellation
         taken = False
         try:
-            taken = self._take(name, call_lock, deadline, shield)
+            taken = self._take(name, call_lock, scope, deadline, shield)
             if self.half_done is not None:
                 self._undo_half_done(call_lock, deadline, cancellation)
             return self._call_now(
@@ -206,7 +216,8 @@ class PhysicalConnection(SessionState):
                 killable=killable,
                 shield=shield,
                 timeout=timeout,
-                shared=shared and self._shares_now(name),
+                # Where a result is unread, a rollback may have to kill first.
+                shared=shared and self._shares_now and not (name == "rollback" and self.driver.unread(self.raw)),
                 text=text,
             )
         except BaseException as error:
@@ -248,14 +259,16 @@ class PhysicalConnection(SessionState):
             text=None,
         )
 
-    def _take(self, name: str, call_lock: CallLock, deadline: Deadline | None, shield: bool) -> bool:
+    def _take(
+        self, name: str, call_lock: CallLock, scope: BridgedCall | None, deadline: Deadline | None, shield: bool
+    ) -> bool:
         patience, by_deadline = self.patience, False
         if deadline is not None:
             left = deadline.left
             if patience is None or left < patience:
                 patience, by_deadline = left, True
         try:
-            return call_lock.acquire(patience, shield=shield)
+            return call_lock.acquire(scope, patience, shield=shield)
         except CheckoutTimeout as error:  # nor would waiting on have helped
             raise self.driver.disguised(error) from None
         except TimeoutError as error:
@@ -333,11 +346,10 @@ class PhysicalConnection(SessionState):
         finally:
             del error
 
-    def _shares_now(self, name: str) -> bool:
-        """Tell whether a call may share a thread, when it is its turn."""
-        if not (self.shares and self.driver.reads_as_usual(self.raw)):
-            return False
-        return name != "rollback" or not self.driver.unread(self.raw)  # else something may have to be killed first
+    @property
+    def _shares_now(self) -> bool:
+        """Whether a call may share a thread, when it is its turn."""
+        return self.shares and self.driver.reads_as_usual(self.raw)
 
     def interrupt(self) -> None:
         """Stop the call that is being made, if any, from another thread. May take some seconds."""
@@ -386,7 +398,7 @@ class PhysicalConnection(SessionState):
             stop=partial(self.killer.stop, call),
             on_closed_loop=partial(self.take_back, self.call_lock),
             # Unlocking tables takes a cursor, which may be one of the user's.
-            shared=self._shares_now("tidy") and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
+            shared=self._shares_now and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
 
     def _restore(self, call: DriverCall) -> None:

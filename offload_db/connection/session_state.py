@@ -100,7 +100,8 @@ class SessionState:
         self._doubtful = True
         if name not in _READ_ONLY and self.driver.out_of_step(self.raw):
             raise self._step_lost()
-        self.absorb()
+        if self._absorb:
+            self.absorb()
 
     def _step_lost(self) -> OffloadError:
         """Close the link: the next statement would take bytes for its answer that are another's."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from ..bridge.call_scope import BridgedCall, Given
+from ..bridge.call_scope import BridgedCall, Given, current_bridged_call
 from ..bridge.hops import Hop, is_cancelled, send_off
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
@@ -66,10 +66,13 @@ class OffloadConnection(Given, Uncopied):
 
         :raises ConnectionClosed: if the connection is closed
         """
-        link = self._alive()
+        link = self._link
+        if link is None:
+            raise closed_error()
+        if not link.driver.cursors_ask:
+            return OffloadCursor(self, link, link.raw.cursor(*args, **kwargs))
         make = partial(link.raw.cursor, *args, **kwargs)
-        raw = link.call("cursor", make, self._call_lock, killable=False) if link.driver.cursors_ask else make()
-        return OffloadCursor(self, link, raw)
+        return OffloadCursor(self, link, link.call("cursor", make, self._call_lock, killable=False))
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -99,13 +102,15 @@ class OffloadConnection(Given, Uncopied):
         """
         if self._link is None:
             return
-        call_lock = self._call_lock
-        try:
-            cancelled = self._last_turn(call_lock)
-        except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
-            return
-        if not call_lock.close():  # the loop's own thread, which does not wait for the turn, has closed it meanwhile
-            return
+        call_lock, scope = self._call_lock, current_bridged_call()
+        cancelled: BaseException | None = None
+        if not call_lock.close(unless_busy=True, scope=scope):
+            try:
+                cancelled = self._last_turn(call_lock, scope)
+            except ConnectionClosed:  # somebody else closed it while this caller waited for the turn
+                return
+            if not call_lock.close():  # the loop's own thread, which does not wait for the turn, has done so meanwhile
+                return
         object.__setattr__(self, "_link", None)
         self._lease.give_back()
         if cancelled is not None:
@@ -212,7 +217,7 @@ class OffloadConnection(Given, Uncopied):
             raise closed_error()
         return link
 
-    def _last_turn(self, call_lock: CallLock) -> BaseException | None:
+    def _last_turn(self, call_lock: CallLock, scope: BridgedCall | None) -> BaseException | None:
         """Wait for the turn, however often the task is cancelled meanwhile; returns the cancellation, to be raised.
 
         A call that is not over by then is killed: whoever closes the connection is done with it.
@@ -228,11 +233,11 @@ class OffloadConnection(Given, Uncopied):
         try:
             while True:
                 try:
-                    call_lock.acquire(link.patience, shield=True)
+                    call_lock.acquire(scope, link.patience, shield=True)
                 except CheckoutTimeout as error:
                     raise link.driver.disguised(error) from None
                 except TimeoutError as error:
-                    if not call_lock.admits():
+                    if not call_lock.admits(scope):
                         raise cancelled or link.driver.disguised(CheckoutTimeout.because(str(error))) from None
                     if place() is Place.BRIDGED:
                         kills.append(send_off(link.interrupt))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import GeneratorType, TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import anyio
 import pymysql
@@ -131,7 +131,7 @@ class OffloadCursor(Given, Uncopied):
     def fetchone(self) -> Any:
         """Fetch the next row, None after the last."""
         raw = self._raw
-        if not self._streams():
+        if not (self._ahead.rows or self._link.driver.streams(raw)) or not self._streams():
             return raw.fetchone()
         return self._ahead.rows.popleft() if self._ahead.rows else self._fetch(raw.fetchone)
 
@@ -205,8 +205,10 @@ class OffloadCursor(Given, Uncopied):
         connection, link, raw = self._connection, self._link, self._raw
         if connection is None:
             return
+        unfinished = True
         try:
-            if not link.driver.unfinished(raw):
+            unfinished = link.driver.unfinished(raw)
+            if not unfinished:
                 try:  # a cursor is closed for each statement, and suppress() takes three calls
                     raw.close()
                 except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
@@ -214,8 +216,11 @@ class OffloadCursor(Given, Uncopied):
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():
                 link.call("close", partial(link.driver.finish, raw), connection._call_lock)
         finally:
-            self._ahead.drop_rows()
-            self._let_go()
+            if self._ahead.rows:
+                self._ahead.drop_rows()
+            if unfinished:
+                link.driver.leave(raw)
+            object.__setattr__(self, "_connection", None)
 
     def __enter__(self) -> OffloadCursor:
         return self
@@ -300,8 +305,10 @@ class OffloadCursor(Given, Uncopied):
         plain: bool = True,
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
-        call_lock = self._opened()._call_lock
-        return link.call(name, function, call_lock, statement=statement, shared=shared, text=self._ahead.text)
+        connection = self._connection or self._refuse_closed()
+        return link.call(
+            name, function, connection._call_lock, statement=statement, shared=shared, text=self._ahead.text
+        )
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one hop."""
@@ -310,19 +317,17 @@ class OffloadCursor(Given, Uncopied):
         return self._call(self._alive(), "fetch", partial(self._ahead.hold, read))
 
     def _alive(self) -> PhysicalConnection:
-        link: PhysicalConnection = self._link
-        if self._opened()._link is not link:
+        link = self._link
+        connection = self._connection or self._refuse_closed()
+        if connection._link is not link:
             raise closed_error()
-        link.check()
+        if link.fault is not None:
+            link.check()
         return link
 
-    def _opened(self) -> _Connection:
-        connection = self._connection
-        if connection is None:
-            link = self._link
-            own = getattr(link.driver.module(link.raw), "ProgrammingError", pymysql.err.ProgrammingError)
-            raise own("Cursor closed")
-        return connection
+    def _refuse_closed(self) -> NoReturn:
+        link = self._link
+        raise getattr(link.driver.module(link.raw), "ProgrammingError", pymysql.err.ProgrammingError)("Cursor closed")
 
     def _streams(self) -> bool:
         """Tell whether fetching may wait for the server; raise where rows are left that cannot be had any more."""

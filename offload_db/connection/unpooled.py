@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pymysql
 
-from ..bridge.call_scope import current_cancellation, current_deadline
+from ..bridge.call_scope import current_bridged_call, current_cancellation, current_deadline
 from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_of
 from ..errors import ThreadUnavailable
@@ -60,7 +60,7 @@ class _Unpooled:
     def reopen(self) -> PhysicalConnection:
         """Return the link after it was closed: PyMySQL's connect() and ping(reconnect=True) connect it anew."""
         self._open.add(self)
-        self.link.renew()
+        self.link.renew(current_bridged_call())
         self.link.fault = None
         return self.link
 

@@ -133,7 +133,10 @@ class PyMySQLDriver(Driver):
     def alive_at_rest(self, raw: Any) -> bool:
         # A server at rest sends nothing but the end of the connection, so anything to read is bad news.
         sock: socket.socket | None = raw._sock
-        return sock is not None and not pymysql_connection.held(raw) and not readable(sock, 0)
+        if sock is None or pymysql_connection.held(raw):
+            return False
+        news = getattr(raw, "news", None)
+        return not (readable(sock, 0) if news is None else news.poll(0))
 
     def out_of_step(self, raw: Any) -> bool:
         # The faster connection looks by itself, before each command.
@@ -155,7 +158,9 @@ class PyMySQLDriver(Driver):
 
     def unfinished(self, cursor: Any) -> bool:
         result, connection = cursor._result, cursor.connection
-        return connection is not None and result is connection._result and self.unread(connection)
+        if connection is None or result is None or result is not connection._result:
+            return False
+        return bool(result.unbuffered_active or result.has_next)
 
     def arrived(self, cursor: Any) -> int:
         result = cursor._result
@@ -205,10 +210,10 @@ class PyMySQLDriver(Driver):
         )
 
     def autocommit(self, raw: Any) -> bool | None:
-        return bool(raw.get_autocommit()) if raw.open else None
+        return None if raw._sock is None else bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT)
 
     def is_open(self, raw: Any) -> bool:
-        return bool(raw.open)
+        return raw._sock is not None
 
     def in_step(self, error: BaseException) -> bool:
         code = pymysql_code(error)

@@ -12,6 +12,7 @@ import logging
 import select
 import socket
 import ssl
+from collections import deque
 from typing import Any
 
 import pymysql
@@ -47,7 +48,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
     _rfile: io.BufferedReader | None
     looks_ahead = False
     """Whether it reads from a socket of Python's own: one of the user's may know no more than PyMySQL asks for."""
-    _news: Any = None
+    news: Any = None
     """Tells whether anything can be read from the system, without waiting; None where that cannot be asked."""
 
     def connect(self, sock: Any = None) -> None:
@@ -60,10 +61,10 @@ class FastConnection(_Connection):  # type: ignore[misc]
         self.looks_ahead = reader is not None and make_patient(reader)
         if reader is not None and self.looks_ahead and not arrived(self):
             self._rfile = io.BufferedReader(reader.detach(), BUFFER)
-        self._news = None
+        self.news = None
         if self.looks_ahead and hasattr(select, "poll"):  # which Windows does not have
-            self._news = select.poll()
-            self._news.register(self._sock, select.POLLIN)
+            self.news = select.poll()
+            self.news.register(self._sock, select.POLLIN)
 
     def _limit(self, seconds: float | None) -> None:
         # PyMySQL 1.2 keeps in mind what it has set, and asks the system only for changes.
@@ -76,7 +77,7 @@ class FastConnection(_Connection):  # type: ignore[misc]
         # A packet with the number 0 begins a command: what was asked before has been read to its end.
         if data[3] == 0 and data != _GOODBYE:
             told = held(self)
-            if not told and self._news is not None and self._news.poll(0):
+            if not told and self.news is not None and self.news.poll(0):
                 told = arrived(self)
             if told and not is_farewell(told):
                 self._force_close()
@@ -220,8 +221,8 @@ def is_farewell(told: bytes) -> bool:
 class _Dry(socket.SocketIO):
     """What a buffered reader reads from while its buffer is looked into."""
 
-    def readinto(self, buffer: Any) -> None:
-        """Read nothing, as if nothing had arrived."""
+    # Takes a buffer and reads nothing, as if nothing had arrived. Not in Python: each statement comes here twice.
+    readinto: Any = deque[Any](maxlen=0).append
 
 
 _OUR_KINDS = (socket.SocketIO, PatientIO)

@@ -100,7 +100,7 @@ class Admission:
         :raises CheckoutTimeout: if the wait is over, or if it never could be
         :raises PoolClosed: if the lanes are closed
         """
-        lane = self._lane(name)
+        lane = self._common if name is None else self._lane(name)
         where = place()
         ticket = Ticket(lane, caller(), on_loop=where is Place.LOOP)
         permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
@@ -155,10 +155,10 @@ class Admission:
 
     def release(self, permit: Permit) -> None:
         """Give the place to who waits for it; never blocks, so that a finaliser may call it. Twice is fine."""
-        if permit.ticket is not None:
+        if permit.loose:
             self._returned.append(permit.ticket)
             self._settle()
-            permit.ticket = None  # not before: an exception may come here, and then its finaliser returns it once more
+            permit.loose = False  # not before: an exception may come here, and then its finaliser returns it once more
 
     def close(self) -> None:
         """Refuse all who wait, and all who come later."""
@@ -181,7 +181,8 @@ class Admission:
 
     def _enter(self, ticket: Ticket, where: Place) -> None:
         lane = ticket.lane
-        self._settle()
+        if self._returned:
+            self._settle()
         try:
             with self._lock:
                 if self._closed:
@@ -205,7 +206,8 @@ class Admission:
                 if self._keeping:
                     self._admit()  # this may have been the last one who was in and did not wait for another
         finally:
-            self._settle()
+            if self._returned:
+                self._settle()
 
     def _refuse_hopeless(self, ticket: Ticket, where: Place, *, look_at_threads: bool = False) -> None:
         """Raise if every connection the caller could get is held by callers that cannot go on before it does.
@@ -239,7 +241,9 @@ class Admission:
     def _has_place(self, ticket: Ticket) -> bool:
         if len(ticket.lane.held) >= ticket.lane.limit:
             return False
-        in_use = self.in_use
+        in_use = 0
+        for lane in self._all:
+            in_use += len(lane.held)
         if in_use < self.size - 1:
             return True
         return in_use < (self.size if ticket.on_loop else self._size_for_others())
@@ -313,9 +317,15 @@ class Admission:
         while self._returned and not self._lock.locked():
             with self._lock:
                 while self._returned:
-                    self._take_back(self._returned[0])
+                    ticket = self._returned[0]
+                    ticket.lane.held.discard(ticket)
+                    ticket.state = GONE
+                    ticket.lane.queue.pop(ticket, None)
                     self._returned.popleft()
-                self._admit()
+                for lane in self._all:
+                    if lane.queue:
+                        self._admit()
+                        break
                 if self._watchers and self.in_use == 0:
                     while self._watchers:
                         self._watchers.pop().set()
@@ -328,12 +338,8 @@ class Admission:
                 self._returned.append(ticket)
             ticket.lane.queue.pop(ticket, None)
 
-    def _take_back(self, ticket: Ticket) -> None:
-        ticket.lane.held.discard(ticket)
-        self._leave_queue(ticket)
-
     def _next(self) -> Ticket | None:
-        if not self.waiting or self.in_use >= self.size:
+        if self.in_use >= self.size:
             return None
         heads = (lane.head() for lane in self._all)
         ready = (ticket for ticket in heads if ticket is not None and self._has_place(ticket))

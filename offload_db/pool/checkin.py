@@ -17,7 +17,7 @@ from ..errors import BlockingCallError, OffloadError
 from ..statistics import Counters
 from .admission_queue import Admission
 from .idle import IdleConnections
-from .lanes import Permit, Ticket
+from .lanes import Permit
 from .leaks import LeakWatch
 
 
@@ -34,9 +34,9 @@ class Checkins:
         self._idle = idle
         self._counters = counters
         self.leaks = leaks
-        # Connections that are out, and their holders' tickets. One that is neither out nor at rest is being opened,
+        # Connections that are out, and their holders' permits. One that is neither out nor at rest is being opened,
         # pinged or closed, and ends with the call that does so.
-        self.leased: dict[PhysicalConnection, Ticket | None] = {}
+        self.leased: dict[PhysicalConnection, Permit | None] = {}
 
     def after_fork(self, admission: Admission) -> None:
         """Let the child have nobody's connections: those that are out are the parent's."""
@@ -45,7 +45,7 @@ class Checkins:
         if self.leaks is not None:
             self.leaks = LeakWatch(self.leaks.seconds)
 
-    def checkin(self, link: PhysicalConnection, ticket: Ticket) -> None:
+    def checkin(self, link: PhysicalConnection, permit: Permit) -> None:
         """Take a link back, or throw it out; waits for the server if a rollback is due."""
         reason = self._fate(link)
         if link.writes_on:
@@ -53,11 +53,11 @@ class Checkins:
                 read_out(link)
             except BaseException:
                 # On the loop's own thread, and where the task is cancelled already, it may not even have begun.
-                if not (self._writes_on(link) and self._check_in_later(link, ticket)):
-                    self._put_back(link, ticket, self._fate_when_read(link))
+                if not (self._writes_on(link) and self._check_in_later(link, permit)):
+                    self._put_back(link, permit, self._fate_when_read(link))
                 raise
             reason = self._fate_when_read(link)
-        self._put_back(link, ticket, reason)
+        self._put_back(link, permit, reason)
 
     @staticmethod
     def _writes_on(link: PhysicalConnection) -> bool:
@@ -69,7 +69,7 @@ class Checkins:
             link.fault = "unread_result"
         return self._fate(link)
 
-    def _put_back(self, link: PhysicalConnection, ticket: Ticket, reason: str | None) -> None:
+    def _put_back(self, link: PhysicalConnection, permit: Permit, reason: str | None) -> None:
         """Roll back what is open, and let the link rest, or throw it out for the *reason*."""
         try:
             if reason is None and not link.clean:
@@ -81,7 +81,7 @@ class Checkins:
                     if not isinstance(error, Exception) or isinstance(error, (BlockingCallError, Warning)):
                         raise
         finally:
-            permit = Permit(self._admission, ticket)  # it releases the ticket whatever exception comes
+            permit.loose = True  # whatever exception comes now, it is released
             try:
                 self.leased.pop(link, None)
                 if reason is None:
@@ -92,29 +92,29 @@ class Checkins:
             finally:
                 self._admission.release(permit)
 
-    def _check_in_later(self, link: PhysicalConnection, ticket: Ticket) -> bool:
+    def _check_in_later(self, link: PhysicalConnection, permit: Permit) -> bool:
         """Check the link in on a thread of its own; False if there is none to be had. A finaliser may call this."""
         self.leased[link] = None  # the lease has nothing to give back any more
-        started = start_from_finaliser(partial(self._check_in_quietly, link, ticket))
+        started = start_from_finaliser(partial(self._check_in_quietly, link, permit))
         if not started:
-            self.leased[link] = ticket
+            self.leased[link] = permit
         return started
 
-    def _check_in_quietly(self, link: PhysicalConnection, ticket: Ticket) -> None:
+    def _check_in_quietly(self, link: PhysicalConnection, permit: Permit) -> None:
         with suppress(OffloadError):  # nobody is there any more to be told
-            self.checkin(link, ticket)
+            self.checkin(link, permit)
 
-    def reclaim(self, link: PhysicalConnection, ticket: Ticket) -> None:
+    def reclaim(self, link: PhysicalConnection, permit: Permit) -> None:
         """Take back a link that was dropped; called by a finaliser, so without any I/O."""
         reason = self._fate(link)
         if link.writes_on:
-            if self._check_in_later(link, ticket):
+            if self._check_in_later(link, permit):
                 return
             reason = "unread_result"
         if reason is None and not link.clean:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
-        permit = Permit(self._admission, ticket)  # as above
+        permit.loose = True  # as above
         self.leased.pop(link, None)
         if reason is None:
             link.rested = time.monotonic()
@@ -133,7 +133,7 @@ class Checkins:
 
     def _fate(self, link: PhysicalConnection) -> str | None:
         """Return why a link that comes back cannot be used again, None if it can."""
-        if link.busy:
+        if link.current_call is not None:
             # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
             link.break_link()
         return link.discard_reason() or self._idle.outlived(link)

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 from dbutils.pooled_db import PooledDB
 
-from ..bridge.call_scope import Deadline, current_setting
+from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
 from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
@@ -139,7 +139,9 @@ class PoolCore:
         """
         connector = connector or self.connector
         setting = current_setting()
-        deadline = None if setting is None else setting.deadline
+        scope = deadline = None
+        if setting is not None:
+            scope, deadline = setting.scope, setting.deadline
         if len(self.checkins.leased) >= self.admission.size:
             for link in list(self.checkins.leased):
                 call_lock = link.call_lock
@@ -158,9 +160,11 @@ class PoolCore:
             raise
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)
-        return self._serve(permit, connector, deadline)
+        return self._serve(permit, connector, scope, deadline)
 
-    def _serve(self, permit: Permit, connector: Connector, deadline: Deadline | None) -> Lease:
+    def _serve(
+        self, permit: Permit, connector: Connector, scope: BridgedCall | None, deadline: Deadline | None
+    ) -> Lease:
         """Give a link to somebody who is admitted."""
         opened: list[PhysicalConnection] = []
 
@@ -171,7 +175,7 @@ class PoolCore:
                 self.idle.close_all()
             self.admission.release(permit)
 
-        detached = Detached(on_return)
+        detached: Detached | None = None
         try:
             started = time.monotonic()
             try:
@@ -180,6 +184,7 @@ class PoolCore:
                     left = None if deadline is None else deadline.left
                     self.idle.make_room(connector, self.admission)
                     connect = partial(self._open, connector, left)
+                    detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
                     link = opened[0]
             finally:
@@ -190,12 +195,12 @@ class PoolCore:
                 opened[:] = [link]
                 raise pool_closed()  # noqa: TRY301  # the connection goes the way of those that come too late
         except BaseException as error:
-            if not detached.runs_on:
+            if detached is None or not detached.runs_on:
                 on_return()
             if (late := too_late(error, deadline)) is not None:
                 raise late from None
             raise
-        link.renew(permit.statement_timeout, permit.checkout_timeout)
+        link.renew(scope, permit.statement_timeout, permit.checkout_timeout)
         self.counters.checked_out(permit.waited)
         leaks = self.checkins.leaks
         return Lease(self, permit, link, None if leaks is None else leaks.begin())

@@ -104,11 +104,11 @@ class Permit:
     """Admission to the pool and to one lane of it, for whoever has this object: the last reference releases it.
 
     An exception may come at any moment, also between the admission and whatever its holder does first. Who has a
-    connection for it takes the ticket out: of what the garbage collector finds together, any finaliser may be called
+    connection for it unsets :attr:`loose`: of what the garbage collector finds together, any finaliser may be called
     first, and the connection is to be back before the admission is.
     """
 
-    __slots__ = ("_lanes", "checkout_timeout", "statement_timeout", "ticket", "waited")
+    __slots__ = ("_lanes", "checkout_timeout", "loose", "statement_timeout", "ticket", "waited")
 
     def __init__(self, lanes: Releases, ticket: Ticket) -> None:
         self._lanes = lanes
@@ -117,8 +117,10 @@ class Permit:
         self.checkout_timeout = ticket.lane.checkout_timeout
         """Seconds that it may wait for its turn on a connection."""
         self.waited = 0.0
-        self.ticket: Ticket | None = ticket
+        self.ticket = ticket
+        self.loose = True
+        """Whether nothing but this object's end releases it: no lease has it, and it was not released."""
 
     def __del__(self) -> None:
-        if getattr(self, "ticket", None) is not None:
+        if getattr(self, "loose", False):
             self._lanes.release(self)

@@ -24,48 +24,45 @@ class Core(Protocol):
 
 
 class Lease:
-    """One checkout: a link, and the ticket that admits its holder."""
+    """One checkout: a link, and the permit of its holder."""
 
-    __slots__ = ("__weakref__", "_core", "_record", "_ticket", "link")
+    __slots__ = ("__weakref__", "_core", "_permit", "_record", "link")
 
     def __init__(self, core: Core, permit: Permit, link: PhysicalConnection, record: CheckoutRecord | None) -> None:
-        assert permit.ticket is not None
         self._core = core
-        self._ticket = permit.ticket
+        self._permit = permit
         self._record = record
         self.link = link
         link.lease = weakref.ref(self)
-        core.checkins.leased[link] = self._ticket  # from here on the link is this lease's to give back
-        permit.ticket = None
+        core.checkins.leased[link] = permit  # from here on the link is this lease's to give back
+        permit.loose = False
 
     def __del__(self) -> None:
-        # Asked here and not by _holds, which would be one more call for each checkout.
-        if (
-            hasattr(self, "link") and self._core.checkins.leased.get(self.link, self) is self._ticket
-        ):  # an exception came before
+        # An exception may have come before there was a link.
+        if hasattr(self, "link") and self._core.checkins.leased.get(self.link, self) is self._permit:
             self.drop()
-
-    @property
-    def _holds(self) -> bool:
-        # A forked child holds nothing of what its parent has checked out.
-        return self._core.checkins.leased.get(self.link) is self._ticket
 
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
-        self._end_watch()
-        if self._holds:
-            self._core.checkins.checkin(self.link, self._ticket)
+        if self._record is not None:
+            self._end_watch(self._record)
+        checkins = self._core.checkins
+        if checkins.leased.get(self.link) is self._permit:  # a forked child holds nothing of what its parent has
+            checkins.checkin(self.link, self._permit)
 
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
-        self._end_watch()
-        if self._holds:
-            self._core.checkins.reclaim(self.link, self._ticket)
+        if self._record is not None:
+            self._end_watch(self._record)
+        checkins = self._core.checkins
+        if checkins.leased.get(self.link) is self._permit:  # as above
+            checkins.reclaim(self.link, self._permit)
 
     def disown(self) -> None:
         """Note that it is on its way back, whatever its holder does meanwhile; a finaliser may call this."""
-        self._ticket.holder = (self._ticket.holder[0], object())
+        ticket = self._permit.ticket
+        ticket.holder = (ticket.holder[0], object())
 
-    def _end_watch(self) -> None:
-        if self._record is not None and self._core.checkins.leaks is not None:
-            self._core.checkins.leaks.end(self._record)
+    def _end_watch(self, record: CheckoutRecord) -> None:
+        if self._core.checkins.leaks is not None:
+            self._core.checkins.leaks.end(record)

@@ -17,7 +17,7 @@ import pytest
 
 import offload_db
 from offload_db import BlockingCallError, CheckoutTimeout, ConnectionClosed, blocking, offload
-from offload_db.bridge.call_scope import BridgedCall
+from offload_db.bridge.call_scope import BridgedCall, current_bridged_call
 from offload_db.bridge.decorator import THREADS
 from offload_db.connection.call_lock import CallLock
 from tests.conftest import MySQL
@@ -637,21 +637,21 @@ def test_an_owner_that_ends_in_the_collector_locks_nobody_out() -> None:
             scope.end()
 
     in_thread(collected_under_the_lock).result(3.0)
-    assert call_lock.acquire()
+    assert call_lock.acquire(None)
 
 
 @pytest.mark.parametrize("same_thread", [True, False])
 def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
     """The turn of a task whose event loop was closed under it goes on to the next who waits."""
     call_lock = CallLock()
-    assert call_lock.acquire()
+    assert call_lock.acquire(None)
     loop = asyncio.new_event_loop()
     task = loop.create_task(take(call_lock))
     loop.run_until_complete(asyncio.sleep(0.01))
     assert waiting_turns(call_lock) == 1
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
     loop.close()
-    future = in_thread(call_lock.acquire)
+    future = in_thread(lambda: call_lock.acquire(None))
     until(lambda: waiting_turns(call_lock) == 2)
     if same_thread:
         call_lock.release()
@@ -664,7 +664,7 @@ def test_a_waiter_whose_loop_has_ended_keeps_no_turn(same_thread: bool) -> None:
 
 @offload
 async def take(call_lock: CallLock) -> bool:
-    return call_lock.acquire()
+    return call_lock.acquire(current_bridged_call())
 
 
 @pytest.mark.anyio

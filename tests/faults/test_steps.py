@@ -131,7 +131,7 @@ def test_an_owner_that_lets_go_while_the_loops_thread_is_refused() -> None:
     waits = queued(call_lock, other)
     replace_lock(call_lock, lambda lock: PausingLock(lock, owner.release))
     with pytest.raises(BlockingCallError):
-        on_a_loop(call_lock.acquire)
+        on_a_loop(lambda: call_lock.acquire(None))
     assert waits.admitted
 
 
@@ -191,7 +191,7 @@ def test_a_call_that_ends_while_a_thread_of_its_own_takes_a_connection() -> None
     owned.after_add = scope.end
     call_lock = CallLock(scope)
     assert call_lock.owner is None
-    assert in_thread(call_lock.acquire).result(PATIENCE)
+    assert in_thread(lambda: call_lock.acquire(None)).result(PATIENCE)
 
 
 def test_a_connection_that_is_closed_while_a_statement_runs(database: dict[str, Any], mysql: MySQL) -> None:
