@@ -78,10 +78,10 @@ class BridgedCall:
         """Let go of what belongs to the scope; the garbage collector may be the one who ends it."""
         self.ended = True
         self._name = None  # it may hold the request
-        while True:
+        while self.owned:
             try:
                 owned = self.owned.pop()
-            except KeyError:  # another thread may have closed the last one
+            except KeyError:  # another thread has closed the last one
                 return
             owned.disown(self)
 
@@ -247,7 +247,9 @@ class bridged_call:  # noqa: N801  # used like the context managers of contextli
 
     def __enter__(self) -> BridgedCall | None:
         """Return the call if it begins here."""
-        held = current_setting()
+        held = _setting.get()
+        if held is not None and held.scope.ended:
+            held = None
         deadline = None if self._timeout is None else Deadline(self._timeout)
         if held is None:
             self._own = BridgedCall(self._name)

@@ -13,7 +13,7 @@ import weakref
 from contextvars import ContextVar
 from types import FrameType
 
-from .place import current_task, on_loop_thread, place
+from .place import Place, current_task, place
 
 
 def flow() -> tuple[int, int]:
@@ -32,14 +32,16 @@ UNSHARED = frozenset({_work})
 """Context variables that belong to a thread and not to the task that it works for."""
 
 
-def caller() -> Caller:
+def caller(where: Place | None = None) -> Caller:
     """Identify who calls, without keeping it alive.
 
     In a worker thread it is the piece of work, not the thread: frameworks run each request's work in a context of its
     own, and a thread that opened a connection for one request may serve another while it is still open.
+
+    :param where: the place of the call, if it is known
     """
     thread = threading.get_ident()
-    if on_loop_thread():
+    if (where or place()) is not Place.THREAD:
         task = current_task()
         return (thread, None if task is None else weakref.ref(task))
     frame: FrameType | None = sys._getframe(1)

@@ -29,12 +29,7 @@ def place() -> Place:
         # Asked about a task that it knows, greenback need not find out which loop runs.
         if task is not None and greenback.has_portal(task):  # type: ignore[arg-type]  # of either loop
             return Place.BRIDGED
-    return Place.LOOP if on_loop_thread() else Place.THREAD
-
-
-def on_loop_thread() -> bool:
-    """Tell whether an event loop runs on this thread."""
-    return asyncio._get_running_loop() is not None or _in_trio()
+    return Place.LOOP if asyncio._get_running_loop() is not None or _in_trio() else Place.THREAD
 
 
 def _in_trio() -> bool:

@@ -207,13 +207,13 @@ class PatientIO(socket.SocketIO):
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what is there, or wait for it."""
-        reactor, sock = current_reactor(), self._sock
+        reactor, sock = getattr(_here, "reactor", None), self._sock
         patience = None if reactor is None else sock.gettimeout()
         if reactor is None or patience == 0:
             return super().readinto(buffer)
         if not isinstance(sock, ssl.SSLSocket):
             reactor.wait(sock, select.POLLIN, patience)
-            return super().readinto(buffer)
+            return sock.recv_into(buffer)
         # Only a part of a record may have arrived, and the rest may never do.
         return _patiently(reactor, sock, patience, lambda: sock.recv_into(buffer))
 

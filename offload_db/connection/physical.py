@@ -20,7 +20,7 @@ from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..drivers.base import Driver, Identity
 from ..drivers.sql_text import rolls_back
-from ..errors import CallCancelled, CheckoutTimeout
+from ..errors import CallCancelled, CheckoutTimeout, OffloadError
 from .call_lock import CallLock
 from .driver_call import Connect, DriverCall, cancellable
 from .executor import Executor, Expired
@@ -81,6 +81,7 @@ class PhysicalConnection(SessionState):
         "lease",
         "patience",
         "rested",
+        "sees_rest",
         "shares",
         "statement_timeout",
         "statements",
@@ -107,6 +108,8 @@ class PhysicalConnection(SessionState):
         self.born = self.rested = time.monotonic()
         self.expires = math.inf
         self.statements = 0
+        self.sees_rest = driver.sees_rest(raw)
+        """Whether it can be seen without a round trip that the server has closed it at rest."""
         self.shares = driver.shares(raw)
         """Whether its calls may share a thread with those of others."""
         self.executor = executor
@@ -203,7 +206,13 @@ class PhysicalConnection(SessionState):
             scope, deadline, cancellation = None, None, None if lender is None else lender.cancellation
         taken = False
         try:
-            taken = self._take(name, call_lock, scope, deadline, shield)
+            patience, by_deadline = self.patience, False
+            if deadline is not None and (patience is None or deadline.left < patience):
+                patience, by_deadline = deadline.left, True
+            try:
+                taken = call_lock.acquire(scope, patience, shield=shield)
+            except (CheckoutTimeout, TimeoutError) as error:
+                raise self._turn_error(error, name, deadline, by_deadline=by_deadline) from None
             if self.half_done is not None:
                 self._undo_half_done(call_lock, deadline, cancellation)
             return self._call_now(
@@ -259,25 +268,14 @@ class PhysicalConnection(SessionState):
             text=None,
         )
 
-    def _take(
-        self, name: str, call_lock: CallLock, scope: BridgedCall | None, deadline: Deadline | None, shield: bool
-    ) -> bool:
-        patience, by_deadline = self.patience, False
-        if deadline is not None:
-            left = deadline.left
-            if patience is None or left < patience:
-                patience, by_deadline = left, True
-        try:
-            return call_lock.acquire(scope, patience, shield=shield)
-        except CheckoutTimeout as error:  # nor would waiting on have helped
-            raise self.driver.disguised(error) from None
-        except TimeoutError as error:
-            if by_deadline:  # its time may not be over yet: an event loop may wake a little early
-                call = DriverCall(self, name, killable=False)
-                late = call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
-            else:
-                late = self.driver.disguised(CheckoutTimeout.because(str(error)))
-            raise late from None
+    def _turn_error(self, error: Exception, name: str, deadline: Deadline | None, *, by_deadline: bool) -> OffloadError:
+        """Make the error for a turn that did not come."""
+        if isinstance(error, CheckoutTimeout):  # nor would waiting on have helped
+            return self.driver.disguised(error)
+        if by_deadline:  # its time may not be over yet: an event loop may wake a little early
+            call = DriverCall(self, name, killable=False)
+            return call.timeout_error(f"another call kept the shared connection, and {deadline}; {error}")
+        return self.driver.disguised(CheckoutTimeout.because(str(error)))
 
     def _call_now(
         self,
@@ -302,10 +300,11 @@ class PhysicalConnection(SessionState):
                 self._text = None
         elif name not in _BEGIN_NOTHING:
             self.unseen()
-        limits = [limit for limit in (self.statement_timeout, timeout) if limit is not None]
+        limit = self.statement_timeout
+        if timeout is not None and (limit is None or timeout < limit):
+            limit = timeout
         if deadline is not None:
-            limits.append(deadline.left)
-        limit = min(limits, default=None)
+            limit = deadline.left if limit is None else min(limit, deadline.left)
         call = DriverCall(self, name, killable=killable, statement=statement)
         started = time.monotonic()
         error: Exception | None = None

@@ -78,10 +78,11 @@ class FastResult(_Result):  # type: ignore[misc]
         key = (buffered[:first], number, sequence, connection.encoding, connection.use_unicode)
         for columns in known.kept.get(key, ()):
             if buffered.startswith(columns.raw) and columns.fit(connection.decoders):
-                _skip(connection, len(columns.raw), number)
-                if _is_end(buffered, len(columns.raw), connection._next_seq_id):
-                    _skip(connection, _HEADER + _END)
+                size = len(columns.raw)
+                if _is_end(buffered, size, (sequence + number) % 256):
+                    _skip(connection, size + _HEADER + _END, number + 1)
                 else:
+                    _skip(connection, size, number)
                     end = connection._read_packet()
                     assert end.is_eof_packet(), "Protocol error, expecting EOF"
                 self.fields, self.description = list(columns.fields), columns.description
@@ -97,16 +98,22 @@ class FastResult(_Result):  # type: ignore[misc]
     def _read_rowdata_packet(self) -> None:
         connection = self.connection
         rows: list[tuple[Any, ...]] = []
-        while (end := self._read_whole_rows(rows)) is None:
-            # One that is not whole, or no row.
-            packet = connection._read_packet()
-            if self._check_packet_is_eof(packet):
+        while True:
+            before = len(rows)
+            end = _whole_rows(connection, self._columns, rows, TURN_ROWS - self._in_a_row)
+            self._in_a_row += len(rows) - before
+            if self._in_a_row >= TURN_ROWS:
+                self._give_turn()
+            elif end is not None:
+                _skip(connection, _HEADER + _END)
+                self.warning_count, status = struct.unpack("<hh", end)
+                self.has_next = status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
                 break
-            rows.append(self._read_row_from_packet(packet))
-        else:
-            _skip(connection, _HEADER + _END)
-            self.warning_count, status = struct.unpack("<hh", end)
-            self.has_next = status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+            else:  # a row that is not whole, or no row
+                packet = connection._read_packet()
+                if self._check_packet_is_eof(packet):
+                    break
+                rows.append(self._read_row_from_packet(packet))
         self.connection = None
         self.affected_rows = len(rows)
         self.rows = tuple(rows)
@@ -128,16 +135,6 @@ class FastResult(_Result):  # type: ignore[misc]
             return super()._read_rowdata_packet_unbuffered()
         self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
         return self.rows[0]
-
-    def _read_whole_rows(self, rows: list[tuple[Any, ...]]) -> bytes | None:
-        """Read the rows that are there; returns what the packet says that ends them, if it is there as well."""
-        while True:
-            before = len(rows)
-            end = _whole_rows(self.connection, self._columns, rows, TURN_ROWS - self._in_a_row)
-            self._in_a_row += len(rows) - before
-            if self._in_a_row < TURN_ROWS:
-                return end
-            self._give_turn()
 
     def _give_turn(self) -> None:
         """Let other threads have the interpreter."""

@@ -102,7 +102,7 @@ class Admission:
         """
         lane = self._common if name is None else self._lane(name)
         where = place()
-        ticket = Ticket(lane, caller(), on_loop=where is Place.LOOP)
+        ticket = Ticket(lane, caller(where), on_loop=where is Place.LOOP)
         permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         if ticket.signal is None:

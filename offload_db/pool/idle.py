@@ -74,7 +74,7 @@ class IdleConnections:
             reason = self.outlived(link)
             if reason is None and not link.driver.alive_at_rest(link.raw):
                 reason = link.fault = "dead_idle"
-            long = now - link.rested > PING_AFTER or not link.driver.sees_rest(link.raw)
+            long = now - link.rested > PING_AFTER or not link.sees_rest
             if reason is None and long:
                 # Between here and the server something may have forgotten the link without a word.
                 asked = time.monotonic()

@@ -331,4 +331,5 @@ class Operations:
                     reraise(result.error)
                 return result
             finally:
+                link.call_lock.close()  # nobody else has it
                 lease.give_back()
