@@ -67,6 +67,7 @@ FOREIGN = (
         "AttributeError when a connection is opened",
     ),
     Foreign("asyncio", ("_get_running_loop",), "the loop, or None", "AttributeError"),
+    Foreign("asyncio.tasks", ("_current_tasks",), "before Python 3.12: the task that runs", "KeyError"),
     Foreign(
         "asyncio.tasks._PyTask", ("_must_cancel",), "is the task to be cancelled", "anyio's own pause before each hop"
     ),

@@ -31,9 +31,9 @@ WORK=$(mktemp -d "${TMPDIR:-/tmp}/offload-db-run-XXXXXX")
 # The oldest versions that pyproject.toml allows, and the oldest FastAPI that people were seen to run with it.
 OLDEST=(fastapi==0.104.1 starlette==0.27.0 anyio==3.7.1 PyMySQL==1.1.0 SQLAlchemy==2.0.23 greenlet==3.2.4
   uvicorn==0.24.0)
-OLDEST_OURS=(DBUtils==3.1.0 greenback==1.2.0 prometheus-client==0.17.0 libcst==1.1.0)
+OLDEST_OURS=(DBUtils==3.1.0 prometheus-client==0.17.0 libcst==1.1.0)
 # anyio 3 works with no newer trio, and starlette 0.27 with no newer httpx.
-OLDEST_TOOLS=('trio<0.22' 'httpx<0.28')
+OLDEST_TOOLS=('trio<0.22' 'httpx<0.28' greenback==1.2.0)
 OLDEST_MYSQLCLIENT=mysqlclient==2.2.0
 # What runs on the further Pythons, and in a quick run.
 SHORT='not slow and not alone'

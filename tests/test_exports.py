@@ -124,7 +124,7 @@ def test_no_extra_is_imported() -> None:
     """Importing the package imports no framework, no event loop and no driver but PyMySQL."""
     code = "import sys, offload_db; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = set(run(code).split())
-    assert {"offload_db", "pymysql", "greenback", "anyio"} <= loaded
+    assert {"offload_db", "pymysql", "greenlet", "anyio"} <= loaded
     assert not loaded & set(EXTRAS)
 
 
@@ -156,7 +156,7 @@ def test_importing_starts_nothing() -> None:
     """Importing the package starts no thread and sets no handler of the process."""
     code = """
 import signal, sys, threading, warnings
-import anyio.to_thread, dbutils.pooled_db, greenback, pymysql
+import anyio.to_thread, dbutils.pooled_db, greenlet, pymysql
 before = signal.getsignal(signal.SIGTERM), sys.excepthook, threading.excepthook, list(warnings.filters)
 import offload_db
 after = signal.getsignal(signal.SIGTERM), sys.excepthook, threading.excepthook, list(warnings.filters)

@@ -271,7 +271,7 @@ def test_contrib_stands_on_the_public_names(name: str) -> None:
 # What a file there imports besides Python's own library and the package; others import what they are named after.
 FRAMEWORKS = {
     "__init__": set[str](),
-    "asgi": {"greenback"},
+    "asgi": set[str](),
     "fastapi": {"fastapi", "starlette"},
     "prometheus": {"prometheus_client"},
     "pytest_plugin": {"pymysql", "pytest"},

@@ -13,6 +13,8 @@ from typing import Any
 
 import greenlet
 
+from .stack import frames_from
+
 # Greenlets that a thread keeps. To make one costs as much as a small query has to do in it: Python maps memory for
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
 KEPT = 32
@@ -25,63 +27,64 @@ class _Here(threading.local):
     """What a thread keeps."""
 
     def __init__(self) -> None:
-        self.idle: list[Any] = []
+        self.idle: list[PooledGreenlet] = []
 
 
 _here = _Here()
 
 
+class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
+    """A greenlet that makes one call after the other."""
+
+    __slots__ = ("call", "errors", "fits_below", "result", "suspended", "task")
+
+    call: Callable[[], object] | None
+    """The call that it makes next."""
+    result: Any
+    """What its last call returned, until that is taken."""
+    errors: list[BaseException]
+    """What its last call raised; before that, what is to be raised where the call waits."""
+    task: int | None
+    """The id of the task that its call may suspend; None where it can suspend none."""
+    suspended: Any
+    """The greenlet that waits for the task to go on: this one, or one that was made in it."""
+    fits_below: int
+    """Frames that the stack must have where it is used: a greenlet keeps how deep the stack was at its beginning."""
+
+
 def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
-    """Return a greenlet that makes a call when it is switched to.
+    """Return a greenlet that makes a call when it is switched to, and then switches back to where this was called.
 
-    It is switched to once, with the greenlet that goes on when the call is over. Nothing else may keep it.
+    It is for that one call, and nothing else may keep it.
 
-    :param call: a function that raises nothing
-    :param context: the context that it runs in
+    :param context: the context that the call runs in
     """
-    pooled = _idle() or _new()
-    pooled.call = call
-    pooled.gr_context = context
-    return pooled
-
-
-def _idle() -> Any:
-    """Take a greenlet that was kept, None if there is none for a call from here."""
-    idle = _here.idle
-    while idle:
+    pooled, idle = None, _here.idle
+    while pooled is None and idle:
         pooled = idle.pop()
         try:
             if pooled.fits_below:
                 sys._getframe(pooled.fits_below)
         except ValueError:  # the stack is not as deep as that
-            continue
-        return pooled
-    return None
-
-
-def _new() -> Any:
-    pooled = PooledGreenlet(_make_calls)
-    pooled.fits_below = max(0, _depth() - _DEEPER)
-    pooled.switch()  # to where it waits: what a greenlet is begun with it keeps for good
+            pooled = None
+        else:
+            if pooled.dead:  # a signal's handler may have raised an error in it when its call was over
+                pooled = None
+    if pooled is None:
+        pooled = _new()
+    else:
+        pooled.parent = greenlet.getcurrent()
+    pooled.call = call
+    pooled.gr_context = context
     return pooled
 
 
-def _depth() -> int:
-    """Count the frames of the stack."""
-    depth, frame = 0, sys._getframe().f_back
-    while frame is not None:
-        depth, frame = depth + 1, frame.f_back
-    return depth
-
-
-class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
-    """A greenlet that makes one call after the other."""
-
-    __slots__ = ("call", "fits_below")
-
-    call: Callable[[], object] | None
-    fits_below: int
-    """Frames that the stack must have where it is used: a greenlet keeps how deep the stack was at its beginning."""
+def _new() -> PooledGreenlet:
+    pooled = PooledGreenlet(_make_calls)
+    pooled.result = pooled.task = pooled.suspended = None
+    pooled.errors = []
+    pooled.fits_below = max(0, sum(1 for _ in frames_from(sys._getframe())) - _DEEPER)
+    return pooled
 
 
 def _make_calls() -> None:
@@ -89,25 +92,23 @@ def _make_calls() -> None:
 
     Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
     """
-    while True:
-        greenlet.getcurrent().parent = greenlet.getcurrent().parent.switch()
-        _taken()()
-        if not _kept():
-            return
+    while _make_call():
+        greenlet.getcurrent().parent.switch()
 
 
-def _taken() -> Callable[[], object]:
-    pooled = greenlet.getcurrent()
+def _make_call() -> bool:
+    """Make a call, and keep the greenlet for another one; False if there are enough."""
+    pooled: Any = greenlet.getcurrent()
     call, pooled.call = pooled.call, None
-    return call  # type: ignore[no-any-return]
-
-
-def _kept() -> bool:
-    """Keep the greenlet that runs, which has made its call, for another one; False if there are enough."""
-    idle = _here.idle
-    if len(idle) >= KEPT:
+    try:
+        pooled.result = call()
+    except BaseException as error:
+        if pooled.task is None or isinstance(error, greenlet.GreenletExit):
+            raise
+        pooled.errors.append(error)
+    pooled.task = pooled.suspended = None
+    if len(_here.idle) >= KEPT:
         return False
-    pooled = greenlet.getcurrent()
     pooled.gr_context = None
-    idle.append(pooled)
+    _here.idle.append(pooled)
     return True

@@ -21,7 +21,7 @@ from ..errors import ThreadUnavailable
 from .background import none_left, start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
-from .greenlet_outcomes import Outcome
+from .handled_errors import reraise
 from .portal import rest_of
 from .signals import TaskEvent, task_event
 
@@ -51,14 +51,17 @@ class Hop(Generic[T]):
     __slots__ = (
         "_abandoned",
         "_closed_loop_call",
+        "_error",
         "_function",
         "_late",
         "_lock",
-        "_outcome",
+        "_result",
         "_signals",
         "_started",
         "back",
     )
+
+    _result: T
 
     def __init__(self, function: Callable[[], T], on_closed_loop: Callable[[], None] | None = None) -> None:
         self._function = function
@@ -68,7 +71,7 @@ class Hop(Generic[T]):
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
         self._signals: tuple[TaskEvent, ...] = ()
-        self._outcome: Outcome[T] = Outcome()
+        self._error: BaseException | None = None
         self.back = False
         """Whether the function has been called and came back."""
 
@@ -79,7 +82,9 @@ class Hop(Generic[T]):
                 return
             self._started = True
         try:
-            self._outcome.capture(self._function)
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
         finally:
             with self._lock:
                 # Asked before the task can know that the function is back: it may go on then, and end its loop.
@@ -93,9 +98,18 @@ class Hop(Generic[T]):
         elif gone and self._closed_loop_call is not None:
             self._closed_loop_call[1]()
 
-    def outcome(self) -> T:
-        """Return what the function returned, or raise what it raised."""
-        return self._outcome.unwrap()
+    def outcome(self, *, apart: bool = False) -> T:
+        """Return what the function returned, or raise what it raised; once.
+
+        :param apart: see :func:`offload_db.bridge.handled_errors.reraise`
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                reraise(error, apart=apart)
+            finally:
+                del error, self
+        return self._result
 
     async def wait(self) -> None:
         """Wait for the function; a cancellation is raised at once and leaves it running."""
@@ -109,7 +123,7 @@ class Hop(Generic[T]):
     async def join(self) -> T:
         """Wait for the function and return its outcome; see :meth:`wait`."""
         await self.wait()
-        return self._outcome.unwrap(apart=True)
+        return self.outcome(apart=True)
 
     def detach(self, late: Callable[[], None]) -> bool:
         """Let the function run on by itself, if it runs: *late* is called on its thread when it has come back."""

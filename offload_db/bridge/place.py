@@ -8,9 +8,17 @@ from __future__ import annotations
 import asyncio
 import enum
 import sys
+from collections.abc import Callable
+from typing import Any
 
-import greenback
 import greenlet
+
+from .greenlet_pool import PooledGreenlet
+
+# Which task of asyncio's runs in a loop. Before Python 3.12 that is a function in Python, around this dictionary.
+_running_task: Callable[[Any], object] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
+)
 
 
 class Place(enum.Enum):
@@ -23,13 +31,16 @@ class Place(enum.Enum):
 
 def place() -> Place:
     """Tell where the caller is."""
-    # What has a portal runs in a greenlet inside of it.
-    if greenlet.getcurrent().parent is not None:
-        task = current_task()
-        # Asked about a task that it knows, greenback need not find out which loop runs.
-        if task is not None and greenback.has_portal(task):  # type: ignore[arg-type]  # of either loop
-            return Place.BRIDGED
-    return Place.LOOP if asyncio._get_running_loop() is not None or _in_trio() else Place.THREAD
+    loop = asyncio._get_running_loop()
+    running: Any = greenlet.getcurrent()
+    while running is not None:
+        # Tasks that are not bridged run in a bridged call's greenlet, too: eager ones, and those of a nested loop.
+        if type(running) is PooledGreenlet and running.task is not None:
+            task = current_task() if loop is None else _running_task(loop)
+            if running.task == id(task):
+                return Place.BRIDGED
+        running = running.parent  # bridged code may have made greenlets of its own
+    return Place.LOOP if loop is not None or _in_trio() else Place.THREAD
 
 
 def _in_trio() -> bool:
@@ -47,7 +58,7 @@ def current_task() -> object | None:
     """Return the task that runs on this thread, None in a callback of the loop and where no loop runs."""
     loop = asyncio._get_running_loop()
     if loop is not None:
-        return asyncio.current_task(loop)
+        return _running_task(loop)
     if not _in_trio():
         return None
     try:

@@ -1,7 +1,7 @@
 """How synchronous code suspends the task that it runs in.
 
-Owns the portal around a bridged call, and the wait for something awaitable from below it. Where a call is made from is
-``place.py``'s to say, who makes it ``caller_identity.py``'s. Knows no database.
+Owns the portal around a bridged call: the call runs in a greenlet, and the task's own coroutine awaits for it what it
+waits for. Where a call is made from is ``place.py``'s to say, who makes it ``caller_identity.py``'s. Knows no database.
 """
 
 from __future__ import annotations
@@ -10,38 +10,37 @@ import asyncio
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Container, Coroutine, Generator
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio.lowlevel
-import greenback
 import greenlet
 
-from ..errors import BridgeError
-from .greenlet_outcomes import Outcome
-from .greenlet_pool import greenlet_for
-from .handled_errors import handling, with_handled
+from .greenlet_pool import PooledGreenlet, greenlet_for
+from .handled_errors import handling, reraise, with_handled
 from .place import Place, current_task, place
 
 T = TypeVar("T")
-
-# The attribute by which an event loop is known that nest_asyncio has patched to be run inside of itself.
-_NESTS = "_nest_patched"
-# Seconds after which a bridged call looks again whether the loop that another one has nested is over.
-_NESTED_PAUSE = 0.002
-# Whether the calling task, or one that it comes from, is bridged; known of loops alone that can be nested.
-_bridged_here: ContextVar[bool] = ContextVar("offload_db_bridged_here", default=False)
 
 # The tasks that run their first step in the middle of the code that starts them; Python 3.12 brought them.
 _EAGER_TASKS: Container[object] = getattr(asyncio.tasks, "_eager_tasks", ())
 
 
-def suspend(awaitable: Awaitable[T]) -> T:
-    """Await something from synchronous code of a bridged task."""
-    outcome: Outcome[T] = Outcome()
-    return greenback.await_(outcome.acapture(awaitable)).unwrap()
+def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine from synchronous code of a bridged task."""
+    portal: Any = greenlet.getcurrent()
+    while type(portal) is not PooledGreenlet or portal.task is None:
+        portal = portal.parent  # from a greenlet that the bridged code has made: SQLAlchemy's asyncio support does
+    # What comes and goes is in lists, which let go of it: an error would be kept by the frames that it has passed.
+    given: list[Any] = [None]
+    try:
+        while True:
+            waits = [coroutine.throw(portal.errors.pop()) if portal.errors else coroutine.send(given.pop())]
+            portal.suspended = greenlet.getcurrent()
+            given = [portal.parent.switch(waits.pop())]
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 async def bridged(function: Callable[[], T]) -> T:
@@ -49,9 +48,7 @@ async def bridged(function: Callable[[], T]) -> T:
     return await _in_portal(with_handled(function)) if place() is Place.LOOP else function()
 
 
-def abridged(
-    function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Coroutine[Any, Any, T]:
+def abridged(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
     if sys.exc_info()[1] is None:
         return _in_portal(partial(_run, function, args, kwargs))
@@ -61,77 +58,33 @@ def abridged(
     return _in_portal(with_handled(partial(_run, function, args, kwargs)))
 
 
-async def _in_portal(function: Callable[[], T]) -> T:
-    """Call a function in a portal of greenback's."""
-    if greenlet.getcurrent().parent is not None:
-        # This is the first step of an eager task, in the portal of another one. A portal of its own would be built on
-        # one that may be gone when this task goes on.
-        await anyio.lowlevel.checkpoint()  # the event loop itself makes all steps but the first
-        if getattr(asyncio._get_running_loop(), _NESTS, False):
-            await _until_not_nested()
-    outcome: Outcome[T] = Outcome()
-    call: Callable[[], object] = partial(outcome.capture, function)
-    loop = asyncio._get_running_loop()
-    if loop is not None:
-        call = _on_pooled_greenlet(greenlet_for(call, greenlet.getcurrent().gr_context)).__next__
-    # Else it is trio, which may give a task another context: greenback passes it on, to a greenlet of its own alone.
-    portal = greenback.with_portal_run_sync(call)
-    if not getattr(loop, _NESTS, False):
-        await portal
-        return outcome.unwrap()
-    _bridged_here.set(True)
-    try:
-        await _resumed_here(portal)
-    finally:
-        _bridged_here.set(False)
-    return outcome.unwrap()
-
-
-async def _until_not_nested() -> None:
-    """Wait while a bridged call runs the event loop inside of itself, and with it the calling task.
-
-    :raises BridgeError: if the task was made by such a call, which may be waiting for it
-    """
-    while greenlet.getcurrent().parent is not None:
-        if _bridged_here.get():
-            raise BridgeError(
-                "a bridged call runs the event loop inside of itself, as nest_asyncio allows, and nothing is bridged "
-                "there: await what it gives to run_until_complete()"
-            )
-        await asyncio.sleep(_NESTED_PAUSE)
-
-
 @types.coroutine
-def _resumed_here(portal: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
-    """Await a portal, and let it wait while another bridged call runs the event loop.
+def _in_portal(call: Callable[[], T]) -> Generator[Any, Any, T]:
+    """Make a call in a greenlet, and await what it waits for.
 
-    A portal comes back to the greenlet that it was built in, so it can only be resumed from there.
+    The greenlet is switched to from wherever the task goes on: an eager task makes its first step in the greenlet of
+    another one, and a bridged call may run its event loop inside of itself, as nest_asyncio lets it.
     """
-    here = greenlet.getcurrent()
-    given: list[Any] = [None]
-    errors: list[BaseException] = []
-    try:
-        while True:
-            waits = [portal.throw(errors.pop()) if errors else portal.send(given.pop())]
-            try:
-                given = [(yield waits.pop())]
-            except BaseException as error:
-                errors = [error]
-            while greenlet.getcurrent() is not here:
-                try:
-                    yield from asyncio.sleep(_NESTED_PAUSE).__await__()
-                except BaseException as error:
-                    errors = [error]
-    except StopIteration:
-        return
-
-
-def _on_pooled_greenlet(pooled: Any) -> Iterator[object]:
-    """Switch to a pooled greenlet from the greenlet that greenback has made for the portal.
-
-    As a generator, because that has its frame with it: Python need not map any memory for this greenlet.
-    """
-    yield pooled.switch(greenlet.getcurrent())
+    context = greenlet.getcurrent().gr_context
+    portal = greenlet_for(call, context)
+    portal.task = id(current_task())  # a greenlet that waits is out of the collector's sight, and must keep no task
+    given: list[Any] = []
+    waits = [portal.switch()]
+    while portal.suspended is not None:
+        resumed, portal.suspended = portal.suspended, None
+        try:
+            given = [(yield waits.pop())]
+        except BaseException as error:
+            given = [None]
+            portal.errors.append(error)
+        portal.parent = greenlet.getcurrent()
+        if portal.gr_context is context:  # else the call is in the middle of a Context.run()
+            portal.gr_context = context = greenlet.getcurrent().gr_context  # trio's tasks may be given another one
+        waits = [resumed.switch(given.pop())]
+    if portal.errors:
+        reraise(portal.errors.pop())
+    result, portal.result = portal.result, None
+    return result  # type: ignore[no-any-return]  # the greenlet's attributes have no types
 
 
 def _run(
@@ -145,17 +98,22 @@ def _run(
     :param first: what makes the first step, if that has to be made in a way of its own
     """
     result: Any = function(*args, **kwargs)
-    if not inspect.isawaitable(result):
-        return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
-    coroutine: Coroutine[Any, Any, T] = result if inspect.iscoroutine(result) else awaiting(result)
-    del result  # what throws an error into a generator holds the error
+    if type(result) is not types.CoroutineType:
+        if not inspect.isawaitable(result):
+            return result  # type: ignore[no-any-return]  # a decorator between has run the coroutine itself
+        result = awaiting(result)
+    outcome: T = suspend(result if first is None else _begun(result, first))
+    return outcome
+
+
+async def _begun(coroutine: Coroutine[Any, Any, T], first: Callable[[Callable[[], Any]], Any]) -> T:
+    """Await a coroutine whose first step is made in a way of its own."""
     try:
-        waits = [coroutine.send(None) if first is None else first(partial(coroutine.send, None))]
-    except StopIteration as stop:  # legacy code awaits nothing, and greenback has nothing to do
-        value: T = stop.value
-    else:
-        value = suspend(rest_of(coroutine, waits))
-    return value
+        waits = [first(partial(coroutine.send, None))]
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    return await rest_of(coroutine, waits)
 
 
 async def awaiting(awaitable: Awaitable[T]) -> T:

@@ -122,6 +122,8 @@ class Executor:
                         on_closed_loop=on_closed_loop,
                     )
                 )
+            except GeneratorExit:  # the task is thrown away, and its loop may be gone
+                raise
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise

@@ -89,6 +89,36 @@ async def test_context_variables_flow_into_the_worker() -> None:
     assert await bridged(blocking(variable.get)) == "seen"
 
 
+async def test_the_bridged_code_runs_in_its_tasks_context(anyio_backend_name: str) -> None:
+    """Bridged code has its task's context, also another one that the task is given, and keeps one that it enters."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    pause = blocking(threading.get_ident)
+
+    def inside() -> list[str]:
+        variable.set("inside")
+        pause()
+        return [variable.get()]
+
+    @offload
+    async def handler() -> list[str]:
+        variable.set("handler's")
+        pause()
+        seen = [variable.get(), *contextvars.copy_context().run(inside), variable.get()]
+        if anyio_backend_name == "trio":
+            import trio
+
+            task = trio.lowlevel.current_task()
+            task.context = contextvars.copy_context()
+            task.context.run(variable.set, "another")
+            pause()
+        return [*seen, variable.get()]
+
+    variable.set("caller's")
+    last = "another" if anyio_backend_name == "trio" else "handler's"
+    assert await handler() == ["handler's", "inside", "handler's", last]
+    assert variable.get() == last
+
+
 async def test_a_cancelled_scope_waits_for_the_worker() -> None:
     """A cancellation during a hop is raised when the function has come back, not before."""
     gate, limiter = Gate(), anyio.CapacityLimiter(1)

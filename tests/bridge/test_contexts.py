@@ -218,13 +218,26 @@ async def test_callbacks_are_not_bridged(anyio_backend_name: str) -> None:
         assert found[0][1] is None
 
 
-async def test_the_users_own_portal_is_used() -> None:
-    """Where greenback has a portal already a call suspends, decorated or not, and the portal stays."""
+async def test_in_a_portal_of_the_users_own() -> None:
+    """Where greenback has a portal already a decorated call suspends and an undecorated one does not; both work on."""
+    here = threading.get_ident()
+    hopping = blocking(threading.get_ident)
+
+    async def pause() -> str:
+        await anyio.lowlevel.checkpoint()
+        return "paused"
+
+    @offload
+    async def handler() -> list[Any]:
+        return [greenback.await_(pause()), hopping() != here, await pause(), hopping() != here]
+
     await greenback.ensure_portal()
-    assert place() is Place.BRIDGED
-    assert blocking(threading.get_ident)() != threading.get_ident()
-    assert await bridged(blocking(threading.get_ident)) != threading.get_ident()
-    assert place() is Place.BRIDGED
+    assert place() is Place.LOOP
+    assert hopping() == here
+    assert await handler() == ["paused", True, "paused", True]
+    assert place() is Place.LOOP
+    assert greenback.await_(pause()) == "paused"
+    assert await bridged(hopping) != here
 
 
 async def test_nested_portals() -> None:

@@ -77,15 +77,53 @@ async def test_calls_side_by_side_from_different_depths() -> None:
         assert await handler() == pytest.approx(frames_left(), abs=TOLERANCE)
 
 
-async def test_a_strand_is_used_again_by_calls_from_as_deep(anyio_backend_name: str) -> None:
+async def test_a_strand_is_used_again_by_calls_from_as_deep() -> None:
     """Calls from the same depth, and from a little less or more, use one strand after the other again."""
-    if anyio_backend_name != "asyncio":
-        pytest.skip("trio's calls have no strands")
     kept: set[int] = set()
     for depth in (10, 10, 5, 20, 300, 10):
         await below(depth, handler)
         kept |= {id(strand) for strand in idle_greenlets()}
     assert len(kept) == 1
+
+
+async def test_a_strand_that_was_ended() -> None:
+    """A strand that an interrupt has ended after its call is not used again."""
+    await handler()
+    (strand,) = idle_greenlets()
+    strand.throw()
+    assert await handler() > 0
+    (other,) = idle_greenlets()
+    assert other is not strand
+
+
+async def test_an_error_keeps_the_strand() -> None:
+    """A call that raises an error leaves its strand to the next one, and nothing of the error in it."""
+
+    class Failed(Exception):
+        pass
+
+    @offload
+    async def fail() -> None:
+        raise Failed
+
+    async def failed() -> weakref.ref[BaseException]:
+        try:
+            await fail()
+        except Failed as error:
+            return weakref.ref(error)
+        raise AssertionError("it raised nothing")
+
+    await handler()
+    kept = idle_greenlets()[:]
+    gc.collect()
+    gc.disable()
+    try:
+        error = await failed()
+        assert idle_greenlets() == kept
+        assert error() is None
+        assert await handler() > 0
+    finally:
+        gc.enable()
 
 
 async def test_endless_recursion_is_an_error_at_any_depth() -> None:

@@ -1,4 +1,4 @@
-"""Claims about event loops that run inside of themselves, as nest_asyncio lets them."""
+"""Claims about event loops that run inside of themselves, as nest_asyncio lets them: bridged calls work there, too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
+import pymysql.err
 import pytest
 
-from offload_db import BridgeError, blocking, offload
+from offload_db import blocking, offload
+from offload_db.bridge.place import Place, place
 from tests.support import PATIENCE, pool_of
 
 
@@ -49,54 +51,89 @@ def run(main: Awaitable[Any]) -> Any:
         loop.close()
 
 
-def test_other_bridged_calls_wait() -> None:
-    """Bridged calls go on, and begin, when another one's nested run of the loop is over, and none is disturbed."""
+def test_other_bridged_calls_go_on() -> None:
+    """Bridged calls go on, begin and end while another one runs the loop inside of itself, and after that."""
     steps: list[str] = []
 
     @offload
-    async def other(name: str, gate: threading.Event) -> str:
-        blocking(gate.wait)()
+    async def other(name: str, *gates: threading.Event) -> str:
+        for gate in gates:
+            blocking(gate.wait)()
         steps.append(name)
         return name
 
     async def main() -> list[Any]:
         async def nested() -> str:
-            gate.set()
-            await asyncio.sleep(0.05)
+            begun.append(asyncio.ensure_future(other("begins in it, ends after it", during, after)))
+            inside = asyncio.ensure_future(other("begins and ends in it", during))
+            await asyncio.sleep(0)
+            during.set()
+            await asyncio.wait([first, inside])
             steps.append("nested")
             return "nested"
 
-        async def outside() -> str:
-            await asyncio.sleep(0.01)
-            return await other("begins in between", gate)
-
-        gate = threading.Event()
-        first = asyncio.ensure_future(other("waits", gate))
-        second = asyncio.ensure_future(outside())
+        during, after = threading.Event(), threading.Event()
+        begun: list[asyncio.Future[str]] = []
+        first = asyncio.ensure_future(other("begins before it, ends in it", during))
+        second = asyncio.ensure_future(other("begins before it, ends after it", during, after))
         await asyncio.sleep(0)
-        third = asyncio.ensure_future(nest(nested()))
-        return list(await asyncio.gather(first, second, third))
+        result = await nest(nested())
+        after.set()
+        return [result, *await asyncio.gather(first, second, *begun)]
 
-    assert run(main()) == ["waits", "begins in between", "nested"]
-    assert steps[0] == "nested"
-    assert sorted(steps[1:]) == ["begins in between", "waits"]
+    names = run(main())
+    assert names == [
+        "nested",
+        "begins before it, ends in it",
+        "begins before it, ends after it",
+        "begins in it, ends after it",
+    ]
+    assert set(steps[:2]) == {"begins before it, ends in it", "begins and ends in it"}
+    assert steps[2] == "nested"
+    assert set(steps[3:]) == {"begins before it, ends after it", "begins in it, ends after it"}
 
 
-@pytest.mark.parametrize("kind", ["decorated", "awaitable"])
-def test_what_a_nested_run_waits_for_is_not_bridged(database: dict[str, Any], kind: str) -> None:
-    """A call that would wait for the end of the run that waits for it is refused, and the error says what to do."""
+@pytest.mark.parametrize("kind", ["decorated", "awaitable", "nesting again"])
+def test_what_a_nested_run_waits_for_is_bridged(database: dict[str, Any], kind: str) -> None:
+    """A bridged call that a bridged call waits for by nesting the loop is served, and errors come out of it."""
 
     @offload
-    async def inner() -> None:
-        await asyncio.sleep(0)
+    async def inner(statement: str) -> Any:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchone()[0]
+
+    def call(statement: str) -> Any:
+        if kind == "awaitable":
+            return pool.fetch_value(statement)
+        return inner(statement) if kind == "decorated" else nest(inner(statement))
 
     async def main() -> None:
-        with pool_of(1, database) as pool:
-            with pytest.raises(BridgeError, match=r"nest_asyncio.*await what it gives"):
-                await nest(inner() if kind == "decorated" else pool.fetch_value("SELECT 1"))
-            assert await pool.fetch_value("SELECT 2") == 2
+        assert await nest(call("SELECT 1")) == 1
+        with pytest.raises(pymysql.err.ProgrammingError):
+            await nest(call("NO STATEMENT"))
+        assert await pool.fetch_value("SELECT 2") == 2
+
+    with pool_of(1, database) as pool:
+        run(main())
+        assert pool.statistics().blocking_calls == 0
+        assert pool.statistics().in_use == 0
+
+
+def test_tasks_of_a_nested_run_are_not_bridged() -> None:
+    """What else runs in the loop that a bridged call nests, tasks and callbacks, is on the loop's thread."""
+    places: list[Place] = []
+
+    async def main() -> None:
+        async def nested() -> None:
+            places.append(place())
+            asyncio.get_running_loop().call_soon(lambda: places.append(place()))
+            await asyncio.sleep(0)
+
+        await nest(nested())
 
     run(main())
+    assert places == [Place.LOOP] * 2
 
 
 def test_nesting_outside_of_bridged_calls(database: dict[str, Any]) -> None:
@@ -120,8 +157,8 @@ def test_nesting_outside_of_bridged_calls(database: dict[str, Any]) -> None:
         assert pool.statistics().blocking_calls == 0
 
 
-def test_a_call_that_is_cancelled_while_it_waits_for_a_nested_run() -> None:
-    """A cancellation that comes during another call's nested run is raised when that is over."""
+def test_a_call_that_is_cancelled_during_a_nested_run() -> None:
+    """A cancellation that comes during another call's nested run reaches the call."""
 
     @offload
     async def other() -> None:

@@ -15,7 +15,7 @@ from examples.fuel_copilot.demo.health import Poll
 from examples.fuel_copilot.demo.load import Load
 
 POOL_SIZE = 20
-PACKAGES = ("anyio", "dbutils", "fastapi", "greenback", "pymysql", "uvicorn")
+PACKAGES = ("anyio", "dbutils", "fastapi", "greenlet", "pymysql", "uvicorn")
 
 BEFORE = "before"
 AFTER = "after"
