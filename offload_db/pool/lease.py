@@ -67,5 +67,5 @@ class Lease:
         self._ticket.holder = (self._ticket.holder[0], object())
 
     def _end_watch(self) -> None:
-        if self._record is not None and self._core.checkins.leaks is not None:
-            self._core.checkins.leaks.end(self._record)
+        if self._record is not None:
+            self._record.end()
