@@ -144,6 +144,7 @@ class _Waiter:
                 except BaseException:
                     self._runs = False
                     raise
+                return
         with suppress(RuntimeError):  # somebody else has woken it
             self._bell.release()
 
