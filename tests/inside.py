@@ -5,12 +5,14 @@ What only the tests of one folder look at stands in that folder's `inside.py`.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
 import pytest
 
 from offload_db import OffloadPool, errors
+from offload_db.bridge import background
 from offload_db.connection import unpooled
 from offload_db.connection.call_lock import CallLock
 from offload_db.connection.physical import PhysicalConnection
@@ -57,3 +59,44 @@ def warn_again(patch: pytest.MonkeyPatch) -> None:
 def note_of_finalisers(counters: Counters, notes: deque[str | None]) -> None:
     """Put *notes* in the place of those that finalisers leave for the next who counts."""
     counters._finalised = notes
+
+
+def timers() -> int:
+    """Return how many timers wait to call something."""
+    return len(background._waiter.due)
+
+
+def timers_are_waited_for() -> bool:
+    """Tell whether there is a thread that waits for timers."""
+    return background._waiter._runs
+
+
+def end_timer_thread() -> None:
+    """Have the thread that waits for timers end, as it does when none was in use for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "STAYS", 0.0)
+        background._waiter.wake()
+        while timers_are_waited_for():
+            time.sleep(0.001)
+
+
+def looks_at_timers(patch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list of the moments at which the thread that waits for timers looks at them, from now on."""
+    moments: list[float] = []
+    look = background._Waiter.look
+
+    def looking(waiter: background._Waiter, now: float) -> float:
+        moments.append(now)
+        return look(waiter, now)
+
+    patch.setattr(background._Waiter, "look", looking)
+    return moments
+
+
+def fail_at_timers(patch: pytest.MonkeyPatch) -> None:
+    """Have the thread that waits for timers run out of memory when it looks at them."""
+
+    def fail(waiter: background._Waiter, now: float) -> float:
+        raise MemoryError
+
+    patch.setattr(background._Waiter, "look", fail)

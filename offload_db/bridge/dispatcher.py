@@ -23,6 +23,10 @@ from .reactor import POSSIBLE, Reactor
 LOOK_AFTER = 1.0
 
 
+class Expired(Exception):
+    """Raised when the time is over before a hop has come back; never reaches a user."""
+
+
 class Dispatcher:
     """Sends the hops of one pool's tasks, on one event loop, to worker threads.
 
@@ -42,17 +46,21 @@ class Dispatcher:
         self._pending: set[_SharedHop] = set()
         self._looks_until = 0.0
 
-    async def send(self, hop: Hop[Any], *, shared: bool) -> None:
+    async def send(self, hop: Hop[Any], *, shared: bool, timeout: float | None = None) -> None:
         """Send *hop* through a worker thread; see :func:`offload_db.bridge.hops.send_hop`.
 
         :param shared: whether it may share the thread: it waits only by what ``reactor.py`` has for that, and holds no
             lock meanwhile that another one could want
+        :param timeout: seconds to wait for it
+        :raises Expired: if they are over; the caller has to abandon the hop or to leave it, as after a cancellation
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
         if loop is None:
-            await send_hop(hop, self._limiter)
+            await self._send_alone(hop, timeout)
             return
         shared_hop = _SharedHop(hop, loop.create_future())
+        # A cancel scope would cost four times as much. What is cancelled keeps its context until it would be due.
+        alarm = None if timeout is None else loop.call_later(timeout, shared_hop.expire, context=Context())
         self._pending.add(shared_hop)
         try:
             if loop.time() > self._looks_until:
@@ -63,9 +71,26 @@ class Dispatcher:
             alone = await shared_hop.back
         finally:
             self._pending.discard(shared_hop)
+            if alarm is not None:
+                alarm.cancel()
+        if shared_hop.late:
+            raise Expired
         if alone:
-            await send_hop(hop, self._limiter)
-            await hop.wait()  # it may have begun in the shared thread all the same
+            await self._send_alone(hop, None if alarm is None else alarm.when() - loop.time())
+
+    async def _send_alone(self, hop: Hop[Any], timeout: float | None) -> None:
+        if timeout is None:
+            await self._send_and_wait(hop)
+            return
+        with anyio.move_on_after(timeout):
+            await self._send_and_wait(hop)
+            return
+        raise Expired
+
+    async def _send_and_wait(self, hop: Hop[Any]) -> None:
+        await send_hop(hop, self._limiter)
+        if not hop.back:  # it has begun in a shared thread all the same
+            await hop.wait()
 
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         ready, self._ready = self._ready, []
@@ -109,13 +134,13 @@ class _SharedHop:
     Its result is whether the task had better make the hop by itself. One that has begun is not made twice.
     """
 
-    __slots__ = ("_hop", "_over", "back", "context", "seen", "shared")
+    __slots__ = ("_hop", "_over", "back", "context", "late", "seen", "shared")
 
     def __init__(self, hop: Hop[Any], back: asyncio.Future[bool]) -> None:
         self._hop: Hop[Any] | None = hop
         self._over = False
         self.back = back
-        self.seen = False
+        self.seen = self.late = False
         self.context: Context | None = copy_context()
         self.shared: SharedThread | None = None
 
@@ -134,6 +159,11 @@ class _SharedHop:
         """Wake the task if its hop is over, or should have begun long ago."""
         if self._over or self._hop is not None:
             self.end(alone=not self._over)
+
+    def expire(self) -> None:
+        """Wake the task because its time is over."""
+        self.late = not self.back.done()
+        self.end(alone=False)
 
     def end(self, *, alone: bool) -> None:
         """Wake the task, on the loop's thread; it may have been woken already."""

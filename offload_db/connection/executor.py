@@ -20,7 +20,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from ..bridge.background import Timer, none_left
-from ..bridge.dispatcher import Dispatcher
+from ..bridge.dispatcher import Dispatcher, Expired
 from ..bridge.handled_errors import with_handled
 from ..bridge.hops import Hop
 from ..bridge.place import Place, place
@@ -40,10 +40,6 @@ on_loop_observers: list[Callable[[str], None]] = []
 """Told the name of each call that would block the event loop, before it is made and whatever is done about it."""
 
 _numbers = itertools.count()
-
-
-class Expired(Exception):
-    """Raised by :meth:`Executor.run` when the time is over and there is no outcome; never reaches a user."""
 
 
 class Detached:
@@ -150,20 +146,23 @@ class Executor:
         on_closed_loop: Callable[[], None] | None,
     ) -> Hop[T]:
         hop = Hop(with_handled(function), on_closed_loop if detached is None else detached.on_return)
-        if shield or timeout is not None:
-            with anyio.move_on_after(timeout, shield=shield):
-                await self._make(hop, shared, stop, detached)
-            if not hop.back or (detached is not None and detached.runs_on):  # what was left alone may be back by now
-                raise Expired
+        if shield:
+            with anyio.CancelScope(shield=True):
+                await self._make(hop, shared, timeout, stop, detached)
         else:
-            await self._make(hop, shared, stop, detached)
+            await self._make(hop, shared, timeout, stop, detached)
         return hop
 
     async def _make(
-        self, hop: Hop[Any], shared: bool, stop: Callable[[], None] | None, detached: Detached | None
+        self,
+        hop: Hop[Any],
+        shared: bool,
+        timeout: float | None,
+        stop: Callable[[], None] | None,
+        detached: Detached | None,
     ) -> None:
         try:
-            await self._dispatcher().send(hop, shared=shared)
+            await self._dispatcher().send(hop, shared=shared, timeout=timeout)
         except BaseException as error:
             if detached is not None:
                 detached.runs_on = hop.detach(detached.on_return)
@@ -171,7 +170,9 @@ class Executor:
                 await hop.wait_until_over(stop)
             if none_left(error):
                 raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
-            raise
+            # What was left alone may be back by now, but it is not the caller's any more.
+            if not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on):
+                raise
 
     def _dispatcher(self) -> Dispatcher:
         # There is mostly one loop, and anyio takes a while to find out which one runs.

@@ -10,9 +10,9 @@ from typing import Any
 import pymysql
 
 from ..bridge.call_scope import Deadline
+from ..bridge.dispatcher import Expired
 from ..drivers.base import Driver, Identity
 from ..errors import CheckoutTimeout, ThreadUnavailable
-from .executor import Expired
 
 # Seconds that connecting may always take: drivers refuse 0.
 SHORTEST_PATIENCE = 0.01

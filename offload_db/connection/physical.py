@@ -18,12 +18,13 @@ from typing import Any, Protocol, TypeVar
 
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.cancellation import Cancellation
+from ..bridge.dispatcher import Expired
 from ..drivers.base import Driver, Identity
 from ..drivers.sql_text import rolls_back
 from ..errors import CallCancelled, CheckoutTimeout, OffloadError
 from .call_lock import CallLock
 from .driver_call import Connect, DriverCall, cancellable
-from .executor import Executor, Expired
+from .executor import Executor
 from .killer import Killer
 from .session_state import SessionState
 from .unread_results import roll_back

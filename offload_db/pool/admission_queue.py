@@ -59,7 +59,7 @@ class Admission:
         self._returned: deque[Ticket] = deque()
         self._watchers: list[TaskEvent] = []
         self._keep_until = 0.0
-        self._keeping = False
+        self._keeping: Timer | None = None
 
     def __repr__(self) -> str:
         lanes = ", ".join(f"{r.label} {r.in_use}/{r.limit} in use, {r.waiting} waiting" for r in self._all)
@@ -164,6 +164,7 @@ class Admission:
         """Refuse all who wait, and all who come later."""
         with self._lock:
             self._closed = True
+            self._keep_none()
             for lane in self._all:
                 while (ticket := lane.head()) is not None:
                     self._leave_queue(ticket)
@@ -265,23 +266,29 @@ class Admission:
         cannot wait, so under load the decorated ones would leave them nothing.
         """
         self._keep_until = time.monotonic() + KEEP_SECONDS
-        if not self._keeping:
-            self._keeping = True
+        if self._keeping is None:
             self._wait_to_stop_keeping()
 
+    def _keep_none(self) -> None:
+        self._keep_until = 0.0
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+
     def _wait_to_stop_keeping(self) -> None:
+        self._keeping = Timer(self._keep_until - time.monotonic(), self._stop_keeping, "keep")
         try:
-            Timer(self._keep_until - time.monotonic(), self._stop_keeping, "keep").start()
+            self._keeping.start()
         except ThreadUnavailable:  # nobody would tell those who wait that none is kept any more
-            self._keeping, self._keep_until = False, 0.0
+            self._keep_none()
 
     def _stop_keeping(self) -> None:
         with self._lock:
             if self._keep_until > time.monotonic():
                 self._wait_to_stop_keeping()
             else:
-                self._keeping = False
-            if not self._keeping:
+                self._keep_none()
+            if self._keeping is None:
                 self._admit()
         self._settle()
 

@@ -18,22 +18,15 @@ from ..statistics import Counters
 from .admission_queue import Admission
 from .idle import IdleConnections
 from .lanes import Permit
-from .leaks import LeakWatch
 
 
 class Checkins:
-    """Takes connections back.
+    """Takes connections back."""
 
-    :param leaks: watches those that are out
-    """
-
-    def __init__(
-        self, admission: Admission, idle: IdleConnections, counters: Counters, leaks: LeakWatch | None
-    ) -> None:
+    def __init__(self, admission: Admission, idle: IdleConnections, counters: Counters) -> None:
         self._admission = admission
         self._idle = idle
         self._counters = counters
-        self.leaks = leaks
         # Connections that are out, and their holders' permits. One that is neither out nor at rest is being opened,
         # pinged or closed, and ends with the call that does so.
         self.leased: dict[PhysicalConnection, Permit | None] = {}
@@ -42,8 +35,6 @@ class Checkins:
         """Let the child have nobody's connections: those that are out are the parent's."""
         self.leased = {}
         self._admission = admission
-        if self.leaks is not None:
-            self.leaks = LeakWatch(self.leaks.seconds)
 
     def checkin(self, link: PhysicalConnection, permit: Permit) -> None:
         """Take a link back, or throw it out; waits for the server if a rollback is due."""

@@ -33,7 +33,7 @@ from .checkin import Checkins
 from .connector import Connector, take_idle
 from .idle import IdleConnections
 from .lanes import Lane, Permit
-from .leaks import LeakWatch
+from .leaks import CheckoutRecord
 from .lease import Lease
 from .shutdown import interrupt_all
 
@@ -68,8 +68,8 @@ class PoolCore:
         self.connector = Connector(pool, fast=fast)
         self.killer = Killer(self.connector.connect_admin, self.counters)
         self.idle = IdleConnections(self.executor, self.counters, maxusage=pool._maxusage, maxcached=pool._maxcached)
-        leaks = None if leak_warning is None else LeakWatch(leak_warning)
-        self.checkins = Checkins(self.admission, self.idle, self.counters, leaks)
+        self._leak_warning = leak_warning
+        self.checkins = Checkins(self.admission, self.idle, self.counters)
         self._broken_off = False
         for raw in take_idle(pool):
             if len(self.idle.links) < size:
@@ -102,8 +102,6 @@ class PoolCore:
     def refuse(self) -> None:
         """Refuse who waits for a connection, and who comes."""
         self.idle.closed = True
-        if self.checkins.leaks is not None:
-            self.checkins.leaks.close()
         self.admission.close()
 
     def out(self) -> list[PhysicalConnection]:
@@ -202,8 +200,8 @@ class PoolCore:
             raise
         link.renew(scope, permit.statement_timeout, permit.checkout_timeout)
         self.counters.checked_out(permit.waited)
-        leaks = self.checkins.leaks
-        return Lease(self, permit, link, None if leaks is None else leaks.begin())
+        record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
+        return Lease(self, permit, link, record)
 
     def _open(self, connector: Connector, seconds: float | None) -> PhysicalConnection:
         until = math.inf if seconds is None else time.monotonic() + seconds

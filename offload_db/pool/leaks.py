@@ -1,7 +1,7 @@
 """Connections that are held for too long.
 
-Owns the watch over checkouts: one that lasts longer than ``leak_warning`` is reported once with the stack that made
-it, and again when it comes back. It never takes a connection away.
+Owns the report of a checkout that lasts longer than ``leak_warning``: once with the stack that made it, and again when
+it comes back. It never takes a connection away.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from ..bridge.background import start_thread
+from ..bridge.background import Timer
 from ..bridge.place import current_task
 from ..bridge.stack import frames_from, module_of
 from ..connection.call_sites import ASYNCHRONOUS, FRAMEWORKS, LIBRARIES
@@ -26,19 +25,21 @@ from ..statistics import SourceLine
 
 logger = logging.getLogger("offload_db")
 
-# Seconds between looks at what is still out when the pool is closed.
-LONGEST_LAST_WAIT = 0.25
 # Frames of a checkout's stack that are kept.
 _DEPTH = 12
 
 
 class CheckoutRecord:
-    """When and where a connection was checked out."""
+    """When and where a connection was checked out; reports it once if it is not ended in time.
 
-    __slots__ = ("_stack", "_task", "reported", "since")
+    :param seconds: how long the connection may be held
+    """
 
-    def __init__(self) -> None:
-        self.since = time.monotonic()
+    __slots__ = ("_seconds", "_since", "_stack", "_task", "_timer", "reported")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since = time.monotonic()
         self.reported = False
         frames = (each for each in frames_from(sys._getframe(1)) if module_of(each) not in LIBRARIES)
         first = next(frames, None)
@@ -49,6 +50,30 @@ class CheckoutRecord:
         outwards = itertools.chain(() if first is None else (first,), frames)
         shown = itertools.islice((each for each in outwards if module_of(each) not in FRAMEWORKS), _DEPTH)
         self._stack = traceback.StackSummary.from_list(list(_summaries(shown)))
+        self._timer: Timer | None = Timer(seconds, self._report, "leak watch")
+        with suppress(ThreadUnavailable):  # the next timer of anybody's has it waited for
+            self._timer.start()
+
+    def end(self) -> None:
+        """Note that the connection came back; a finaliser may do so in the middle of anything."""
+        timer, self._timer = self._timer, None  # which holds this
+        if timer is not None:
+            timer.cancel()
+        if self.reported:
+            logger.warning(
+                "a connection that was reported as held for too long came back after %.1f s",
+                time.monotonic() - self._since,
+            )
+
+    def _report(self) -> None:
+        self.reported = True
+        logger.warning(
+            "a connection has been held for %.1f s, longer than leak_warning (%.1f s); "
+            "close it on every path, best in a with block. It was checked out here:\n%s",
+            time.monotonic() - self._since,
+            self._seconds,
+            self.stack,
+        )
 
     @property
     def stack(self) -> str:
@@ -81,67 +106,3 @@ def _task() -> str | None:
         return f"  in the task {name!r}, which runs {getattr(of, '__qualname__', type(of).__name__)}()\n"
     line = traceback.FrameSummary(site.file, site.line, site.function)
     return f"{''.join(traceback.StackSummary.from_list([line]).format())}  in the task {name!r} that was made of it\n"
-
-
-class LeakWatch:
-    """Watches the checkouts of one pool from a thread of its own, which lives while there are any.
-
-    :param seconds: how long a connection may be held before it is reported
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._condition = threading.Condition()
-        self._watched: set[CheckoutRecord] = set()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def begin(self) -> CheckoutRecord:
-        """Note a checkout."""
-        checkout = CheckoutRecord()
-        with self._condition:
-            self._watched.add(checkout)
-            if self._thread is None:
-                with suppress(ThreadUnavailable):  # the next checkout tries again
-                    self._thread = start_thread(self._watch, "leak watch")
-        return checkout
-
-    def end(self, checkout: CheckoutRecord) -> None:
-        """Note that the connection came back."""
-        # No lock: a finaliser may call this in the middle of anything.
-        self._watched.discard(checkout)
-        if checkout.reported:
-            logger.warning(
-                "a connection that was reported as held for too long came back after %.1f s",
-                time.monotonic() - checkout.since,
-            )
-
-    def close(self) -> None:
-        """End the thread as soon as nothing is out; what is out is watched until it comes back."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
-
-    def _watch(self) -> None:
-        while True:
-            now = time.monotonic()
-            with self._condition:
-                pending = [checkout for checkout in self._watched.copy() if not checkout.reported]
-                if not pending:
-                    self._thread = None
-                    return
-            for checkout in pending:
-                if now - checkout.since >= self.seconds:
-                    checkout.reported = True
-                    logger.warning(
-                        "a connection has been held for %.1f s, longer than leak_warning (%.1f s); "
-                        "close it on every path, best in a with block. It was checked out here:\n%s",
-                        now - checkout.since,
-                        self.seconds,
-                        checkout.stack,
-                    )
-            due = min((c.since for c in pending if not c.reported), default=now) + self.seconds
-            wait = max(0.01, min(due - now, self.seconds))
-            with self._condition:
-                # Nobody tells the thread what came back: finalisers must not take its lock.
-                self._condition.wait(min(wait, LONGEST_LAST_WAIT) if self._closed else wait)

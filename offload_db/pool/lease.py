@@ -45,7 +45,7 @@ class Lease:
     def give_back(self) -> None:
         """Return the link to the pool, or throw it out; waits for the server if a rollback is due."""
         if self._record is not None:
-            self._end_watch(self._record)
+            self._record.end()
         checkins = self._core.checkins
         if checkins.leased.get(self.link) is self._permit:  # a forked child holds nothing of what its parent has
             checkins.checkin(self.link, self._permit)
@@ -53,7 +53,7 @@ class Lease:
     def drop(self) -> None:
         """Return the link from a finaliser, without I/O."""
         if self._record is not None:
-            self._end_watch(self._record)
+            self._record.end()
         checkins = self._core.checkins
         if checkins.leased.get(self.link) is self._permit:  # as above
             checkins.reclaim(self.link, self._permit)
@@ -62,7 +62,3 @@ class Lease:
         """Note that it is on its way back, whatever its holder does meanwhile; a finaliser may call this."""
         ticket = self._permit.ticket
         ticket.holder = (ticket.holder[0], object())
-
-    def _end_watch(self, record: CheckoutRecord) -> None:
-        if self._core.checkins.leaks is not None:
-            self._core.checkins.leaks.end(record)

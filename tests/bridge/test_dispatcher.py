@@ -23,14 +23,14 @@ from pymysql.cursors import Cursor
 
 from offload_db import ThreadUnavailable, offload
 from offload_db.bridge import dispatcher
-from offload_db.bridge.dispatcher import Dispatcher
+from offload_db.bridge.dispatcher import Dispatcher, Expired
 from offload_db.bridge.hops import Hop
 from offload_db.bridge.reactor import BUSY, Reactor, current_reactor
 from offload_db.drivers import pymysql_results
 from tests.bridge.inside import depart, is_back, on_waking, shared_thread
 from tests.conftest import MySQL
 from tests.faults.checks import checked
-from tests.support import pool_of, running, settled, together, until, value, warm, watched_wire
+from tests.support import Gate, pool_of, running, settled, together, until, value, warm, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -412,3 +412,45 @@ def test_who_is_not_cancelled_comes_back(cut: str, monkeypatch: pytest.MonkeyPat
             await asyncio.wait_for(back[0], 20)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
+async def test_a_hop_whose_time_is_over(*, shared: bool) -> None:
+    """Who waits is told so, whether the hop has begun or not; one that has not is not made any more."""
+    sender, first, made = Dispatcher(1), Gate(), list[int]()
+    blocking, waiting = Hop(first), Hop(functools.partial(made.append, 1))
+    async with anyio.create_task_group() as group:
+
+        async def block() -> None:
+            with pytest.raises(Expired):
+                await sender.send(blocking, shared=shared, timeout=0.2)
+            assert not blocking.back
+            first.open()
+            await blocking.wait_until_over()
+
+        group.start_soon(block)
+        await first.entered()
+        with pytest.raises(Expired):
+            await sender.send(waiting, shared=shared, timeout=0.05)
+        await waiting.wait_until_over()
+    await sender.send(again := Hop(int), shared=shared, timeout=5.0)
+    assert again.outcome() == 0
+    assert (blocking.back, waiting.back, made) == (True, False, [])
+
+
+async def test_the_time_also_holds_for_who_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be shared, a hop that goes by itself has what is left of its time."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(dispatcher, "SharedThread", refuse)
+    gate = Gate()
+    hop = Hop(gate)
+    started = anyio.current_time()
+    with pytest.raises(Expired):
+        await Dispatcher(1).send(hop, shared=True, timeout=0.2)
+    assert 0.15 < anyio.current_time() - started < 10
+    gate.open()
+    await hop.wait_until_over()
+    assert hop.back

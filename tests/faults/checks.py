@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from offload_db import OffloadPool
 from tests.conftest import MySQL
+from tests.inside import timers
 from tests.support import PATIENCE, until, value
 
 # Discards that may be made of connections at rest as well as of those that come back.
@@ -74,8 +75,8 @@ def serve(pool: OffloadPool) -> None:
 
 
 def strangers(before: set[threading.Thread]) -> list[threading.Thread]:
-    """List the threads that were not there before, but for the event loops' idle workers."""
-    kept = ("AnyIO worker thread", "trio.to_thread", "Trio thread", "Trio worker", "pytest_timeout")
+    """List the threads that were not there before, but for idle ones: the event loops' workers, the timers' thread."""
+    kept = ("AnyIO worker thread", "trio.to_thread", "Trio thread", "Trio worker", "pytest_timeout", "offload_db timer")
     return [
         thread
         for thread in threading.enumerate()
@@ -84,9 +85,9 @@ def strangers(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 def no_strangers(before: set[threading.Thread], timeout: float = PATIENCE) -> None:
-    """Assert that no thread is left over, or will be in a moment."""
+    """Assert that no thread is left over, or will be in a moment, and that no timer has anything more to call."""
     deadline = time.monotonic() + timeout
-    while left := strangers(before):
+    while left := strangers(before) or timers():
         assert time.monotonic() < deadline, left
         time.sleep(0.005)
 

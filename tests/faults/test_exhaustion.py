@@ -22,9 +22,9 @@ from offload_db.pool import admission_queue
 from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Lane
 from tests.conftest import MySQL
-from tests.inside import core
+from tests.inside import core, end_timer_thread
 from tests.pool.inside import keep_longer, keep_one
-from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, settled, together, until, value
+from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, run_at, settled, together, until, value
 
 from .checks import check, checked, serve
 
@@ -141,6 +141,7 @@ async def test_a_statement_without_a_thread(
 
         gate = threading.Event()
         plain = in_thread(lambda: (gate.wait(PATIENCE), attempt(use))[1])
+        end_timer_thread()
         with no_threads():
             if place == "plain":
                 gate.set()
@@ -156,8 +157,9 @@ async def test_a_statement_without_a_thread(
         await checked(pool, mysql, database["database"])
 
 
-async def test_a_limit_without_a_thread(database: dict[str, Any], no_threads: Callable[[], Any]) -> None:
-    """A statement whose time is over is killed as soon as there is a thread again to do it."""
+@pytest.mark.parametrize("place", ["bridge", "plain"])
+async def test_a_limit_without_a_thread(place: str, database: dict[str, Any], no_threads: Callable[[], Any]) -> None:
+    """A statement whose time is over is killed as soon as there is a thread again, or by the timers' own thread."""
     with pool_of(1, database, statement_timeout=0.3) as pool:
         await pool.fetch_value("SELECT 1")
         started = anyio.current_time()
@@ -165,15 +167,18 @@ async def test_a_limit_without_a_thread(database: dict[str, Any], no_threads: Ca
 
         async def late() -> None:
             with pytest.raises(StatementTimeout):
-                await pool.fetch_value("SELECT SLEEP(30)")
+                await run_at(place, lambda: value(pool.connection(), "SELECT SLEEP(30)"))
             failed.append(anyio.current_time() - started)
 
         async with anyio.create_task_group() as group:
             group.start_soon(late)
             await settled(lambda: any(link.busy for link in core(pool).links))
             with no_threads():
-                await anyio.sleep(0.6)
-                assert not failed
+                if place == "bridge":
+                    await anyio.sleep(0.6)
+                    assert not failed
+                else:
+                    await settled(lambda: bool(failed))
         assert failed[0] < 10
 
 
@@ -234,6 +239,7 @@ def test_a_slot_that_cannot_be_kept(no_threads: Callable[[], Any], monkeypatch: 
     """Where no thread can end the keeping of a slot for the loop's thread, none is kept."""
     monkeypatch.setattr(admission_queue, "KEEP_SECONDS", 0.3)
     lane = Admission(Lane("the pool", 2, checkout_timeout=PATIENCE), ())
+    end_timer_thread()
     with no_threads():
         keep_one(lane)
     first, second = lane.acquire(None), lane.acquire(None)
@@ -260,6 +266,7 @@ def test_a_ping_without_a_thread(
     monkeypatch.setattr(drivers.PyMySQLDriver, "limited", base.Driver.limited)
     with pool_of(1, database) as pool:
         value(pool.connection(), "SELECT 1")
+        end_timer_thread()
         with no_threads(), pytest.raises(ThreadUnavailable):
             pool.connection()
         assert pool.statistics().discards == {}

@@ -20,7 +20,7 @@ from offload_db.drivers.pymysql import PyMySQLDriver
 from offload_db.pool import idle
 from offload_db.pool.connector import AT_ONCE, Connector
 from tests.conftest import MySQL
-from tests.inside import core
+from tests.inside import core, looks_at_timers, timers
 from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
 
 from .checks import assert_ended, checked, serve
@@ -58,6 +58,31 @@ def run(pool: OffloadPool, statement: str, lane: str | None = None, cursor_class
     with pool.connection(lane=lane) as connection, connection.cursor(cursor_class) as cursor:
         cursor.execute(statement)
         return cursor.fetchall()
+
+
+@WAYS
+async def test_limits_that_are_not_over(way: str, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred limited statements start one thread at most, which waits for all limits and hardly ever wakes."""
+
+    def body() -> None:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            for _ in range(100):
+                cursor.execute("SELECT 1")
+
+    names: list[str] = []
+    start, looks = threading.Thread.start, looks_at_timers(monkeypatch)
+
+    def starting(thread: threading.Thread) -> None:
+        names.append(thread.name)
+        start(thread)
+
+    with pool_of(2, database, statement_timeout=20.0, leak_warning=30.0) as pool:
+        monkeypatch.setattr(threading.Thread, "start", starting)
+        await handler_of(way, body)()
+        await handler_of(way, body)()
+        assert [name for name in names if name.startswith("offload_db")] in ([], ["offload_db timer"])
+        assert len(looks) < 10
+        assert timers() == 0
 
 
 @WAYS
