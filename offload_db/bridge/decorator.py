@@ -169,16 +169,17 @@ async def _run_bridged(
 ) -> Any:
     """Await the function in a task that may suspend below any number of plain calls."""
     with scope() as begun:
-        if begun is not None:
+        if begun is not None and (args or kwargs):
             begun.receive(args, kwargs)
         if place() is not Place.LOOP:
             return await function(*args, **kwargs)
-        if current_task() is None:
+        task = current_task()
+        if task is None:
             raise BridgeError(
                 f"{_name(function)} is driven outside of a task, where nothing can be suspended; "
                 "await it from a task of asyncio or trio"
             )
-        return await abridged(function, args, kwargs)
+        return await abridged(function, args, kwargs, task)
 
 
 async def _run_in_thread(

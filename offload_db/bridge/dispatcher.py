@@ -7,10 +7,10 @@ Owns which hops share a thread, and how those that have returned wake their task
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -63,7 +63,7 @@ class Dispatcher:
         alarm = None if timeout is None else loop.call_later(timeout, shared_hop.expire, context=Context())
         self._pending.add(shared_hop)
         try:
-            if loop.time() > self._looks_until:
+            if time.monotonic() > self._looks_until:
                 self._look_later(loop)
             if not self._ready:
                 loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
@@ -112,7 +112,7 @@ class Dispatcher:
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(LOOK_AFTER, self._look, loop, context=Context())
         # Twice the time: if anything fails before the next look, the next hop begins with the looking anew.
-        self._looks_until = loop.time() + 2 * LOOK_AFTER
+        self._looks_until = time.monotonic() + 2 * LOOK_AFTER
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to hops that a failed callback has left behind: for want of memory not even its frame may be made."""
@@ -232,8 +232,10 @@ class SharedThread:
     def _schedule(self, function: Callable[[], None]) -> None:
         loop = self._loop()
         if loop is not None:
-            with suppress(RuntimeError):  # it is closed, and with it the tasks gone
+            try:
                 loop.call_soon_threadsafe(function)
+            except RuntimeError:  # it is closed, and with it the tasks gone
+                pass
 
     def _wake(self) -> None:
         while self._returned:

@@ -45,29 +45,32 @@ def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def bridged(function: Callable[[], T]) -> T:
     """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    return await _in_portal(with_handled(function)) if place() is Place.LOOP else function()
+    return await _in_portal(with_handled(function), current_task()) if place() is Place.LOOP else function()
 
 
-def abridged(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[T]:
-    """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend; for a task."""
+def abridged(
+    function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], task: object
+) -> Awaitable[T]:
+    """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend the running task."""
     if sys.exc_info()[1] is None:
-        return _in_portal(partial(_run, function, args, kwargs))
-    if current_task() in _EAGER_TASKS:
+        return _in_portal(partial(_run, function, args, kwargs), task)
+    if task in _EAGER_TASKS:
         # What the code handles that starts an eager task is seen by the task's first step alone.
-        return _in_portal(partial(_run, function, args, kwargs, handling()))
-    return _in_portal(with_handled(partial(_run, function, args, kwargs)))
+        return _in_portal(partial(_run, function, args, kwargs, handling()), task)
+    return _in_portal(with_handled(partial(_run, function, args, kwargs)), task)
 
 
 @types.coroutine
-def _in_portal(call: Callable[[], T]) -> Generator[Any, Any, T]:
-    """Make a call in a greenlet, and await what it waits for.
+def _in_portal(call: Callable[[], T], task: object) -> Generator[Any, Any, T]:
+    """Make a call in a greenlet, and await what it waits for in the running task.
 
     The greenlet is switched to from wherever the task goes on: an eager task makes its first step in the greenlet of
     another one, and a bridged call may run its event loop inside of itself, as nest_asyncio lets it.
     """
     context = greenlet.getcurrent().gr_context
     portal = greenlet_for(call, context)
-    portal.task = id(current_task())  # a greenlet that waits is out of the collector's sight, and must keep no task
+    portal.task = id(task)  # a greenlet that waits is out of the collector's sight, and must keep no task
+    del task
     given: list[Any] = []
     waits = [portal.switch()]
     while portal.suspended is not None:

@@ -95,8 +95,10 @@ class Reactor:
                 return False
             self._added.extend(calls)
             if self._asleep:
-                with suppress(BlockingIOError):  # it is full: then the thread wakes up as well
+                try:
                     os.write(self._waker[1], b"\0")
+                except BlockingIOError:  # it is full: then the thread wakes up as well
+                    pass
                 self._asleep = False
             return True
 
@@ -162,7 +164,10 @@ class Reactor:
     def _resume(self, progress: Callable[[], None]) -> bool:
         """Wait until calls can go on or others are added, and let those go on that can; False if nothing happened."""
         self._seen = time.monotonic()
-        ends = min((end for _, end in self._waiting.values() if end is not None), default=None)
+        ends = None
+        for _, end in self._waiting.values():
+            if end is not None and (ends is None or end < ends):
+                ends = end
         ready = self._poll.poll(0)
         if not ready or self._seen > self._tell_by:
             progress()
@@ -175,8 +180,10 @@ class Reactor:
         descriptors = {descriptor for descriptor, _ in ready}
         if self._waker[0] in descriptors:
             descriptors.remove(self._waker[0])
-            with suppress(BlockingIOError):
+            try:
                 os.read(self._waker[0], 64)
+            except BlockingIOError:
+                pass
         for descriptor in descriptors:
             self._switch_to(descriptor, ready=True)
         for descriptor in late - descriptors:

@@ -217,7 +217,7 @@ class CallLock:
         :param scope: the bridged call that the caller belongs to
         """
         with self._lock:
-            if self.closed or (unless_busy and (self._busy or not self._may(scope))):
+            if self.closed or (unless_busy and (self._busy or not (scope is self._owner or self._may(scope)))):
                 return False
             self.closed = True
             self._busy = False

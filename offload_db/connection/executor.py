@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -106,24 +106,20 @@ class Executor:
         where = place()
         if where is Place.BRIDGED:
             self.counters.add("hops")
+            hop = Hop(with_handled(function), on_closed_loop if detached is None else detached.on_return)
+            sending = self._dispatcher().send(hop, shared=shared, timeout=timeout)
             try:
-                hop = suspend(
-                    self._hop(
-                        function,
-                        shared,
-                        shield=shield,
-                        timeout=timeout,
-                        stop=stop,
-                        detached=detached,
-                        on_closed_loop=on_closed_loop,
-                    )
-                )
+                try:
+                    suspend(_shielded(sending) if shield else sending)
+                except BaseException as error:
+                    if self._bring_back(hop, error, stop, detached):
+                        raise
             except GeneratorExit:  # the task is thrown away, and its loop may be gone
                 raise
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
-            return hop.outcome()  # here, because a coroutine cannot raise StopIteration
+            return hop.outcome()
         if where is Place.THREAD:
             return _inline(function, timeout, stop)
         path = call_path()
@@ -134,45 +130,22 @@ class Executor:
         finally:
             self.counters.blocked.add(path, name, digest(text), time.perf_counter() - started)
 
-    async def _hop(
-        self,
-        function: Callable[[], T],
-        shared: bool,
-        *,
-        shield: bool,
-        timeout: float | None,
-        stop: Callable[[], None] | None,
-        detached: Detached | None,
-        on_closed_loop: Callable[[], None] | None,
-    ) -> Hop[T]:
-        hop = Hop(with_handled(function), on_closed_loop if detached is None else detached.on_return)
-        if shield:
-            with anyio.CancelScope(shield=True):
-                await self._make(hop, shared, timeout, stop, detached)
-        else:
-            await self._make(hop, shared, timeout, stop, detached)
-        return hop
+    @staticmethod
+    def _bring_back(
+        hop: Hop[Any], error: BaseException, stop: Callable[[], None] | None, detached: Detached | None
+    ) -> bool:
+        """Bring back a hop that is not waited for any more, or leave it alone; False if it has an outcome all the same.
 
-    async def _make(
-        self,
-        hop: Hop[Any],
-        shared: bool,
-        timeout: float | None,
-        stop: Callable[[], None] | None,
-        detached: Detached | None,
-    ) -> None:
-        try:
-            await self._dispatcher().send(hop, shared=shared, timeout=timeout)
-        except BaseException as error:
-            if detached is not None:
-                detached.runs_on = hop.detach(detached.on_return)
-            else:
-                await hop.wait_until_over(stop)
-            if none_left(error):
-                raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
-            # What was left alone may be back by now, but it is not the caller's any more.
-            if not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on):
-                raise
+        :raises ThreadUnavailable: if the error is that no thread could be had
+        """
+        if detached is not None:
+            detached.runs_on = hop.detach(detached.on_return)
+        else:
+            suspend(hop.wait_until_over(stop))
+        if none_left(error):
+            raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
+        # What was left alone may be back by now, but it is not the caller's any more.
+        return not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on)
 
     def _dispatcher(self) -> Dispatcher:
         # There is mostly one loop, and anyio takes a while to find out which one runs.
@@ -206,6 +179,11 @@ class Executor:
             except BaseException:
                 self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
                 raise
+
+
+async def _shielded(sending: Coroutine[Any, Any, None]) -> None:
+    with anyio.CancelScope(shield=True):
+        await sending
 
 
 # Taken for a few instructions only.

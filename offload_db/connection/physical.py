@@ -227,7 +227,10 @@ class PhysicalConnection(SessionState):
                 shield=shield,
                 timeout=timeout,
                 # Where a result is unread, a rollback may have to kill first.
-                shared=shared and self._shares_now and not (name == "rollback" and self.driver.unread(self.raw)),
+                shared=shared
+                and self.shares
+                and self.driver.reads_as_usual(self.raw)
+                and not (name == "rollback" and self.driver.unread(self.raw)),
                 text=text,
             )
         except BaseException as error:
@@ -346,11 +349,6 @@ class PhysicalConnection(SessionState):
         finally:
             del error
 
-    @property
-    def _shares_now(self) -> bool:
-        """Whether a call may share a thread, when it is its turn."""
-        return self.shares and self.driver.reads_as_usual(self.raw)
-
     def interrupt(self) -> None:
         """Stop the call that is being made, if any, from another thread. May take some seconds."""
         call = self.current_call
@@ -398,7 +396,9 @@ class PhysicalConnection(SessionState):
             stop=partial(self.killer.stop, call),
             on_closed_loop=partial(self.take_back, self.call_lock),
             # Unlocking tables takes a cursor, which may be one of the user's.
-            shared=self._shares_now and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
+            shared=self.shares
+            and self.driver.reads_as_usual(self.raw)
+            and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
         )
 
     def _restore(self, call: DriverCall) -> None:

@@ -36,20 +36,21 @@ class ReadAhead:
             self._driver.skip_rest(link.raw)
             return method(*args, **kwargs)
         finally:
-            self._look()
+            if self._driver.hold(self._raw):
+                self._forget()
 
     def hold(self, function: Callable[[], Any]) -> Any:
         """Make a call that goes on with the result, on the call's thread."""
         try:
             return function()
         finally:
-            self._look()
+            if self._driver.hold(self._raw):
+                self._forget()
 
-    def _look(self) -> None:
-        """See whether the cursor has another result now."""
-        if self._driver.hold(self._raw):
-            self.rows.clear()
-            self._late = None
+    def _forget(self) -> None:
+        """Forget what was read: the cursor has another result now."""
+        self.rows.clear()
+        self._late = None
 
     def read(self, function: Callable[[], Any], *, more: bool) -> Any:
         """Read what is asked for, and if *more* the rows that have arrived besides; on the call's thread."""

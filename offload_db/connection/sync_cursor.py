@@ -274,7 +274,7 @@ class OffloadCursor(Given, Uncopied):
         return self._ahead.rows.popleft()
 
     def _run(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        link = self._alive()
+        link, connection = self._alive(), self._connection or self._refuse_closed()
         send = partial(self._ahead.send, link, getattr(self._raw, name), *args, **kwargs)
         statement = name in _STATEMENTS
         if statement:
@@ -286,7 +286,9 @@ class OffloadCursor(Given, Uncopied):
             and _PLAIN.issuperset(map(type, args))
             and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
         )
-        result = self._call(link, name, send, statement=statement, plain=plain)
+        shared = plain and link.driver.cursor_shares(type(self._raw))
+        call_lock, text = connection._call_lock, self._ahead.text
+        result = link.call(name, send, call_lock, statement=statement, shared=shared, text=text)
         if type(result) is GeneratorType:  # of mysql-connector's, which reads on with each of its steps
             return LazyResult(self._step, result, (self._raw, self))
         return result
@@ -301,14 +303,11 @@ class OffloadCursor(Given, Uncopied):
         name: str,
         function: Callable[[], Any],
         *,
-        statement: bool = False,
         plain: bool = True,
     ) -> Any:
         shared = plain and link.driver.cursor_shares(type(self._raw))
         connection = self._connection or self._refuse_closed()
-        return link.call(
-            name, function, connection._call_lock, statement=statement, shared=shared, text=self._ahead.text
-        )
+        return link.call(name, function, connection._call_lock, shared=shared, text=self._ahead.text)
 
     def _fetch(self, function: Callable[[], Any]) -> Any:
         """Take rows from the server, in one hop."""
