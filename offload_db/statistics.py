@@ -158,25 +158,20 @@ class PoolStatistics:
 class _Distribution:
     """A histogram that is being filled."""
 
-    __slots__ = ("_buckets", "_max", "_sum")
+    __slots__ = ("buckets", "longest", "total")
 
     def __init__(self) -> None:
-        self._buckets = [0] * (len(BOUNDS) + 1)
-        self._sum = 0.0
-        self._max = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._buckets[bisect_left(BOUNDS, seconds)] += 1
-        self._sum += seconds
-        self._max = max(self._max, seconds)
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+        self.longest = 0.0
 
     def snapshot(self) -> Histogram:
         total = 0
         cumulative = []
-        for bound, number in zip((*BOUNDS, float("inf")), self._buckets, strict=True):
+        for bound, number in zip((*BOUNDS, float("inf")), self.buckets, strict=True):
             total += number
             cumulative.append((bound, total))
-        return Histogram(total, self._sum, self._max, tuple(cumulative))
+        return Histogram(total, self.total, self.longest, tuple(cumulative))
 
 
 MOST_PATHS = 1000
@@ -247,8 +242,7 @@ class Counters:
         self._discards: dict[str, int] = {}
         self._finalised: deque[str | None] = deque()
         self.blocked = BlockedCalls()
-        self._queue_wait = _Distribution()
-        self._statement_time = _Distribution()
+        self._times = {"checkouts": _Distribution(), "statements": _Distribution()}
 
     def add(self, name: str) -> None:
         """Add one to the counter *name*."""
@@ -273,17 +267,18 @@ class Counters:
         # A finaliser can run in the middle of anything, also of a section under our lock: it only appends.
         self._finalised.append(discard_reason)
 
-    def checked_out(self, waited: float) -> None:
-        """Count a checkout that was admitted after *waited* seconds."""
-        with self._lock:
-            self._counts["checkouts"] += 1
-            self._queue_wait.add(waited)
+    def add_timed(self, name: str, seconds: float) -> None:
+        """Count something that has a histogram.
 
-    def ran_statement(self, seconds: float) -> None:
-        """Count a statement that kept its thread busy for *seconds*."""
+        :param name: ``"checkouts"``, of which is known how long each waited to be admitted, or ``"statements"``, of
+            which is known how long each kept its thread busy
+        """
+        times = self._times[name]
         with self._lock:
-            self._counts["statements"] += 1
-            self._statement_time.add(seconds)
+            self._counts[name] += 1
+            times.buckets[bisect_left(BOUNDS, seconds)] += 1
+            times.total += seconds
+            times.longest = max(times.longest, seconds)
 
     def snapshot(
         self, *, size: int, links: int, idle: int, in_use: int, waiting: int, lanes: Mapping[str, LaneStatistics]
@@ -308,8 +303,8 @@ class Counters:
                 waiting=waiting,
                 discards=FrozenDict(self._discards),
                 blocking_calls=blocking_calls,
-                queue_wait=self._queue_wait.snapshot(),
-                statement_time=self._statement_time.snapshot(),
+                queue_wait=self._times["checkouts"].snapshot(),
+                statement_time=self._times["statements"].snapshot(),
                 lanes=FrozenDict(lanes),
                 **self._counts,
             )

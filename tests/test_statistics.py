@@ -85,7 +85,7 @@ def test_histogram() -> None:
     """Buckets are cumulative and each takes durations up to its bound, the last all; the mean is sum by count."""
     counters = Counters()
     for seconds in (0.0005, 0.001, 0.0011, 0.3, 60.0):
-        counters.ran_statement(seconds)
+        counters.add_timed("statements", seconds)
     shown = counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={}).statement_time
     buckets = dict(shown.buckets)
     assert tuple(buckets) == (*BOUNDS, float("inf"))
@@ -107,7 +107,7 @@ def test_counters_of_many_threads() -> None:
             counters.add("hops")
             counters.discarded("lost")
             counters.finalised(None if number % 2 else "dropped_in_transaction")
-            counters.checked_out(0.0)
+            counters.add_timed("checkouts", 0.0)
             counters.blocked.add(HERE, "execute", None, 0.001)
             if number % 50 == 0:
                 counters.snapshot(size=1, links=0, idle=0, in_use=0, waiting=0, lanes={})

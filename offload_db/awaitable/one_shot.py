@@ -49,19 +49,20 @@ def run(
     """Execute a statement and return what *pick* takes from its cursor, rows or numbers."""
     raw = link.raw.cursor(*cursor[0], **cursor[1])
     try:
-        raw.execute(sql, parameters(args))
+        raw.execute(sql, None if args is None else parameters(args))
         result = pick(raw)
     except BaseException:
         with suppress(Exception):  # of a lost link some drivers say once more that it is lost
             raw.close()
         raise
-    raw.close()
+    link.driver.close_cursor(raw)
     if make is not None and result is not None:
         try:
             result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
         except Exception as error:
             return RowFactoryError(error)  # and what the statement began is rolled back
-    _end_transaction(link)
+    if not link.clean:
+        _commit(link)
     return result
 
 
@@ -114,7 +115,8 @@ def write_many(sql: str, rows: list[Any], link: PhysicalConnection, cursor: Curs
             raw.close()
         raise
     raw.close()
-    _end_transaction(link, forced=in_transaction)
+    if in_transaction or not link.clean:
+        _commit(link)
     return int(total)
 
 
@@ -128,11 +130,10 @@ def inserted(raw: Any) -> int:
     return int(raw.lastrowid or 0)
 
 
-def _end_transaction(link: PhysicalConnection, *, forced: bool = False) -> None:
+def _commit(link: PhysicalConnection) -> None:
     """Commit what the statement began, in the same hop."""
-    if forced or not link.clean:
-        if link.driver.unread(link.raw):  # not every driver's cursor reads what follows when it is closed
-            link.driver.read_out(link.raw, math.inf)
-        link.protect_from_kill()
-        link.raw.commit()
-        link.transaction_ended()
+    if link.driver.unread(link.raw):  # not every driver's cursor reads what follows when it is closed
+        link.driver.read_out(link.raw, math.inf)
+    link.protect_from_kill()
+    link.raw.commit()
+    link.transaction_ended()

@@ -47,7 +47,7 @@ class Pending(Coroutine[Any, Any, R]):
         return SourceLine(code.co_filename, line or 0, code.co_name)
 
     def __await__(self) -> Generator[Any, Any, R]:
-        return bridged(self._make).__await__()
+        return self._run().__await__()
 
     def send(self, value: Any) -> Any:
         """Run on; for event loops."""
@@ -78,7 +78,10 @@ class Pending(Coroutine[Any, Any, R]):
             if error is None:  # else the user's own is on its way
                 raise
 
+    async def _run(self) -> R:
+        return await bridged(self._make)
+
     def _begun(self) -> Coroutine[Any, Any, R]:
         if self._coroutine is None:
-            self._coroutine = bridged(self._make)
+            self._coroutine = self._run()
         return self._coroutine

@@ -153,7 +153,7 @@ class _SharedHop:
         del hop  # what it brings back shall not stay in memory for as long as another one takes
         shared, self.shared = self.shared, None
         assert shared is not None
-        shared.came_back(self)
+        shared.returned.append(self)
 
     def look(self) -> None:
         """Wake the task if its hop is over, or should have begun long ago."""
@@ -174,13 +174,14 @@ class _SharedHop:
 class SharedThread:
     """Several hops through one thread."""
 
-    __slots__ = ("_loop", "_reactor", "_returned", "_shared_hops", "_starting", "_thread")
+    __slots__ = ("_loop", "_reactor", "_shared_hops", "_starting", "_thread", "returned")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)  # anyio keeps what belongs to a loop for as long as the loop lives
         self._reactor = Reactor()
         self._shared_hops: set[_SharedHop] = set()
-        self._returned: deque[_SharedHop] = deque()
+        self.returned: deque[_SharedHop] = deque()
+        """Those that are over, and whose tasks are to be told."""
         self._thread = Hop(self._run)
         self._starting: asyncio.Task[None] | None = None
 
@@ -220,13 +221,9 @@ class SharedThread:
             self._schedule(self._end)
             raise
 
-    def came_back(self, shared_hop: _SharedHop) -> None:
-        """Note, on the thread, that a hop is over."""
-        self._returned.append(shared_hop)
-
     def _report(self) -> None:
         """Wake the tasks whose hops are over."""
-        if self._returned:
+        if self.returned:
             self._schedule(self._wake)
 
     def _schedule(self, function: Callable[[], None]) -> None:
@@ -238,8 +235,8 @@ class SharedThread:
                 pass
 
     def _wake(self) -> None:
-        while self._returned:
-            shared_hop = self._returned.popleft()
+        while self.returned:
+            shared_hop = self.returned.popleft()
             self._shared_hops.discard(shared_hop)
             shared_hop.end(alone=False)
         # The thread stays a little longer than its last hop. No task shall.

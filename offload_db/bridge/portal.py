@@ -43,9 +43,15 @@ def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
 
 
-async def bridged(function: Callable[[], T]) -> T:
-    """Run synchronous code that may suspend, from asynchronous code; in a plain thread it runs inline."""
-    return await _in_portal(with_handled(function), current_task()) if place() is Place.LOOP else function()
+def bridged(function: Callable[[], T]) -> Awaitable[T]:
+    """Run synchronous code that may suspend, for asynchronous code to await at once; in a plain thread it runs inline."""
+    if place() is not Place.LOOP:
+        return _inline(function)
+    return _in_portal(function if sys.exc_info()[1] is None else with_handled(function), current_task())
+
+
+async def _inline(function: Callable[[], T]) -> T:
+    return function()
 
 
 def abridged(

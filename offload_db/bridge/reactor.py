@@ -184,10 +184,9 @@ class Reactor:
                 os.read(self._waker[0], 64)
             except BlockingIOError:
                 pass
-        for descriptor in descriptors:
-            self._switch_to(descriptor, ready=True)
-        for descriptor in late - descriptors:
-            self._switch_to(descriptor, ready=False)
+        for descriptor in descriptors | late:
+            self._poll.unregister(descriptor)
+            self._waiting.pop(descriptor)[0].switch(descriptor in descriptors)
         return bool(ready or late)
 
     def _sleep(self, until: float | None) -> list[tuple[int, int]]:
@@ -201,10 +200,6 @@ class Reactor:
         self._seen = time.monotonic()  # before who adds calls may ask for it
         self._asleep = False
         return ready
-
-    def _switch_to(self, descriptor: int, *, ready: bool) -> None:
-        self._poll.unregister(descriptor)
-        self._waiting.pop(descriptor)[0].switch(ready)
 
 
 class PatientIO(socket.SocketIO):

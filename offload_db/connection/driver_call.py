@@ -148,7 +148,7 @@ class DriverCall:
                 self.finished.set()
                 if self._statement:
                     link.statements += 1
-                    link.executor.counters.ran_statement(time.perf_counter() - started)
+                    link.executor.counters.add_timed("statements", time.perf_counter() - started)
 
     def stop(self) -> None:
         """Bring the call back, because its own time is over."""

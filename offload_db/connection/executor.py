@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import threading
 import time
 import warnings
@@ -106,8 +107,13 @@ class Executor:
         where = place()
         if where is Place.BRIDGED:
             self.counters.add("hops")
-            hop = Hop(with_handled(function), on_closed_loop if detached is None else detached.on_return)
-            sending = self._dispatcher().send(hop, shared=shared, timeout=timeout)
+            call = function if sys.exc_info()[1] is None else with_handled(function)
+            hop = Hop(call, on_closed_loop if detached is None else detached.on_return)
+            loop, last = asyncio._get_running_loop(), self._last
+            # There is mostly one loop, and anyio takes a while to find out which one runs.
+            known = loop is not None and last is not None and last[0]() is loop
+            dispatcher = last[1] if last is not None and known else self._dispatcher(loop)
+            sending = dispatcher.send(hop, shared=shared, timeout=timeout)
             try:
                 try:
                     suspend(_shielded(sending) if shield else sending)
@@ -147,11 +153,7 @@ class Executor:
         # What was left alone may be back by now, but it is not the caller's any more.
         return not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on)
 
-    def _dispatcher(self) -> Dispatcher:
-        # There is mostly one loop, and anyio takes a while to find out which one runs.
-        loop, last = asyncio._get_running_loop(), self._last
-        if loop is not None and last is not None and last[0]() is loop:
-            return last[1]
+    def _dispatcher(self, loop: asyncio.AbstractEventLoop | None) -> Dispatcher:
         try:
             dispatcher = self._dispatchers.get()
         except LookupError:

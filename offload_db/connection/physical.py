@@ -244,6 +244,26 @@ class PhysicalConnection(SessionState):
             if taken:
                 call_lock.release()
 
+    def call_privately(self, name: str, function: Callable[[], T], *, shared: bool, text: object) -> T:
+        """Execute a statement over a connection that nobody else has, so without a turn; otherwise like :meth:`call`."""
+        setting = current_setting()
+        try:
+            return self._call_now(
+                name,
+                function,
+                self.call_lock,
+                None if setting is None else setting.deadline,
+                None if setting is None else setting.cancellation,
+                statement=True,
+                killable=True,
+                shield=False,
+                timeout=None,
+                shared=shared and self.shares and self.driver.reads_as_usual(self.raw),
+                text=text,
+            )
+        except CallCancelled as error:
+            raise self.driver.disguised(error) from None
+
     def _undo_half_done(
         self, call_lock: CallLock, deadline: Deadline | None, cancellation: Cancellation | None
     ) -> None:

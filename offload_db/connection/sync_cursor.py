@@ -210,7 +210,7 @@ class OffloadCursor(Given, Uncopied):
             unfinished = link.driver.unfinished(raw)
             if not unfinished:
                 try:  # a cursor is closed for each statement, and suppress() takes three calls
-                    raw.close()
+                    link.driver.close_cursor(raw)
                 except Exception:  # as DBUtils does: of a lost link some say once more that it is lost
                     pass
             elif connection._link is link and link.driver.is_open(link.raw) and not _cancelled():

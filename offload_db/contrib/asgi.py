@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import CheckoutTimeout, ConfigurationError, LaneFull, OffloadPool, offload
 from ..bridge.call_scope import name_call, pause_call
-from ..bridge.place import Place, place
+from ..bridge.place import Place, current_task, place
 from ..bridge.portal import abridged
 from ..connection.call_sites import endpoint_of
 from ..settings import kind_of, shown
@@ -132,7 +132,7 @@ class OffloadMiddleware:
         if scope["type"] not in ("http", "websocket"):
             # Not as one bridged call: a connection that is opened at the start would belong to it until the stop.
             await (
-                abridged(self.app, (scope, receive, send), {})
+                abridged(self.app, (scope, receive, send), {}, current_task())
                 if place() is Place.LOOP
                 else self.app(scope, receive, send)
             )

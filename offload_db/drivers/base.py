@@ -155,6 +155,10 @@ class Driver:
         """
         return True
 
+    def close_cursor(self, cursor: Any) -> None:
+        """Close a cursor that is not :meth:`unfinished`."""
+        cursor.close()
+
     def leave(self, cursor: Any) -> None:
         """Note that nobody will read the cursor's rows, without I/O."""
 

@@ -183,6 +183,13 @@ class PyMySQLDriver(Driver):
         result.reader = cursor if left else None
         return new
 
+    def close_cursor(self, cursor: Any) -> None:
+        # What close() of PyMySQL's own classes comes to where nothing is left to read, in a fourth of the calls.
+        if type(cursor).__module__ == pymysql.cursors.__name__ and not self.unfinished(cursor):
+            cursor.connection = None
+        else:
+            cursor.close()
+
     def leave(self, cursor: Any) -> None:
         # Nothing but a mark: this may come from a finaliser while a worker uses the connection.
         if self.unfinished(cursor):

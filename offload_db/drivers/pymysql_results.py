@@ -63,7 +63,8 @@ class FastResult(_Result):  # type: ignore[misc]
             if not number:
                 super().read()
                 return
-            _skip(connection, size)
+            connection._rfile.read(size)
+            connection._next_seq_id = (connection._next_seq_id + 1) % 256
             self.field_count = number
             self._get_descriptions()
             self._read_rowdata_packet()

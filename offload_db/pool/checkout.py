@@ -130,10 +130,11 @@ class PoolCore:
             for lease in leases:
                 lease.give_back()
 
-    def checkout(self, lane: str | None, connector: Connector | None = None) -> Lease:
+    def checkout(self, lane: str | None, connector: Connector | None = None, *, private: bool = False) -> Lease:
         """Admit the caller and give it a link; see :meth:`offload_db.OffloadPool.connection`.
 
         :param connector: what opens it, where it is to be of another kind than the pool's own
+        :param private: whether it stays in the hands of who asks, and needs no turns
         """
         connector = connector or self.connector
         setting = current_setting()
@@ -158,7 +159,7 @@ class PoolCore:
             raise
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)
-        return self._serve(permit, connector, scope, deadline)
+        return self._serve(permit, connector, None if private else scope, deadline)
 
     def _serve(
         self, permit: Permit, connector: Connector, scope: BridgedCall | None, deadline: Deadline | None
@@ -199,7 +200,7 @@ class PoolCore:
                 raise late from None
             raise
         link.renew(scope, permit.statement_timeout, permit.checkout_timeout)
-        self.counters.checked_out(permit.waited)
+        self.counters.add_timed("checkouts", permit.waited)
         record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
         return Lease(self, permit, link, record)
 

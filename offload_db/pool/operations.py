@@ -102,7 +102,7 @@ class Operations:
         :raises StatementTimeout: if the time is over; the statement was killed
         :raises CheckoutTimeout: if no connection became free in time
         """
-        make, kind = row_shape(cursor)
+        make, kind = (None, None) if cursor is None else row_shape(cursor)
         return await self._operate(
             sql, lane, timeout, partial(run, all_rows, sql, args, make=make), kind, plain=make is None
         )
@@ -141,7 +141,7 @@ class Operations:
         cursor: Any = None,
     ) -> Any:
         """Execute a statement and return its first row, None if there is none; otherwise like :meth:`fetch_all`."""
-        make, kind = row_shape(cursor)
+        make, kind = (None, None) if cursor is None else row_shape(cursor)
         return await self._operate(
             sql, lane, timeout, partial(run, first_row, sql, args, make=make), kind, plain=make is None
         )
@@ -293,7 +293,7 @@ class Operations:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _operate(
+    def _operate(
         self,
         sql: object,
         lane: str | None,
@@ -302,34 +302,38 @@ class Operations:
         kind: Any = None,
         *,
         plain: bool = True,
-    ) -> T:
-        check_seconds("OffloadPool", "timeout", timeout)
+    ) -> Awaitable[T]:
+        if timeout is not None:
+            check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
-
-        return await bridged(partial(self._operate_bridged, sql, lane, timeout, work, kind, plain=plain))
+        operate = partial(self._operate_bridged, sql, lane, work, kind, plain=plain)
+        return bridged(operate if timeout is None else partial(_limited, lane, timeout, operate))
 
     def _operate_bridged(
         self,
         sql: object,
         lane: str | None,
-        timeout: float | None,
         work: Callable[[PhysicalConnection, CursorArguments], T | RowFactoryError],
         kind: Any,
         *,
         plain: bool,
     ) -> T:
-        with bridged_call(lane, timeout):
-            lease = self._core.checkout(lane)
-            link = lease.link
-            try:
-                cursor = link.driver.cursor_arguments(link.raw, kind, True)
-                shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
-                made = partial(work, link, cursor)
-                result = link.call("execute", made, link.call_lock, statement=True, shared=shared, text=sql)
-                if isinstance(result, RowFactoryError):
-                    reraise(result.error)
-                return result
-            finally:
-                link.call_lock.close()  # nobody else has it
-                lease.give_back()
+        lease = self._core.checkout(lane, private=True)
+        link = lease.link
+        try:
+            cursor = link.driver.cursor_arguments(link.raw, kind, True)
+            shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
+            made = partial(work, link, cursor)
+            result = link.call_privately("execute", made, shared=shared, text=sql)
+            if isinstance(result, RowFactoryError):
+                reraise(result.error)
+            return result
+        finally:
+            lease.give_back()
+
+
+def _limited(lane: str | None, timeout: float, operate: Callable[[], T]) -> T:
+    """Perform an operation as a bridged call of its own, which has so much time."""
+    with bridged_call(lane, timeout):
+        return operate()
