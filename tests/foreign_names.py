@@ -56,15 +56,18 @@ FOREIGN = (
     Foreign("pymysql.cursors.Cursor", ("_executed", "_query"), "the text that was sent", "AttributeError"),
     Foreign(
         "dbutils.pooled_db.PooledDB",
-        ("_creator", "_idle_cache", "_kwargs", "_lock", "_maxcached", "_maxconnections", "_maxusage", "_setsession"),
+        (
+            *("_args", "_creator", "_idle_cache", "_kwargs", "_lock", "_maxcached", "_maxconnections", "_maxusage"),
+            "_setsession",
+        ),
         "the settings and idle connections of the pool that is wrapped",
         "AttributeError when a pool is wrapped",
     ),
     Foreign(
         "dbutils.steady_db.SteadyDBConnection",
-        ("_closed", "_con", "_setsession"),
-        "the driver's connection is taken out of DBUtils' one",
-        "AttributeError when a connection is opened",
+        ("_closed", "_con"),
+        "the driver's connection is taken out of DBUtils' one, where that was made before or by a user's own method",
+        "AttributeError when a pool is wrapped that has idle connections",
     ),
     Foreign("asyncio", ("_get_running_loop",), "the loop, or None", "AttributeError"),
     Foreign("asyncio.tasks", ("_current_tasks",), "before Python 3.12: the task that runs", "KeyError"),

@@ -74,6 +74,7 @@ def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
         pooled = _new()
     else:
         pooled.parent = greenlet.getcurrent()
+        pooled.errors.clear()  # it has some where a signal's handler has raised another one before they were taken
     pooled.call = call
     pooled.gr_context = context
     return pooled

@@ -158,9 +158,6 @@ def connect(**kwargs: Any) -> FastConnection:
     return FastConnection(**kwargs)
 
 
-connect.dbapi = pymysql  # type: ignore[attr-defined]  # where DBUtils looks for the driver's errors
-
-
 def fast_creator(creator: Any) -> Any:
     """Return what makes faster connections where *creator* is PyMySQL's own way to make them, else *creator* itself."""
     own = creator is pymysql or creator is Connection

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -51,16 +51,10 @@ class Connector:
     """
 
     def __init__(self, pool: PooledDB, *, fast: bool) -> None:
-        # DBUtils' connection() holds a lock while it connects; steady_connection() is its public way without one.
-        # A copy of the pool lets the settings be changed without touching the user's.
-        self._factory = _bare_copy(pool)
-        if fast:
-            self._factory._creator = fast_creator(pool._creator)
-        self._admins = _bare_copy(self._factory)
-        self._admins._setsession = None
+        self._create = _creating(pool, fast_creator(pool._creator) if fast else pool._creator)
+        self._statements: Any = pool._setsession
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
         self._other = driver_from(_module(pool._creator))
-        self._factory._kwargs = self._other.opening(pool._kwargs)
         self._changes: dict[str, Any] = {}
         self._gates: dict[Hashable, ConnectThrottle] = {}
         self._settle(pool._kwargs)
@@ -70,11 +64,11 @@ class Connector:
         """What connections are opened with."""
         self.patience = DEFAULT_CONNECT_TIMEOUT
         """Seconds that a new connection may take to say anything."""
-        if self._driver is not None:
+        if self._driver is None:
+            self._opening = self._other.opening(kwargs)
+        else:
             self.patience = patience_of(kwargs)
-            self._factory._kwargs = {**kwargs, "read_timeout": self.patience}
-            self._admins = copy.copy(self._admins)
-            self._admins._kwargs = kwargs
+            self._opening = {**kwargs, "read_timeout": self.patience}
         self._gate = self._gates.setdefault(
             tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), ConnectThrottle()
         )
@@ -87,7 +81,7 @@ class Connector:
     @property
     def prepares(self) -> bool:
         """Whether statements of the user's are run on each new connection."""
-        return bool(self._factory._setsession)
+        return bool(self._statements)
 
     def variant(self, changes: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with other settings.
@@ -98,7 +92,6 @@ class Connector:
         if self._driver is None:
             other._changes = changes
             return other
-        other._factory = copy.copy(self._factory)
         flags = self.settings.get("client_flag", 0) | changes.get("client_flag", 0)
         other._settle({**self.settings, **changes, "client_flag": flags})
         return other
@@ -106,8 +99,7 @@ class Connector:
     def exact(self, settings: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with these settings alone."""
         other = copy.copy(self)
-        other._factory = copy.copy(self._factory)
-        other._factory._setsession = None
+        other._statements = None
         other._settle(settings)
         return other
 
@@ -123,18 +115,16 @@ class Connector:
         return self._gate.attempt(partial(self._connect, until), until, self.patience)
 
     def prepare(self, raw: Any) -> None:
-        """Run the user's statements for a new connection on one that has connected anew; waits for the server."""
+        """Run the user's statements on a connection that has connected just now; waits for the server."""
         if self.prepares:
             with closing(raw.cursor()) as cursor:
-                for statement in self._factory._setsession or ():
+                for statement in self._statements:
                     cursor.execute(statement)
 
     def connect_admin(self, seconds: float) -> Any:
         """Open a connection to kill with, within *seconds* where the driver can limit it; waits for the server."""
         driver = self._driver or self._other
-        factory = copy.copy(self._admins)
-        factory._kwargs = driver.bounded(factory._kwargs, seconds)
-        return _stripped(factory.steady_connection())
+        return self._create(driver.bounded(self.settings, seconds))
 
     def after_fork(self) -> None:
         """Begin anew in a child process: threads of the parent may have been in the middle of attempts."""
@@ -142,15 +132,19 @@ class Connector:
             gate.renew()
 
     def _connect(self, until: float) -> Any:
-        factory = self._factory
+        opening = self._opening
         seconds = until - time.monotonic()
         if self._driver is not None and seconds < self.patience:
-            factory = copy.copy(factory)
-            factory._kwargs = shortened_timeouts(factory._kwargs, seconds)
-        steady = factory.steady_connection()
-        if self._changes:
-            _reopen(steady, self._changes)
-        raw = _stripped(steady)
+            opening = shortened_timeouts(opening, seconds)
+        raw = self._create(opening)
+        try:
+            if self._changes:
+                _reopen(raw, self._changes)
+            self.prepare(raw)
+        except BaseException:
+            with suppress(Exception):
+                raw.close()
+            raise
         if self._driver is not None:
             restore_timeouts(raw, self.settings)
         return raw
@@ -244,11 +238,19 @@ def unused_options(pool: PooledDB) -> list[str]:
     return [name for name, default in defaults.items() if getattr(pool, f"_{name}", default) != default]
 
 
-def _bare_copy(pool: PooledDB) -> PooledDB:
-    bare = copy.copy(pool)
-    bare._idle_cache = []  # the copy closes what it holds when it is collected
-    bare._lock = threading.Condition()
-    return bare
+def _creating(pool: PooledDB, creator: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return what opens a connection, given the settings, in the way of the pool but without its statements."""
+    if getattr(pool.steady_connection, "__func__", None) is PooledDB.steady_connection:
+        args = pool._args
+        return lambda kwargs: getattr(creator, "connect", creator)(*args, **kwargs)
+
+    def by_the_users_method(kwargs: dict[str, Any]) -> Any:
+        bare = copy.copy(pool)
+        bare._idle_cache, bare._lock = [], threading.Condition()  # a pool closes what it holds when it is collected
+        bare._creator, bare._kwargs, bare._setsession = creator, kwargs, None
+        return _stripped(bare.steady_connection())
+
+    return by_the_users_method
 
 
 def _is_pymysql(creator: Any) -> bool:
@@ -258,12 +260,10 @@ def _is_pymysql(creator: Any) -> bool:
     return bool(getattr(connect, "__module__", "") == "pymysql")
 
 
-def _reopen(steady: Any, changes: dict[str, Any]) -> None:
+def _reopen(raw: Any, changes: dict[str, Any]) -> None:
     """Connect again with other settings, which the function that connected was not told."""
-    raw = steady._con
     if not isinstance(raw, Connection):
         kind = type(raw)
-        steady.close()
         raise ConfigurationError(
             f"the pool's connections are {kind.__module__}.{kind.__qualname__} objects; accepted are PyMySQL's where "
             f"they are to be opened with other settings ({', '.join(changes)})"
@@ -275,7 +275,6 @@ def _reopen(steady: Any, changes: dict[str, Any]) -> None:
     if "conv" in changes:
         raw.decoders, raw.encoders = {**decoders}, {**encoders}
     raw.connect()
-    steady._setsession()
 
 
 def _module(creator: Any) -> str:

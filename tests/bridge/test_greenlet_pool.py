@@ -86,14 +86,16 @@ async def test_a_strand_is_used_again_by_calls_from_as_deep() -> None:
     assert len(kept) == 1
 
 
-async def test_a_strand_that_was_ended() -> None:
-    """A strand that an interrupt has ended after its call is not used again."""
+async def test_what_interrupts_leave_behind() -> None:
+    """An interrupt before the end of a call's errand ends its strand, or leaves an error in it; no later call sees it."""
     await handler()
     (strand,) = idle_greenlets()
+    strand.errors.append(LookupError())
+    assert await handler() > 0
+    assert idle_greenlets() == [strand]
     strand.throw()
     assert await handler() > 0
-    (other,) = idle_greenlets()
-    assert other is not strand
+    assert idle_greenlets() != [strand]
 
 
 async def test_an_error_keeps_the_strand() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import threading
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pymysql
 import pytest
 from dbutils.pooled_db import PooledDB
 
-from offload_db import OffloadPool, offload
+from offload_db import OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
 from tests.support import PLACES, QUICK, run_at, settled, value
 
@@ -83,3 +85,52 @@ def test_what_has_no_meaning_is_said_once(database: dict[str, Any], caplog: pyte
         value(connection, "SELECT 1")
     pool.close()
     assert caplog.messages == ["of the PooledDB that is wrapped, these settings change nothing here: ping, failures"]
+
+
+class _Tenants(PooledDB):
+    """A pool whose own method decides how connections are made."""
+
+    made: ClassVar[list[str]] = []
+
+    def steady_connection(self) -> Any:
+        """Connect in the way of DBUtils, as a user whose password is known now alone."""
+        self.made.append(threading.current_thread().name)
+        self._kwargs["init_command"] = f"SET @tenant = {len(self.made)}"
+        return super().steady_connection()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_method_of_the_users_own(*, fast: bool, database: dict[str, Any], mysql: MySQL) -> None:
+    """A subclass's `steady_connection()` opens each connection, those to kill with as well; each is prepared once."""
+    _Tenants.made.clear()
+    original = _Tenants(pymysql, setsession=["SET @n = COALESCE(@n, 0) + 1"], **{**QUICK, **database})
+    async with OffloadPool(original, size=2, fast=fast, statement_timeout=0.5) as pool:
+        assert await pool.fetch_one("SELECT @tenant, @n") == (1, 1)
+        with pytest.raises(StatementTimeout):
+            await pool.fetch_value("SELECT SLEEP(30)")
+        assert len(_Tenants.made) == 2, "the connection that kills"
+        assert "init_command" not in original._kwargs
+
+
+async def test_a_session_that_cannot_be_prepared(database: dict[str, Any], mysql: MySQL) -> None:
+    """The error of a `setsession` statement reaches who wants a connection, and none stays open."""
+    pool = wrapped(database, setsession=["SET @a = 1", "SET no_such_variable = 1"])
+    for _ in range(2):
+        with pytest.raises(pymysql.MySQLError, match="no_such_variable"):
+            await pool.fetch_value("SELECT 1")
+    assert pool.statistics().open == 0
+    await settled(lambda: not mysql.process_list(database["database"]))
+    await pool.aclose()
+
+
+async def test_positional_arguments(database: dict[str, Any]) -> None:
+    """What stands after the settings in PooledDB's arguments goes to the creator, as with DBUtils."""
+
+    def create(extra: int, /, **kwargs: Any) -> Any:
+        return pymysql.connect(init_command=f"SET @extra = {extra}", **kwargs)
+
+    before: tuple[Any, ...] = (0, 0, 0, 2, True, 0, None, True, None, 1)
+    if "isfatal" in inspect.signature(PooledDB).parameters:
+        before += (None,)
+    async with OffloadPool(PooledDB(create, *before, 7, **{**QUICK, **database})) as pool:
+        assert await pool.fetch_value("SELECT @extra") == 7
