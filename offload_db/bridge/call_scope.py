@@ -5,6 +5,7 @@ Owns what code below a bridged call can find out about it, in whatever task or t
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .caller_identity import flow
 from .cancellation import Cancellation
+from .place import current_task
 
 T = TypeVar("T")
 
@@ -56,7 +58,7 @@ class BridgedCall:
         self.ended = False
         self.reported = False
         """Whether the log has said that others wait for what belongs to the call."""
-        self.flow = flow()
+        self.flow = threading.get_ident(), id(current_task())
         """Where the call's own code runs, which the tasks that it starts do not."""
         self.waits_for: Wanted | None = None
         """What the call's own code waits for, if that belongs to another call."""

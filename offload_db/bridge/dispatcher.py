@@ -238,7 +238,8 @@ class SharedThread:
         while self.returned:
             shared_hop = self.returned.popleft()
             self._shared_hops.discard(shared_hop)
-            shared_hop.end(alone=False)
+            if not shared_hop.back.done():
+                shared_hop.back.set_result(False)
         # The thread stays a little longer than its last hop. No task shall.
         if not self._shared_hops and self._starting is not None:
             self._starting.cancel()

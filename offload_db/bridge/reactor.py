@@ -28,7 +28,7 @@ from .greenlet_pool import greenlet_for
 POSSIBLE = hasattr(select, "poll")
 
 # Bytes that a socket takes at once if it has sent all before; Linux lets no socket have less room.
-_TAKEN_AT_ONCE = 4096
+TAKEN_AT_ONCE = 4096
 
 # Seconds after which those who wait for calls are told of what is over, while there still is something to do. To be
 # told wakes them, and each then takes the interpreter from the other in turn.
@@ -229,11 +229,10 @@ def make_patient(reader: Any) -> bool:
 
 
 def send_all(reactor: Reactor, sock: socket.socket, data: bytes) -> None:
-    """Send all of *data*, packets of MySQL's, as :meth:`socket.socket.sendall` does, without keeping the thread."""
-    # A packet with the number 0 begins a command. What was sent before it has been answered, so nothing is in its way.
-    if len(data) <= _TAKEN_AT_ONCE and data[3] == 0:
-        sock.sendall(data)
-        return
+    """Send all of *data*, as :meth:`socket.socket.sendall` does, without keeping the thread.
+
+    Where the other side has answered all that was sent before, up to :data:`TAKEN_AT_ONCE` bytes need no such care.
+    """
     patience = sock.gettimeout()
     left = memoryview(data)
     while left:

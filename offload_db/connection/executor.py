@@ -111,9 +111,10 @@ class Executor:
             hop = Hop(call, on_closed_loop if detached is None else detached.on_return)
             loop, last = asyncio._get_running_loop(), self._last
             # There is mostly one loop, and anyio takes a while to find out which one runs.
-            known = loop is not None and last is not None and last[0]() is loop
-            dispatcher = last[1] if last is not None and known else self._dispatcher(loop)
-            sending = dispatcher.send(hop, shared=shared, timeout=timeout)
+            if loop is None or last is None or last[0]() is not loop:
+                sending = self._dispatcher(loop).send(hop, shared=shared, timeout=timeout)
+            else:
+                sending = last[1].send(hop, shared=shared, timeout=timeout)
             try:
                 try:
                     suspend(_shielded(sending) if shield else sending)

@@ -20,7 +20,7 @@ from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.cancellation import Cancellation
 from ..bridge.dispatcher import Expired
 from ..drivers.base import Driver, Identity
-from ..drivers.sql_text import rolls_back
+from ..drivers.sql_text import NOTHING, rolls_back, traces
 from ..errors import CallCancelled, CheckoutTimeout, OffloadError
 from .call_lock import CallLock
 from .driver_call import Connect, DriverCall, cancellable
@@ -317,7 +317,10 @@ class PhysicalConnection(SessionState):
         text: object,
     ) -> T:
         if statement or name == "query":
-            self.note_statement(text)
+            self._text = text
+            left = traces(text)
+            if left is not NOTHING:
+                self.note(left)
         elif name in _KNOWN:
             self._begun = True
             if name != "rollback":  # which is to know what it ends

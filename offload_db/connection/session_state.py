@@ -14,7 +14,7 @@ from pymysql.constants import CR
 from ..drivers.base import Driver, Identity
 from ..drivers.only_reads import only_reads
 from ..drivers.pymysql_connection import OUT_OF_STEP
-from ..drivers.sql_text import NOTHING, UNSEEN, Trace, Traces, traces
+from ..drivers.sql_text import UNSEEN, Trace, Traces
 from ..errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnavailable
 
 # Calls that read what an earlier one has asked for.
@@ -69,20 +69,14 @@ class SessionState:
         self._absorb = False
         self._text: object = None  # the statement that was sent last, None where that is not known
 
-    def note_statement(self, text: object) -> None:
-        """Note what a statement will leave behind."""
-        self._text = text
-        left = traces(text)
-        if left is not NOTHING:
-            self._note(left)
-
     def unseen(self) -> None:
         """Note that code may change the session from now on whose statements are not seen."""
         self._doubtful = True
         self._text = None
-        self._note(UNSEEN)
+        self.note(UNSEEN)
 
-    def _note(self, left: Traces) -> None:
+    def note(self, left: Traces) -> None:
+        """Note what a statement will leave behind, if that is anything."""
         self._begun = True
         if not self.driver.is_mysqls:
             return

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from ..bridge.call_scope import BridgedCall, Given, current_bridged_call
+from ..bridge.call_scope import BridgedCall, Given, current_setting
 from ..bridge.hops import Hop, is_cancelled, send_off
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
@@ -102,7 +102,8 @@ class OffloadConnection(Given, Uncopied):
         """
         if self._link is None:
             return
-        call_lock, scope = self._call_lock, current_bridged_call()
+        call_lock, setting = self._call_lock, current_setting()
+        scope = None if setting is None else setting.scope
         cancelled: BaseException | None = None
         if not call_lock.close(unless_busy=True, scope=scope):
             try:

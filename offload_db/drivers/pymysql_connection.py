@@ -19,7 +19,7 @@ import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import COMMAND, CR
 
-from ..bridge.reactor import PatientIO, current_reactor, make_patient, send_all
+from ..bridge.reactor import TAKEN_AT_ONCE, PatientIO, current_reactor, make_patient, send_all
 from .pymysql_results import FastResult
 
 logger = logging.getLogger("offload_db")
@@ -88,7 +88,10 @@ class FastConnection(_Connection):  # type: ignore[misc]
             return
         try:
             self._limit(self._write_timeout)
-            send_all(reactor, self._sock, data)
+            if data[3] == 0 and len(data) <= TAKEN_AT_ONCE:
+                self._sock.sendall(data)
+            else:
+                send_all(reactor, self._sock, data)
         except OSError as error:
             self._force_close()
             raise pymysql.err.OperationalError(

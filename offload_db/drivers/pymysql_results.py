@@ -44,12 +44,9 @@ class FastResult(_Result):  # type: ignore[misc]
     rows: Any
     _columns: Columns
     unbuffered_active = False  # the finaliser asks for it, also where making the result failed
-
-    def __init__(self, connection: Any) -> None:
-        super().__init__(connection)
-        self.ahead: deque[tuple[Any, ...]] = deque()
-        """Rows of an unbuffered result that were decoded with others and not fetched yet."""
-        self._in_a_row = 0
+    ahead: deque[tuple[Any, ...]] | None = None
+    """Rows of an unbuffered result that were decoded with others and not fetched yet."""
+    _in_a_row = 0
 
     def read(self) -> None:
         """Read the whole answer to a statement, as PyMySQL does."""
@@ -59,21 +56,25 @@ class FastResult(_Result):  # type: ignore[misc]
                 super().read()
                 return
             connection._limit(connection._read_timeout)
-            number, size = _column_count(_peek(connection), connection._next_seq_id)
+            buffered = _peek(connection)
+            number, size = _column_count(buffered, connection._next_seq_id)
             if not number:
                 super().read()
                 return
             connection._rfile.read(size)
             connection._next_seq_id = (connection._next_seq_id + 1) % 256
             self.field_count = number
-            self._get_descriptions()
+            self._describe(buffered[size:] or _peek(connection))
             self._read_rowdata_packet()
         finally:
             self.connection = None
 
     def _get_descriptions(self) -> None:
-        connection, number = self.connection, self.field_count
-        buffered, sequence = _peek(connection), connection._next_seq_id
+        self._describe(_peek(self.connection))
+
+    def _describe(self, buffered: bytes) -> None:
+        """Read the definitions of the columns; *buffered* is what the reader's buffer begins with."""
+        connection, number, sequence = self.connection, self.field_count, self.connection._next_seq_id
         # Results of one number of columns, with one first column, are few; which one it is tells a comparison.
         first = _HEADER + int.from_bytes(buffered[:3], "little")
         key = (buffered[:first], number, sequence, connection.encoding, connection.use_unicode)
@@ -122,19 +123,21 @@ class FastResult(_Result):  # type: ignore[misc]
     def _read_rowdata_packet_unbuffered(self) -> Any:
         if not self.unbuffered_active:
             return None
-        connection = self.connection
-        if not self.ahead and connection._rfile is not None:
+        connection, ahead = self.connection, self.ahead
+        if ahead is None:
+            ahead = self.ahead = deque()
+        if not ahead and connection._rfile is not None:
             connection._limit(connection._read_timeout)
             if self._in_a_row >= TURN_ROWS:
                 self._give_turn()
             # Those that are there, and never more: the next ones may be long in coming, or never come. What the user's
             # own converters do is done when the row is wanted.
             most = 1 if self._columns.own else TURN_ROWS - self._in_a_row
-            _whole_rows(connection, self._columns, self.ahead, most)
-            self._in_a_row += len(self.ahead)
-        if not self.ahead:
+            _whole_rows(connection, self._columns, ahead, most)
+            self._in_a_row += len(ahead)
+        if not ahead:
             return super()._read_rowdata_packet_unbuffered()
-        self.affected_rows, self.rows = 1, (self.ahead.popleft(),)
+        self.affected_rows, self.rows = 1, (ahead.popleft(),)
         return self.rows[0]
 
     def _give_turn(self) -> None:

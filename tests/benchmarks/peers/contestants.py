@@ -7,6 +7,7 @@ Each opens a pool of some size on the running asyncio loop and answers a query i
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -137,6 +138,14 @@ class MysqlclientThread(Blocking):
         return await anyio.to_thread.run_sync(lambda: self.query(sql, None, every=True), limiter=self.threads)
 
 
+class MysqlclientDef(DefHandler):
+    name = "mysqlclient in def handlers"
+
+    async def open(self, settings: dict[str, Any], size: int) -> None:
+        self.driver = need("MySQLdb")
+        await super().open(_for_mysqlclient(settings), size)
+
+
 def _for_mysqlclient(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "ssl_disabled"}
 
@@ -201,6 +210,26 @@ class Awaitable(Handler):
         return await self.pool.fetch_all(sql)
 
 
+class Threaded(Handler):
+    name = 'offload_db, mode="thread"'
+
+    async def open(self, settings: dict[str, Any], size: int) -> None:
+        await super().open(settings, size)
+        pool = self.pool
+
+        @offload_db.offload(mode="thread")
+        async def one(sql: str, args: Any) -> Any:
+            connection = pool.connection()
+            cursor = connection.cursor()
+            cursor.execute(sql, args)
+            row = cursor.fetchone()
+            cursor.close()
+            connection.close()
+            return row
+
+        self._one = one
+
+
 class Aiomysql(Contestant):
     name = "aiomysql"
     module = "aiomysql"
@@ -227,6 +256,49 @@ class Aiomysql(Contestant):
 class Asyncmy(Aiomysql):
     name = "asyncmy"
     module = "asyncmy"
+
+
+class CymysqlAio(Aiomysql):
+    name = "cymysql.aio"
+    module = "cymysql.aio"
+
+    async def open(self, settings: dict[str, Any], size: int) -> None:
+        own = {name: settings[name] for name in ("host", "port", "user")}
+        self.pool = await need(self.module).create_pool(
+            minsize=size, maxsize=size, db=settings["database"], passwd=settings["password"], **own
+        )
+
+
+class ConnectorAio(Contestant):
+    name = "mysql.connector.aio"
+
+    async def open(self, settings: dict[str, Any], size: int) -> None:
+        aio = need("mysql.connector.aio")
+        own = {name: settings[name] for name in ("host", "port", "user", "password", "database", "autocommit")}
+        self.idle: asyncio.Queue[Any] = asyncio.Queue()  # it has no pool of its own
+        for _ in range(size):
+            self.idle.put_nowait(await aio.connect(**own, ssl_disabled=True))
+
+    async def one(self, sql: str, args: Any = None) -> Any:
+        return await self._query(sql, args, "fetchone")
+
+    async def all(self, sql: str) -> Any:
+        return await self._query(sql, None, "fetchall")
+
+    async def _query(self, sql: str, args: Any, fetch: str) -> Any:
+        connection = await self.idle.get()
+        try:
+            cursor = await connection.cursor()
+            await cursor.execute(sql, args)
+            result = await getattr(cursor, fetch)()
+            await cursor.close()
+            return result
+        finally:
+            self.idle.put_nowait(connection)
+
+    async def close(self) -> None:
+        while not self.idle.empty():
+            await self.idle.get_nowait().close()
 
 
 class SqlalchemyAsyncio(Contestant):
@@ -259,6 +331,8 @@ ALL: tuple[type[Contestant], ...] = (
     MysqlclientThread,
     Aiomysql,
     Asyncmy,
+    CymysqlAio,
+    ConnectorAio,
     SqlalchemyAsyncio,
     Handler,
     Awaitable,
