@@ -44,7 +44,7 @@ def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def bridged(function: Callable[[], T]) -> Awaitable[T]:
-    """Run synchronous code that may suspend, for asynchronous code to await at once; in a plain thread it runs inline."""
+    """Run synchronous code that may suspend, for asynchronous code to await at once; in a thread it runs inline."""
     if place() is not Place.LOOP:
         return _inline(function)
     return _in_portal(function if sys.exc_info()[1] is None else with_handled(function), current_task())

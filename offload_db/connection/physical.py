@@ -245,7 +245,7 @@ class PhysicalConnection(SessionState):
                 call_lock.release()
 
     def call_privately(self, name: str, function: Callable[[], T], *, shared: bool, text: object) -> T:
-        """Execute a statement over a connection that nobody else has, so without a turn; otherwise like :meth:`call`."""
+        """Execute a statement over a connection that nobody else has, so without a turn; else like :meth:`call`."""
         setting = current_setting()
         try:
             return self._call_now(
