@@ -29,7 +29,8 @@ USERS = SIZE = 20
 SECONDS = 0.25
 
 # Who is compared with whom.
-BESIDE: dict[type[peers.Contestant], type[peers.Contestant]] = {
+Kind = type[peers.Contestant]
+BESIDE: dict[Kind, Kind] = {
     peers.Handler: peers.Aiomysql,
     peers.Awaitable: peers.Aiomysql,
     peers.Threaded: peers.DefHandler,
@@ -38,7 +39,7 @@ BESIDE: dict[type[peers.Contestant], type[peers.Contestant]] = {
     peers.CymysqlAio: peers.Aiomysql,
     peers.ConnectorAio: peers.Aiomysql,
 }
-ALL = tuple(dict.fromkeys((peers.Blocking, *BESIDE.values(), *BESIDE)))
+ALL: tuple[Kind, ...] = tuple(dict.fromkeys((peers.Blocking, *BESIDE.values(), *BESIDE)))
 
 
 class Block(NamedTuple):
@@ -70,7 +71,7 @@ async def block(contestant: peers.Contestant) -> Block:
     return Block(asked / taken, processor / asked)
 
 
-async def measure(settings: dict[str, Any], rounds: int) -> dict[type[peers.Contestant], Block]:
+async def measure(settings: dict[str, Any], rounds: int) -> dict[Kind, Block]:
     """Return the medians of each contestant that is installed."""
     opened: list[peers.Contestant] = []
     for kind in ALL:
@@ -80,7 +81,7 @@ async def measure(settings: dict[str, Any], rounds: int) -> dict[type[peers.Cont
             opened.append(contestant)
     for contestant in opened:
         await block(contestant)
-    blocks: dict[type[peers.Contestant], list[Block]] = {type(contestant): [] for contestant in opened}
+    blocks: dict[Kind, list[Block]] = {type(contestant): [] for contestant in opened}
     for _ in range(rounds):
         random.shuffle(opened)
         for contestant in opened:
@@ -93,7 +94,7 @@ async def measure(settings: dict[str, Any], rounds: int) -> dict[type[peers.Cont
     }
 
 
-def report(medians: dict[type[peers.Contestant], Block]) -> None:
+def report(medians: dict[Kind, Block]) -> None:
     """Print the medians, and what they are beside those they are compared with."""
     print(f"{'':36} {'queries/s':>10} {'CPU µs':>7}   beside")
     for kind in ALL:

@@ -37,7 +37,7 @@ def counting() -> Iterator[Counter[int]]:
         yield calls
     finally:
         sys.setprofile(before[0])
-        threading.setprofile(before[1])  # type: ignore[arg-type]  # None is what says that there is none
+        threading.setprofile(before[1])
 
 
 def calls_of(make: Callable[[OffloadPool], Callable[[], Awaitable[Any]]], database: dict[str, Any]) -> float:
