@@ -23,7 +23,7 @@ from tests.support import until, value
 
 pytestmark = pytest.mark.anyio
 
-# A strand may have been made that much deeper in the stack than it is used; and the frames of the portal itself.
+# A greenlet may have been made that much deeper in the stack than it is used; and the frames of the portal itself.
 TOLERANCE = 32
 
 
@@ -64,7 +64,7 @@ async def test_a_call_deep_in_the_stack_takes_no_frames_from_later_ones() -> Non
 
 
 async def test_calls_side_by_side_from_different_depths() -> None:
-    """Strands that wait meanwhile, made at any depth, are used again only by calls from about as deep, or deeper."""
+    """Greenlets that wait meanwhile, made at any depth, are used again only by calls from about as deep, or deeper."""
 
     @offload
     async def wait() -> None:
@@ -77,29 +77,29 @@ async def test_calls_side_by_side_from_different_depths() -> None:
         assert await handler() == pytest.approx(frames_left(), abs=TOLERANCE)
 
 
-async def test_a_strand_is_used_again_by_calls_from_as_deep() -> None:
-    """Calls from the same depth, and from a little less or more, use one strand after the other again."""
+async def test_a_greenlet_is_used_again_by_calls_from_as_deep() -> None:
+    """Calls from the same depth, and from a little less or more, use one greenlet after the other again."""
     kept: set[int] = set()
     for depth in (10, 10, 5, 20, 300, 10):
         await below(depth, handler)
-        kept |= {id(strand) for strand in idle_greenlets()}
+        kept |= {id(greenlet) for greenlet in idle_greenlets()}
     assert len(kept) == 1
 
 
 async def test_what_interrupts_leave_behind() -> None:
-    """An interrupt before the end of a call's errand ends its strand, or leaves an error in it; no later call sees it."""
+    """An interrupt at the end of a call ends its greenlet, or leaves an error in it, and no later call sees that."""
     await handler()
-    (strand,) = idle_greenlets()
-    strand.errors.append(LookupError())
+    (greenlet,) = idle_greenlets()
+    greenlet.errors.append(LookupError())
     assert await handler() > 0
-    assert idle_greenlets() == [strand]
-    strand.throw()
+    assert idle_greenlets() == [greenlet]
+    greenlet.throw()
     assert await handler() > 0
-    assert idle_greenlets() != [strand]
+    assert idle_greenlets() != [greenlet]
 
 
-async def test_an_error_keeps_the_strand() -> None:
-    """A call that raises an error leaves its strand to the next one, and nothing of the error in it."""
+async def test_an_error_keeps_the_greenlet() -> None:
+    """A call that raises an error leaves its greenlet to the next one, and nothing of the error in it."""
 
     class Failed(Exception):
         pass
@@ -130,7 +130,7 @@ async def test_an_error_keeps_the_strand() -> None:
 
 async def test_endless_recursion_is_an_error_at_any_depth() -> None:
     """A bridged call with hardly a frame left, or that recurses without end, raises RecursionError and no more."""
-    await handler()  # a strand that was made at the top
+    await handler()  # a greenlet that was made at the top
     for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit(), 5):
         try:
             await below(depth, handler)
@@ -139,7 +139,7 @@ async def test_endless_recursion_is_an_error_at_any_depth() -> None:
     assert await handler() == pytest.approx(frames_left(), abs=TOLERANCE)
 
 
-def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
+def test_greenlets_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
     """A thread keeps what it has shared itself out with, and nothing of it is left when it has ended."""
     kept: set[weakref.ref[Any]] = set()
     with ExitStack() as stack:
@@ -157,7 +157,7 @@ def test_strands_are_used_again_and_end_with_their_thread(mysql: MySQL) -> None:
 
     def gone() -> bool:
         gc.collect()
-        return all(strand() is None for strand in kept)
+        return all(greenlet() is None for greenlet in kept)
 
     until(gone)
 

@@ -75,9 +75,8 @@ def test_a_function_is_called_in_a_thread_of_its_own() -> None:
     gate, names = Gate(), list[str]()
     slow = [started(0.01, gate) for _ in range(3)]
     until(lambda: gate.inside == 3)
-    done = threading.Event()
-    started(0.01, lambda: (names.append(threading.current_thread().name), done.set()), "keep")
-    assert done.wait(PATIENCE)
+    started(0.01, lambda: names.append(threading.current_thread().name), "keep")
+    until(lambda: names)
     assert names == ["offload_db keep"]
     gate.open()
     for timer in slow:
@@ -111,15 +110,20 @@ def test_ending_waits_for_what_is_being_called() -> None:
 def test_ending_at_every_moment_of_its_being_over() -> None:
     """Whatever step the calling has come to, it is over or never begins once the timer is ended."""
     for number in itertools.count(1):
-        calls: list[str] = []
-        timer = Timer(60.0, lambda calls=calls: (calls.append("in"), time.sleep(0.002), calls.append("out")), "limit")  # type: ignore[misc]
-        timer.start()
-        seen: list[list[str]] = []
-        reached = paused_before_step(
-            number,
-            timer.expire,
-            lambda timer=timer, calls=calls, seen=seen: (timer.end(), seen.append(calls[:])),  # type: ignore[misc]
-        )
+        calls, seen = list[str](), list[list[str]]()
+
+        def function(calls: list[str] = calls) -> None:
+            calls.append("in")
+            time.sleep(0.002)
+            calls.append("out")
+
+        timer = started(60.0, function)
+
+        def end(timer: Timer = timer, calls: list[str] = calls, seen: list[list[str]] = seen) -> None:
+            timer.end()
+            seen.append(calls[:])
+
+        reached = paused_before_step(number, timer.expire, end)
         timer.end()
         for each in (*seen, calls):
             assert each in ([], ["in", "out"])
@@ -240,7 +244,6 @@ def test_ending_and_starting_of_the_thread_side_by_side(monkeypatch: pytest.Monk
 
 def test_without_a_thread() -> None:
     """Who would be the first to need the timers' thread is told; where it is there, it calls what is over by itself."""
-    over, later = threading.Event(), threading.Event()
     with no_threads():
         timer = Timer(0.01, never, "limit")
         with pytest.raises(ThreadUnavailable):
@@ -248,11 +251,10 @@ def test_without_a_thread() -> None:
         timer.end()
     kept = started(60.0, never)
     with no_threads():
-        started(0.01, lambda: (over.set(), 1 / 0))
-        assert over.wait(PATIENCE)
+        started(0.01, never)  # an error of one is no other's
         names: list[str] = []
-        started(0.01, lambda: (names.append(threading.current_thread().name), later.set()))
-        assert later.wait(PATIENCE)
+        started(0.02, lambda: names.append(threading.current_thread().name))
+        until(lambda: names)
         assert names == ["offload_db timer"]
     kept.end()
 

@@ -87,7 +87,7 @@ def test_what_has_no_meaning_is_said_once(database: dict[str, Any], caplog: pyte
     assert caplog.messages == ["of the PooledDB that is wrapped, these settings change nothing here: ping, failures"]
 
 
-class _Tenants(PooledDB):
+class _Tenants(PooledDB):  # type: ignore[misc]  # DBUtils has no types
     """A pool whose own method decides how connections are made."""
 
     made: ClassVar[list[str]] = []
