@@ -84,8 +84,32 @@ def _new() -> PooledGreenlet:
     pooled = PooledGreenlet(_make_calls)
     pooled.result = pooled.task = pooled.suspended = None
     pooled.errors = []
-    pooled.fits_below = max(0, sum(1 for _ in frames_from(sys._getframe())) - _DEEPER)
+    pooled.fits_below = max(0, _depth() - _DEEPER)
     return pooled
+
+
+def _depth() -> int:
+    """Count the frames of the stack."""
+    if greenlet.getcurrent().parent is not None:
+        return sum(1 for _ in frames_from(sys._getframe()))
+    # Python makes an object of each frame that is walked over, and keeps it for as long as the frame runs: a kilobyte for
+    # each call that waits. So the outermost is looked for from the other side, where the frames are the event loop's.
+    there, beyond = 0, 64
+    while _has_frame(beyond):
+        there, beyond = beyond, 2 * beyond
+    while beyond - there > 1:
+        middle = (there + beyond) // 2
+        there, beyond = (middle, beyond) if _has_frame(middle) else (there, middle)
+    return beyond - 1
+
+
+def _has_frame(number: int) -> bool:
+    """Tell whether the stack of who asks, two calls out, has so many frames further out."""
+    try:
+        sys._getframe(number + 2)
+    except ValueError:
+        return False
+    return True
 
 
 def _make_calls() -> None:
