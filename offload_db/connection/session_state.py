@@ -37,6 +37,7 @@ class SessionState:
         "altered",
         "autocommit",
         "driver",
+        "ended_by_kill",
         "fault",
         "half_done",
         "identity",
@@ -61,6 +62,8 @@ class SessionState:
         """Whether attributes of the driver's connection were set, or what else only its end undoes was done."""
         self.writes_on = False
         """Whether the server may still write for the last statement, whose answer was not read to its end."""
+        self.ended_by_kill = False
+        """Whether a kill has ended the last statement for certain: nothing more of it comes, read or unread."""
         self.half_done: object = None
         """The bridged call that was cancelled in the middle of its transaction; undone before another call goes on."""
         self._doubtful = False
@@ -72,6 +75,7 @@ class SessionState:
     def note_statement(self, text: object) -> None:
         """Note what a statement will leave behind."""
         self._text = text
+        self.ended_by_kill = False
         left = traces(text)
         if left is not NOTHING:
             self._note(left)
@@ -80,6 +84,7 @@ class SessionState:
         """Note that code may change the session from now on whose statements are not seen."""
         self._doubtful = True
         self._text = None
+        self.ended_by_kill = False
         self._note(UNSEEN)
 
     def _note(self, left: Traces) -> None:
@@ -114,6 +119,11 @@ class SessionState:
         """Note that a kill was sent: it may arrive after its statement has ended, and stop the next one."""
         if self.identity is not None and not self.identity.by_query:
             self._absorb = True
+
+    def statement_killed(self) -> None:
+        """Note that the statement that was sent last was killed; for who made its call, before another is made."""
+        self.killed()
+        self.ended_by_kill = not self._absorb
 
     def absorb(self) -> None:
         """Run a statement for a kill that may arrive late to stop, so that it stops nothing else."""
