@@ -35,6 +35,12 @@ pytestmark = [
 NAMES = ("MySQLdb", "mysql.connector")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Give one event loop: each call is a thread's own, and what a loop does about that is shown with PyMySQL."""
+    return "asyncio"
+
+
 @pytest.fixture(params=NAMES)
 def driver(request: pytest.FixtureRequest) -> Any:
     try:

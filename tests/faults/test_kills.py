@@ -293,6 +293,7 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what takes the time are the kills, in threads
 @pytest.mark.timing_bound("each of sixty kills has its own time, which a machine that stands still meanwhile uses up")
 async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """When sixty are cancelled together each is killed, though their kills take longer than one may."""
