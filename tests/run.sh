@@ -26,7 +26,14 @@ PASSED=0
 FAILED=0
 SERVERS=()
 JOBS=()
+PREPARING=()
+BUT=()
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/offload-db-run-XXXXXX")
+
+# Compiled once for all: each stage has several processes that import every test, and its tests start hundreds of
+# programs. Without a place to keep what is compiled, that takes longer than many of the tests.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=$WORK/compiled
 
 # The oldest versions that pyproject.toml allows, and the oldest FastAPI that people were seen to run with it.
 OLDEST=(fastapi==0.104.1 starlette==0.27.0 anyio==3.7.1 PyMySQL==1.1.0 SQLAlchemy==2.0.23 greenlet==3.2.4
@@ -38,7 +45,9 @@ OLDEST_MYSQLCLIENT=mysqlclient==2.2.0
 # What runs on the further Pythons, and in a quick run.
 SHORT='not slow and not alone'
 TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
-EXTRAS=audit,fastapi,sqlalchemy,prometheus,examples,test
+# What all of the library works with, without the tools that only some tests are about.
+EXTRAS=(audit fastapi sqlalchemy prometheus)
+FURTHER_TOOLS=(blockbuster coverage httpx mysql-connector-python trio uvicorn)
 
 # Each job is a process group of its own: what it started ends with it, and Ctrl-C reaches only this script.
 set -m
@@ -61,7 +70,7 @@ end_jobs() {
 clean_up() {
   trap '' INT TERM HUP
   trap - EXIT
-  end_jobs "${JOBS[@]}" 2>/dev/null
+  end_jobs "${JOBS[@]}" "${PREPARING[@]}" 2>/dev/null
   end_jobs "${SERVERS[@]}" 2>/dev/null
   rm -rf "$WORK"
 }
@@ -140,15 +149,15 @@ PY
 }
 
 # run_all_tests NAME PYTHON DIRECTORY LOOPS [pytest ...]: run the tests side by side, then those that need all of the
-# machine. LOOPS are the event loops to test on, as pytest's -k names them.
+# machine. LOOPS are the event loops to test on, as pytest's -k names them; BUT holds pytest's words for what is left out.
 run_all_tests() {
   local name=$1 python=$2 directory=$3 loops=$4
   shift 4
   if [ $# -gt 0 ]; then
-    run_tests "$name" "$python" "$directory" -k "$loops" "$@"
+    run_tests "$name" "$python" "$directory" -k "$loops" "${BUT[@]}" "$@"
   else
-    run_tests "$name" "$python" "$directory" -k "$loops" -n "$WORKERS" -m 'not alone'
-    run_tests "$name, one at a time" "$python" "$directory" -k "$loops" -m alone
+    run_tests "$name" "$python" "$directory" -k "$loops" "${BUT[@]}" -n "$WORKERS" -m 'not alone'
+    run_tests "$name, one at a time" "$python" "$directory" -k "$loops" "${BUT[@]}" -m alone
   fi
 }
 
@@ -243,10 +252,36 @@ further_pythons() {
   done
 }
 
-# newest VENV PYTHON: everything in its newest version, without the library. Of what is installed only a part is ever
-# imported, and Python compiles that when it is.
+# newest VENV PYTHON NAME...: these in their newest versions. Of what is installed only a part is ever imported, and
+# Python compiles that when it is.
 newest() {
-  make_venv "$1" "$2" --no-compile --upgrade --upgrade-strategy eager "${NEWEST[@]}"
+  make_venv "$1" "$2" --no-compile --upgrade --upgrade-strategy eager "${@:3}"
+}
+
+# needed EXTRA...: what the library and these extras need, by name, one a line: an installed copy of the library would
+# hide what the wheel lacks.
+needed() {
+  "$PYTHON" - "$@" <<'PY'
+import ast
+import re
+import sys
+from pathlib import Path
+
+text = Path("pyproject.toml").read_text(encoding="utf-8")
+lists = dict(re.findall(r"^(\w+) = (\[[^\]]*\])", text, re.MULTILINE))  # tomllib needs Python 3.11
+names = {item for name in ("dependencies", *sys.argv[1:]) for item in ast.literal_eval(lists[name])}
+print(*sorted(names), sep="\n")
+PY
+}
+
+# prepare_others: make the virtual environments of all stages but the first.
+prepare_others() {
+  local python
+  make_venv oldest "$PYTHON" --no-compile "${OLDEST[@]}" "${OLDEST_OURS[@]}" "${OLDEST_TOOLS[@]}" "${TEST_TOOLS[@]}" ||
+    return 1
+  for python in "${FURTHER[@]}"; do
+    newest "tests-$(basename "$python")" "$python" "${LIBRARY[@]}" "${FURTHER_TOOLS[@]}" "${TEST_TOOLS[@]}" || return 1
+  done
 }
 
 # add_mysqlclient VENV WORD: install the driver that has to be built; where that can't be done, its tests are skipped.
@@ -263,50 +298,19 @@ choose_python
 printf 'main Python: %s (%s)\n' "$PYTHON" "$("$PYTHON" -V)"
 ensure_server
 
-# What the library and its extras need, by name: an installed copy of the library would hide what the wheel lacks.
-mapfile -t NEWEST < <("$PYTHON" - "$EXTRAS" <<'PY'
-import ast
-import re
-import sys
-from pathlib import Path
-
-text = Path("pyproject.toml").read_text(encoding="utf-8")
-lists = dict(re.findall(r"^(\w+) = (\[[^\]]*\])", text, re.MULTILINE))  # tomllib needs Python 3.11
-names = {item for name in ("dependencies", *sys.argv[1].split(",")) for item in ast.literal_eval(lists[name])}
-print(*sorted(names), sep="\n")
-PY
-)
+mapfile -t LIBRARY < <(needed "${EXTRAS[@]}")
+mapfile -t NEWEST < <(needed "${EXTRAS[@]}" examples test)
 
 title 'preparing the virtual environments in .venvs/ (some minutes the first time)'
-mapfile -t FURTHER < <([ -n "$QUICK" ] || further_pythons)
 MAIN=$VENVS/tests/bin/python
-newest tests "$PYTHON" &
-JOBS=($!)
 if [ -z "$QUICK" ]; then
-  make_venv oldest "$PYTHON" --no-compile "${OLDEST[@]}" "${OLDEST_OURS[@]}" "${OLDEST_TOOLS[@]}" "${TEST_TOOLS[@]}" &
-  JOBS+=($!)
+  mapfile -t FURTHER < <(further_pythons)
+  prepare_others &
+  PREPARING=($!)
 fi
-for job in "${JOBS[@]}"; do
-  wait "$job" || exit 1
-done
-JOBS=()
-if [ -z "$QUICK" ]; then
-  for python in "${FURTHER[@]}"; do
-    newest "tests-$(basename "$python")" "$python" &
-    JOBS+=($!)
-    if [ "${#JOBS[@]}" -ge 2 ]; then
-      wait "${JOBS[0]}" || exit 1
-      JOBS=("${JOBS[@]:1}")
-    fi
-  done
-  for job in "${JOBS[@]}"; do
-    wait "$job" || exit 1
-  done
-  JOBS=()
-fi
+run_job newest tests "$PYTHON" "${NEWEST[@]}" || exit 1
 add_mysqlclient tests mysqlclient
-[ -n "$QUICK" ] || add_mysqlclient oldest "$OLDEST_MYSQLCLIENT"
-printf -- '--- done (%s s)\n' $((SECONDS - STAGE_BEGAN))
+printf -- '--- the first is done (%s s)\n' $((SECONDS - STAGE_BEGAN))
 if [ -n "$QUICK" ] && [ $# -gt 0 ]; then
   start_servers 1
 else
@@ -326,9 +330,20 @@ else
   title 'packages'
   check 'wheel and source package' build_packages
 
+  title 'the other virtual environments'
+  wait "${PREPARING[0]}" || exit 1
+  PREPARING=()
+  add_mysqlclient oldest "$OLDEST_MYSQLCLIENT"
+  printf -- '--- done (%s s)\n' $((SECONDS - STAGE_BEGAN))
+
   title "tests, newest versions, $("$PYTHON" -V)"
   run_all_tests 'newest versions' "$MAIN" "$ROOT" '' "$@"
 
+  # Each test runs in the stage above. Those below leave out what they would show a second time.
+  #
+  # What reads this project's files alone finds the same beside any other version.
+  BUT=(--ignore tests/test_guarantees.py --ignore tests/test_layering.py --ignore tests/test_privates.py)
+  SEEN=("${BUT[@]}" --ignore tests/examples)
   # uvloop is the same there as beside the newest versions, and so is what faults do on trio.
   OTHERS='not uvloop and not (trio and faults)'
   title "tests ($OTHERS), oldest versions, $("$PYTHON" -V), from the wheel"
@@ -338,17 +353,17 @@ else
   for python in "${FURTHER[@]}"; do
     venv=tests-$(basename "$python")
     # What uvloop does differently does not depend on the Python version: the main one's tests show it, as they do for
-    # the examples, which only use the library. For trio, and for the faults, which take most of the time, the highest
-    # version will do besides.
-    loops='not uvloop and not trio' but=(--ignore tests/examples)
+    # the examples and for other packages, which only use the library, or are used with it. For trio, for SQLAlchemy
+    # and for the faults, which take most of the time, the highest version will do besides.
+    loops='not uvloop and not trio' BUT=("${SEEN[@]}")
     case $python in
       "${FURTHER[-1]}") loops=$OTHERS ;;
-      *) but+=(--ignore tests/faults) ;;
+      *) BUT+=(--ignore tests/faults --ignore-glob 'tests/contrib/test_sqlalchemy*') ;;
     esac
     title "tests ($loops, $SHORT), newest versions, $("$python" -V), from the wheel"
     check "the wheel on $("$python" -V)" install_wheel "$venv"
     run_tests "$("$python" -V)" "$VENVS/$venv/bin/python" "$(outside "$venv")" -n "$WORKERS" -m "$SHORT" \
-      -k "$loops" "${but[@]}" "$@"
+      -k "$loops" "${BUT[@]}" "$@"
   done
 fi
 

@@ -283,6 +283,18 @@ def run_with(opener: Callable[..., Any], settings: dict[str, Any], scenario: Cal
         return scenario(partial(opener, stack, settings))
 
 
+async def assert_same_as_pymysql(
+    scenario: Callable[[Connect], Any], place: str, opener: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    """Assert that *scenario* shows at a place what it shows with PyMySQL, and that the loop's thread does no I/O."""
+    expected = run_with(pymysqls, settings, scenario)
+    with watched_wire() as wire:
+        seen = await run_at(place, partial(run_with, opener, settings, scenario))
+    assert repr(seen) == repr(expected)
+    assert wire.events
+    assert not wire.on(threading.get_ident())
+
+
 def running(mysql: MySQL, settings: dict[str, Any], text: str) -> list[int]:
     """List the connections in the test's database that run a statement with *text* in it."""
     rows = mysql.process_list(settings["database"])

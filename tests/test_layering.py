@@ -247,7 +247,7 @@ def defined_here() -> set[str]:
 
 
 # One class in several files: what a base class or the pool's core gives to those that are made of it.
-SHARED_PRIVATES = {"_core", "_entrust"}
+SHARED_PRIVATES = {"_core", "_entrust", "_settle"}
 # Names of PyMySQL's connections that those that read faster set as well.
 PYMYSQLS = {"_read_timeout", "_result", "_rfile", "_sock", "_write_timeout", "_limit", "_current_timeout"}
 # Private names of mysqlclient's cursors, which files of other folders have for something of their own.

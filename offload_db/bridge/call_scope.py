@@ -193,12 +193,6 @@ def current_cancellation() -> Cancellation | None:
     return None if setting is None else setting.cancellation
 
 
-def current_lane() -> str | None:
-    """Return the lane that the bridged call asked for."""
-    setting = current_setting()
-    return None if setting is None else setting.lane
-
-
 def current_deadline() -> Deadline | None:
     """Return the limit that the bridged call has on its time."""
     setting = current_setting()

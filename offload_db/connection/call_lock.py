@@ -16,6 +16,7 @@ from ..bridge.call_scope import BridgedCall, waits_on_itself
 from ..bridge.caller_identity import flow
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
+from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .call_sites import call_path
@@ -32,7 +33,7 @@ SHARING = (
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
-class CallLock:
+class CallLock(Settling[BridgedCall]):
     """Whose turn it is on one connection.
 
     Calls are made one at a time. A connection that several bridged calls share belongs to the first that uses it,
@@ -48,11 +49,9 @@ class CallLock:
     __slots__ = (
         "_born",
         "_busy",
-        "_ended",
         "_given",
         "_line",
         "_listed",
-        "_lock",
         "_new",
         "_only",
         "_owner",
@@ -76,7 +75,7 @@ class CallLock:
         self._thread = 0  # whose turn it is, if it belongs to no call
         self._line = ""  # where the owner has used it last while others waited
         self._listed: BridgedCall | None = None  # in whose `owned` this is: the owner, or the last one that let go
-        self._ended: list[BridgedCall] = []
+        self._returned = []  # calls that have ended
         self._queue: list[_Waiting] = []
         if owner is not None:
             self._own(owner)  # from here on the owner may end, in another thread
@@ -133,7 +132,7 @@ class CallLock:
                 waiting = _Waiting(scope, task_event() if where is Place.BRIDGED else ThreadEvent())
                 self._queue.append(waiting)
         finally:
-            if self._ended:
+            if self._returned:
                 self._settle()
         try:
             first = LONG if patience is None else min(patience, LONG)
@@ -207,7 +206,7 @@ class CallLock:
                 self._thread = 0
                 if self._queue:
                     self._admit()
-        if self._ended:
+        if self._returned:
             self._settle()
 
     def close(self, *, unless_busy: bool = False, scope: BridgedCall | None = None) -> bool:
@@ -226,7 +225,7 @@ class CallLock:
             self._listed = self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
-        if self._ended:
+        if self._returned:
             self._settle()
         return True
 
@@ -263,22 +262,12 @@ class CallLock:
     def disown(self, scope: BridgedCall) -> None:
         """End the ownership of a bridged call, because that has ended or lets go."""
         # The collector may end a scope in the middle of anything, also of a section under this very lock.
-        self._ended.append(scope)
+        self._returned.append(scope)
         self._settle()
 
-    def _settle(self) -> None:
-        """Take note of scopes that ended.
-
-        Try-lock: the holder calls this after releasing, so that an entry which is made meanwhile is not missed.
-        """
-        while self._ended and self._lock.acquire(blocking=False):
-            try:
-                while self._ended:
-                    if self._owner is self._ended.pop():
-                        self._owner = None
-                self._admit()
-            finally:
-                self._lock.release()
+    def _take_back(self, returned: BridgedCall) -> None:
+        if self._owner is returned:
+            self._owner = None
 
     def _admit(self) -> None:
         while self._queue and not self._busy:

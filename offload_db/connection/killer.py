@@ -50,8 +50,9 @@ class Killer:
         """Begin anew in a forked child: threads of the parent may have been in the middle of kills."""
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._sending = threading.Lock()
-        self._lock = threading.Lock()  # for the numbers and the list below, for a few instructions only
+        self._lock = threading.Lock()  # for what stands below, for a few instructions only
         self._present = self._waiting = self._through = 0
+        self._stops: Counter[DriverCall] = Counter()  # by the calls that are being brought back
         self._silent: Counter[tuple[str, ...]] = Counter()  # by server
         # Connections that a kill has left to those who wait, their servers, and what opened them: when a hundred
         # statements are stopped at once, opening a connection for each takes too long.
@@ -63,6 +64,23 @@ class Killer:
         Returns when the call has come back or its link is cut: after :data:`PATIENCE` seconds, and later only while
         it waits for other kills that come through.
         """
+        with self._lock:
+            if call.finished.is_set():
+                return
+            self._stops[call] += 1
+        try:
+            self._bring_back(call)
+        finally:
+            with self._lock:
+                self._stops[call] -= 1
+                last = not self._stops[call]
+                if last:
+                    del self._stops[call]
+        # Several may want the same call to end: its limit, who closes the connection, the end of the pool.
+        if last and call.stopped:
+            self._counters.add("kills_failed" if call.was_cut else "kills")
+
+    def _bring_back(self, call: DriverCall) -> None:
         deadline = time.monotonic() + PATIENCE
         try:
             if call.killable and self._enter(call):
@@ -75,12 +93,8 @@ class Killer:
         if not call.killable:
             # What has no statement to kill, a commit above all, mostly takes no time: it may finish.
             call.finished.wait(max(0.0, deadline - time.monotonic()))
-        if call.finished.is_set():
-            if call.killed:
-                self._counters.add("kills")
-            return
-        self._counters.add("kills_failed")
-        call.cut()
+        if not call.finished.is_set():
+            call.cut()
 
     def end(self, call: DriverCall) -> None:
         """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.

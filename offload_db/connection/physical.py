@@ -318,6 +318,7 @@ class PhysicalConnection(SessionState):
     ) -> T:
         if statement or name == "query":
             self._text = text
+            self.ended_by_kill = False
             left = traces(text)
             if left is not NOTHING:
                 self.note(left)
@@ -365,7 +366,7 @@ class PhysicalConnection(SessionState):
             if deadline is not None:
                 deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
             if call.killed:
-                self.killed()
+                self.statement_killed()
         reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
         try:
             raise call.timeout_error(reason) from error

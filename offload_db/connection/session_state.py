@@ -37,6 +37,7 @@ class SessionState:
         "altered",
         "autocommit",
         "driver",
+        "ended_by_kill",
         "fault",
         "half_done",
         "identity",
@@ -61,6 +62,8 @@ class SessionState:
         """Whether attributes of the driver's connection were set, or what else only its end undoes was done."""
         self.writes_on = False
         """Whether the server may still write for the last statement, whose answer was not read to its end."""
+        self.ended_by_kill = False
+        """Whether a kill has ended the last statement for certain: nothing more of it comes, read or unread."""
         self.half_done: object = None
         """The bridged call that was cancelled in the middle of its transaction; undone before another call goes on."""
         self._doubtful = False
@@ -73,6 +76,7 @@ class SessionState:
         """Note that code may change the session from now on whose statements are not seen."""
         self._doubtful = True
         self._text = None
+        self.ended_by_kill = False
         self.note(UNSEEN)
 
     def note(self, left: Traces) -> None:
@@ -109,6 +113,11 @@ class SessionState:
         """Note that a kill was sent: it may arrive after its statement has ended, and stop the next one."""
         if self.identity is not None and not self.identity.by_query:
             self._absorb = True
+
+    def statement_killed(self) -> None:
+        """Note that the statement that was sent last was killed; for who made its call, before another is made."""
+        self.killed()
+        self.ended_by_kill = not self._absorb
 
     def absorb(self) -> None:
         """Run a statement for a kill that may arrive late to stop, so that it stops nothing else."""

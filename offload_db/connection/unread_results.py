@@ -25,6 +25,7 @@ logger = logging.getLogger("offload_db")
 class Link(CalledLink, Protocol):
     """What is asked of the physical connection besides what a call needs of it."""
 
+    ended_by_kill: bool
     fault: str | None
     statement_timeout: float | None
 
@@ -120,6 +121,8 @@ def kill_unread(link: Link) -> None:
 
     If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
     """
+    if link.ended_by_kill:
+        return  # the server may not have come to rest yet, and would look as if there were something to kill
     call = DriverCall(link, "kill", killable=True)
     link.executor.run("kill", partial(link.killer.end, call), shield=True)
 
@@ -143,7 +146,8 @@ def skip_unread(link: Link) -> None:
                 READ_OUT_BYTES // 2**20,
             )
         call = DriverCall(link, "kill", killable=True)
-        link.killer.end(call)
+        if not link.ended_by_kill:
+            link.killer.end(call)
         driver.skip_killed(raw)  # where there was nothing to kill, the server has sent all that there is
         if call.killed:
             link.killed()

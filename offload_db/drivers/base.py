@@ -1,7 +1,7 @@
 """What the library asks of a database driver, and careful answers for one of which nothing is known.
 
-Owns the questions that every driver answers, and what the server's and the client's error codes mean. The answers of
-drivers that are known are in ``pymysql.py`` and ``mysql_family.py``.
+Owns the questions that every driver answers. The answers of drivers that are known are in ``mysql_server.py``,
+``pymysql.py`` and ``mysql_family.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from types import GeneratorType
 from typing import Any
 
 import pymysql
-from pymysql.constants import CR, ER
 
 from ..bridge.background import Timer
 from ..errors import OffloadError
@@ -24,23 +23,6 @@ from .cursor_classes import OWN, CursorArguments, form, refusal
 
 # Codes below 2000 and from 3000 on are the server's, 2000 to 2999 the client's (MySQL and MariaDB error references).
 CLIENT_CODES = range(2000, 3000)
-
-# Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
-FAREWELLS = frozenset({1053, 1927, 4031})
-
-# No such thread, no such query: what was to be killed is gone.
-NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
-
-# A kill has reached the statement.
-INTERRUPTED = ER.QUERY_INTERRUPTED
-
-IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), COALESCE(DATABASE(), ''), @@hostname, @@port, @@server_id, @@datadir"
-
-LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED})
-
-# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
-# 1047 Galera node without quorum. Another connection may lead to a healthy one.
-UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
 
 # Rows and seconds that finishing an unbuffered result may cost before the link is closed instead.
 DRAIN_ROWS = 256

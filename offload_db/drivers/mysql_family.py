@@ -1,6 +1,6 @@
 """What drivers of MySQL's protocol other than PyMySQL have in common.
 
-Owns how such a driver's session is identified, killed and told apart by its socket. Where nothing can be seen, the
+Owns what their errors say, and how a link is told apart by its socket. Where nothing can be seen, the
 careful answer stands: a transaction may be open, a fetch may wait.
 """
 # ruff: noqa: D102  # an override does what the method that it overrides says
@@ -14,23 +14,14 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import CodeType
 from typing import Any, ClassVar
 
 from ..errors import OffloadError
-from .base import (
-    CLIENT_CODES,
-    FAREWELLS,
-    IDENTIFY,
-    INTERRUPTED,
-    LOST,
-    NOTHING_TO_KILL,
-    UNFIT_NODE,
-    Driver,
-    Identity,
-)
+from .base import CLIENT_CODES, Identity
 from .cursor_classes import CursorArguments, form, refusal
+from .mysql_server import FAREWELLS, MySQLServerDriver
 
 # Rows that are read at once where nobody wants them.
 CHUNK = 500
@@ -39,14 +30,12 @@ CHUNK = 500
 CONNECT_TIMEOUT = 10
 
 
-class MySQLFamilyDriver(Driver, abc.ABC):
+class MySQLFamilyDriver(MySQLServerDriver):
     """A driver of MySQL's protocol, by what such drivers have in common."""
 
     package: ClassVar[str]
     timeouts: ClassVar[tuple[str, ...]]
     """Its names for the seconds that connecting, reading and writing may take."""
-
-    is_mysqls = True
 
     def __init__(self) -> None:
         self._classes: dict[type, type] = {}
@@ -83,12 +72,6 @@ class MySQLFamilyDriver(Driver, abc.ABC):
     def _is_wire(self, code: CodeType) -> bool:
         """Tell whether who is in a function may have sent something, or may be reading an answer."""
 
-    def lost(self, error: BaseException) -> bool:
-        return self.code(error) in (FAREWELLS | LOST)
-
-    def unfit(self, error: BaseException) -> bool:
-        return self.code(error) in UNFIT_NODE
-
     def disguised(self, error: OffloadError) -> OffloadError:
         cls = type(error)
         if cls not in self._classes:
@@ -103,39 +86,7 @@ class MySQLFamilyDriver(Driver, abc.ABC):
     def identity(self, raw: Any) -> Identity | None:
         number = self.descriptor(raw)
         raw._own_socket = None if number is None else socket_of(number)
-        with closing(self.plain_cursor(raw)) as cursor:
-            cursor.execute(IDENTIFY)
-            session, version, raw._home, *server = map(as_text, cursor.fetchone() or ())
-        if session != str(self.session(raw)):
-            return None  # a proxy stands between and has ids of its own
-        return Identity(int(session), tuple(server), "mariadb" in version.lower())
-
-    def kill(self, admin: Any, identity: Identity) -> bool:
-        with closing(self.plain_cursor(admin)) as cursor:
-            try:
-                if not identity.by_query:
-                    cursor.execute(f"KILL QUERY {identity.session:d}")
-                    return True
-                cursor.execute(
-                    f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
-                )
-                row = cursor.fetchone()
-                if row is None or as_text(row[1]) == "Sleep":
-                    return False
-                cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
-            except Exception as error:
-                if self.code(error) in NOTHING_TO_KILL:
-                    return False
-                raise
-        return True
-
-    def absorb(self, raw: Any) -> None:
-        with closing(self.plain_cursor(raw)) as cursor:
-            try:
-                cursor.execute("DO 0")
-            except Exception as error:
-                if self.code(error) != INTERRUPTED:
-                    raise
+        return super().identity(raw)
 
     def cursor_arguments(self, raw: Any, kind: Any, buffered: bool | None = None) -> CursorArguments:
         kind, buffered = form(kind, buffered)
@@ -150,10 +101,6 @@ class MySQLFamilyDriver(Driver, abc.ABC):
 
     def _makes(self, kind: type) -> bool:
         return any(cls.__module__.partition(".")[0] == self.package.partition(".")[0] for cls in kind.__mro__)
-
-    @abc.abstractmethod
-    def plain_cursor(self, raw: Any) -> Any:
-        """Make a cursor that returns tuples and has read its rows."""
 
     @abc.abstractmethod
     def descriptor(self, raw: Any) -> int | None:
@@ -275,8 +222,3 @@ def is_own(number: int, raw: Any) -> bool:
     """
     own = getattr(raw, "_own_socket", None)
     return own is not None and socket_of(number) == own
-
-
-def as_text(value: Any) -> str:
-    """Return as text what may have come as bytes."""
-    return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else str(value)

@@ -19,23 +19,18 @@ from typing import Any
 
 import pymysql
 from pymysql import converters
-from pymysql.constants import CR, ER, SERVER_STATUS
+from pymysql.constants import CR, SERVER_STATUS
 
 from . import pymysql_connection, pymysql_results
 from .base import (
     CLIENT_CODES,
-    FAREWELLS,
-    IDENTIFY,
-    LOST,
-    NOTHING_TO_KILL,
     OTHER_PACKAGES,
-    UNFIT_NODE,
     DrainBudget,
-    Driver,
     Identity,
     pymysql_code,
 )
 from .cursor_classes import OWN, CursorArguments, class_for, refusal
+from .mysql_server import FAREWELLS, MySQLServerDriver
 from .pymysql_unread import read_out, readable, skip, skip_few, whole_rows
 
 # Where PyMySQL's connection is written, and the faster one that goes before it.
@@ -55,10 +50,8 @@ _ACCEPTED = "PyMySQL's cursor classes, offload_db.aio's, callables and None"
 _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 
 
-class PyMySQLDriver(Driver):
+class PyMySQLDriver(MySQLServerDriver):
     """PyMySQL, 1.1 and later."""
-
-    is_mysqls = True
 
     # All others may wait, those that users add in subclasses above all.
     _local_methods = frozenset(
@@ -239,62 +232,30 @@ class PyMySQLDriver(Driver):
         # an unread result where warnings are errors. An interrupt may come anywhere.
         return names[-1] == "_execute_command" and isinstance(error, (TypeError, UnicodeError, Warning))
 
-    def lost(self, error: BaseException) -> bool:
-        code = pymysql_code(error)
-        return code is not None and code in (FAREWELLS | LOST)
-
     def may_have_sent(self, error: BaseException) -> bool:
         # PyMySQL gives this code to a failed write alone, and a statement that is not there whole cannot be executed.
         return pymysql_code(error) != CR.CR_SERVER_GONE_ERROR
-
-    def unfit(self, error: BaseException) -> bool:
-        return pymysql_code(error) in UNFIT_NODE
 
     def session(self, raw: Any) -> int | None:
         session: int | None = raw.thread_id() if raw.open else None
         return session
 
+    def plain_cursor(self, raw: Any) -> Any:
+        return pymysql.cursors.Cursor(raw)
+
     def identity(self, raw: Any) -> Identity | None:
         decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
         try:
-            with pymysql.cursors.Cursor(raw) as cursor:
-                cursor.execute(IDENTIFY)
-                session, version, raw._home, *server = map(str, cursor.fetchone() or ())
+            found = super().identity(raw)
         finally:
             raw.decoders = decoders
         # The connection is to look untouched: insert_id() and affected_rows() read these.
         raw._result, raw._affected_rows = None, 0
-        if session != str(raw.thread_id()):
-            return None  # a proxy stands between and has ids of its own
-        return Identity(int(session), tuple(server), "mariadb" in version.lower())
+        return found
 
     def kill(self, admin: Any, identity: Identity) -> bool:
         admin.decoders = {}  # the user's may be anything
-        with pymysql.cursors.Cursor(admin) as cursor:
-            try:
-                if not identity.by_query:
-                    cursor.execute(f"KILL QUERY {identity.session:d}")
-                    return True
-                cursor.execute(
-                    f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
-                )
-                row = cursor.fetchone()
-                if row is None or row[1] in ("Sleep", b"Sleep"):
-                    return False
-                cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
-            except pymysql.MySQLError as error:
-                if pymysql_code(error) in NOTHING_TO_KILL:
-                    return False
-                raise
-        return True
-
-    def absorb(self, raw: Any) -> None:
-        with pymysql.cursors.Cursor(raw) as cursor:
-            try:
-                cursor.execute("DO 0")
-            except pymysql.MySQLError as error:
-                if pymysql_code(error) != ER.QUERY_INTERRUPTED:
-                    raise
+        return super().kill(admin, identity)
 
     def cut(self, raw: Any) -> None:
         sock: socket.socket | None = raw._sock

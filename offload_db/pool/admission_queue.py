@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from ..bridge.background import Timer
 from ..bridge.caller_identity import caller
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
+from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
 from ..settings import shown
@@ -32,7 +32,7 @@ KEEP_SECONDS = 5.0
 LOOK_AGAIN = 0.1
 
 
-class Admission:
+class Admission(Settling[Ticket]):
     """The lanes of one pool: at most so many callers in all, and each lane's limit of its own.
 
     :param common: the settings of the whole pool, which lanes take where they have none of their own
@@ -54,9 +54,8 @@ class Admission:
         self._all = (self._common, *self._lanes.values())
         self._closed = False
         self._number = 0
-        # Held for a few instructions only, never across I/O or a suspension.
         self._lock = threading.Lock()
-        self._returned: deque[Ticket] = deque()
+        self._returned = []
         self._watchers: list[TaskEvent] = []
         self._keep_until = 0.0
         self._keeping: Timer | None = None
@@ -313,37 +312,27 @@ class Admission:
         finally:
             self._settle()
 
-    def _settle(self) -> None:
-        """Take back what was returned and admit those whose turn it is.
-
-        Try-lock: the holder calls this after releasing, so that what is returned meanwhile is not missed. The lock is
-        asked first and then waited for, because only `with` takes a lock and notes that in one step. Nobody waits for
-        long, and never in a circle: of several finalisers with one such lock each, the last to take its own finds the
-        next one taken.
-        """
-        while self._returned and not self._lock.locked():
-            with self._lock:
-                while self._returned:
-                    ticket = self._returned[0]
-                    ticket.lane.held.discard(ticket)
-                    ticket.state = GONE
-                    ticket.lane.queue.pop(ticket, None)
-                    self._returned.popleft()
-                for lane in self._all:
-                    if lane.queue:
-                        self._admit()
-                        break
-                if self._watchers and self.in_use == 0:
-                    while self._watchers:
-                        self._watchers.pop().set()
-
     def _admit(self) -> None:
+        for lane in self._all:
+            if lane.queue:
+                self._admit_waiters()
+                break
+        if self._watchers and self.in_use == 0:
+            while self._watchers:
+                self._watchers.pop().set()
+
+    def _admit_waiters(self) -> None:
         while (ticket := self._next()) is not None:
             known = ticket.state is HELD  # an exception came in between, the last time
             self._grant(ticket)
             if not known and not self._wake(ticket):
                 self._returned.append(ticket)
             ticket.lane.queue.pop(ticket, None)
+
+    def _take_back(self, returned: Ticket) -> None:
+        returned.lane.held.discard(returned)
+        returned.state = GONE
+        returned.lane.queue.pop(returned, None)
 
     def _next(self) -> Ticket | None:
         if self.in_use >= self.size:

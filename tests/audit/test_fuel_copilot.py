@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -174,9 +175,9 @@ def test_same_answers(
     backend: Path, mysql: MySQL, database: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The migrated backend gives the answers of the one before, and nothing in it blocks."""
-    legacy = Backend(mysql, tmp_path_factory.mktemp("legacy"), common_directory(tmp_path_factory))
-    before = legacy.after(0)
-    legacy.fill(database)
+    with closing(Backend(mysql, tmp_path_factory.mktemp("legacy"), common_directory(tmp_path_factory))) as legacy:
+        before = legacy.after(0)
+        legacy.fill(database)
     assert main(["migrate", str(backend), "--write", "--quiet"]) == 0
     after = ask(backend, database)
     assert after.in_turn == before.in_turn

@@ -492,29 +492,34 @@ async def test_a_scope_ends_when_its_call_fails() -> None:
     assert call_scope.current_bridged_call() is None
 
 
+def current_lane() -> str | None:
+    setting = call_scope.current_setting()
+    return None if setting is None else setting.lane
+
+
 async def test_lanes_of_nested_calls() -> None:
     """The outermost lane stays; an inner call names one only where there is none yet."""
     lanes: list[str | None] = []
 
     @offload(lane="inner")
     async def inner() -> None:
-        lanes.append(call_scope.current_lane())
+        lanes.append(current_lane())
 
     @offload(lane="outer")
     async def outer() -> None:
         await inner()
-        lanes.append(call_scope.current_lane())
+        lanes.append(current_lane())
 
     @offload
     async def without() -> None:
         await inner()
-        lanes.append(call_scope.current_lane())
+        lanes.append(current_lane())
 
     await outer()
     await without()
     await inner()
     assert lanes == ["outer", "outer", "inner", None, "inner"]
-    assert call_scope.current_lane() is None
+    assert current_lane() is None
 
 
 async def test_an_error_that_was_dealt_with() -> None:

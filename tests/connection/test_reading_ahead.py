@@ -21,6 +21,7 @@ import offload_db
 from offload_db import ConnectionClosed, OffloadPool, offload
 from tests.conftest import MySQL
 from tests.connection.inside import drivers_cursor
+from tests.connection.statements import MILLION, count_to
 from tests.support import (
     PATIENCE,
     PLACES,
@@ -35,37 +36,6 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.anyio
-
-# Portable, and longer than anything that a client reads ahead.
-MILLION = (
-    "WITH RECURSIVE d (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM d WHERE n < 9) "
-    "SELECT a.n, b.n, c.n, e.n, f.n, g.n FROM d a, d b, d c, d e, d f, d g"
-)
-PROCEDURES = {
-    "two_results": (
-        "CREATE PROCEDURE two_results(IN n INT, INOUT total INT) BEGIN "
-        "SELECT n AS given; SELECT n + 1 AS more UNION ALL SELECT n + 2; SET total = total + n; END"
-    ),
-    "no_result": "CREATE PROCEDURE no_result() BEGIN DO 0; END",
-}
-
-
-@pytest.fixture(scope="module")
-def settings(mysql: MySQL) -> Iterator[dict[str, Any]]:
-    """Give one database for all tests here; they keep to temporary tables."""
-    name = mysql.fresh_database()
-    with mysql.connect(database=name) as connection, connection.cursor() as cursor:
-        for definition in PROCEDURES.values():
-            cursor.execute(definition)
-    yield mysql.settings(name)
-    mysql.drop_database(name)
-
-
-def count_to(number: int, width: int = 3) -> str:
-    return (
-        f"WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {number:d}) "
-        f"SELECT n, REPEAT('x', n % {width:d}) AS text FROM c"
-    )
 
 
 @pytest.fixture

@@ -23,14 +23,13 @@ from tests.support import (
     QUICK,
     Connect,
     Gate,
+    assert_same_as_pymysql,
     attempt,
     in_thread,
     outcome,
     pool_of,
     pooled,
-    pymysqls,
     run_at,
-    run_with,
     settled,
     together,
     unpooled,
@@ -180,12 +179,7 @@ async def test_same_as_pymysql(
     scenario: Callable[[Connect], Any], place: str, source: Callable[..., Any], settings: dict[str, Any]
 ) -> None:
     """What a connection gives and raises is PyMySQL's own in every place, and the loop's thread does no I/O."""
-    expected = run_with(pymysqls, settings, scenario)
-    with watched_wire() as wire:
-        seen = await run_at(place, partial(run_with, source, settings, scenario))
-    assert repr(seen) == repr(expected)
-    assert wire.events
-    assert not wire.on(threading.get_ident())
+    await assert_same_as_pymysql(scenario, place, source, settings)
 
 
 @pytest.mark.parametrize("place", PLACES)

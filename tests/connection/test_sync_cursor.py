@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import random
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ from pymysql.converters import conversions
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 
 from offload_db import OffloadPool
-from tests.conftest import MySQL
+from tests.connection.statements import count_to
 from tests.support import (
     PLACES,
     Connect,
+    assert_same_as_pymysql,
     attempt,
     pool_of,
     pooled,
@@ -31,41 +31,9 @@ from tests.support import (
     run_with,
     unpooled,
     until,
-    watched_wire,
 )
 
 pytestmark = pytest.mark.anyio
-
-# Portable, and longer than anything that a client reads ahead.
-MILLION = (
-    "WITH RECURSIVE d (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM d WHERE n < 9) "
-    "SELECT a.n, b.n, c.n, e.n, f.n, g.n FROM d a, d b, d c, d e, d f, d g"
-)
-PROCEDURES = {
-    "two_results": (
-        "CREATE PROCEDURE two_results(IN n INT, INOUT total INT) BEGIN "
-        "SELECT n AS given; SELECT n + 1 AS more UNION ALL SELECT n + 2; SET total = total + n; END"
-    ),
-    "no_result": "CREATE PROCEDURE no_result() BEGIN DO 0; END",
-}
-
-
-@pytest.fixture(scope="module")
-def settings(mysql: MySQL) -> Iterator[dict[str, Any]]:
-    """Give one database for all tests here; they keep to temporary tables."""
-    name = mysql.fresh_database()
-    with mysql.connect(database=name) as connection, connection.cursor() as cursor:
-        for definition in PROCEDURES.values():
-            cursor.execute(definition)
-    yield mysql.settings(name)
-    mysql.drop_database(name)
-
-
-def count_to(number: int, width: int = 3) -> str:
-    return (
-        f"WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {number:d}) "
-        f"SELECT n, REPEAT('x', n % {width:d}) AS text FROM c"
-    )
 
 
 def rows_of(cursor: Any, query: str | bytes, *args: Any) -> Any:
@@ -445,12 +413,7 @@ async def test_same_as_pymysql(
     scenario: Callable[[Connect], Any], place: str, source: Callable[..., Any], settings: dict[str, Any]
 ) -> None:
     """Results, errors, counts and states are PyMySQL's own in every place, and the loop's thread does no I/O."""
-    expected = run_with(pymysqls, settings, scenario)
-    with watched_wire() as wire:
-        seen = await run_at(place, partial(run_with, source, settings, scenario))
-    assert repr(seen) == repr(expected)
-    assert wire.events
-    assert not wire.on(threading.get_ident())
+    await assert_same_as_pymysql(scenario, place, source, settings)
 
 
 def play(seed: int, connect: Connect) -> list[Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 import pytest
 
-from offload_db import OffloadPool
+from offload_db import OffloadPool, StatementTimeout
+from offload_db.drivers.base import Identity
+from offload_db.drivers.mysql_server import MySQLServerDriver
 from tests.conftest import MySQL
 from tests.drivers.test_other_drivers import NAMES, make_pool
 from tests.procedures import WRITTEN, with_procedures, written
@@ -114,3 +116,31 @@ async def test_a_stream_of_a_write(how: str, others: OffloadPool, settings: dict
     assert written(settings) == ((4001, 2) if how == "to the end" else (0, 0))
     assert await others.fetch_value("SELECT 'mine'") == "mine"
     assert others.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("after", ["at once", "after a rollback"])
+async def test_what_a_kill_has_ended(
+    after: str, driver: Any, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a statement that was killed nothing is killed once more, though its answer is unread: one kill is counted."""
+    original = MySQLServerDriver.kill
+    hits: list[bool] = []
+
+    def kill(self: MySQLServerDriver, admin: Any, identity: Identity) -> bool:
+        hits.append(original(self, admin, identity))
+        return any(hits)  # so it looks as long as the session has sent its answer, and has not come to rest
+
+    monkeypatch.setattr(MySQLServerDriver, "kill", kill)
+
+    def use() -> None:
+        with pool.connection() as connection:
+            cursor = connection.cursor(**options(driver, unbuffered=True))
+            with pytest.raises(StatementTimeout):
+                cursor.execute("SELECT SLEEP(60)")
+            if after == "after a rollback":
+                connection.rollback()
+
+    with closing(make_pool(driver, database, max_size=1, statement_timeout=0.2)) as pool:
+        await run_at("bridge", use)
+        assert pool.statistics().kills == 1
+        assert await pool.fetch_value("SELECT 'mine'") == "mine"

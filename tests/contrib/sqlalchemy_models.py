@@ -1,4 +1,4 @@
-"""Owns the tables that the tests of SQLAlchemy use."""
+"""Owns the tables that the tests of SQLAlchemy use, and the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.support import (
 sqlalchemy = pytest.importorskip("sqlalchemy")
 
 import sqlalchemy as sa  # noqa: E402  # where it is installed
-from sqlalchemy import orm  # noqa: E402
+from sqlalchemy import Engine, orm  # noqa: E402
+
+from offload_db.contrib.sqlalchemy import create_engine  # noqa: E402
 
 
 class Base(orm.DeclarativeBase):
@@ -55,6 +57,11 @@ def pool(database: dict[str, Any]) -> Iterator[OffloadPool]:
         cursor.execute("INSERT INTO trips VALUES (1, 1), (2, 1), (3, 2)")
     with pool_of(4, database, cursorclass=DictCursor) as pool:
         yield pool
+
+
+@pytest.fixture
+def engine(pool: OffloadPool) -> Engine:
+    return create_engine(pool)
 
 
 def number_of_trucks(pool: OffloadPool) -> int:

@@ -39,29 +39,11 @@ from sqlalchemy import Engine, event, exc, orm  # noqa: E402
 
 from offload_db.contrib.sqlalchemy import create_engine, current_call  # noqa: E402
 from tests.contrib.inside import database_of  # noqa: E402
-from tests.contrib.sqlalchemy_models import Hop, Truck, number_of_trucks  # noqa: E402
+from tests.contrib.sqlalchemy_models import Hop, Truck, engine, number_of_trucks, pool  # noqa: E402
+
+__all__ = ["engine", "pool"]  # fixtures
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def pool(database: dict[str, Any]) -> Iterator[OffloadPool]:
-    """Give a pool as legacy code has it: in autocommit mode, with rows as dictionaries, and two tables."""
-    with pymysql.connect(**{**QUICK, **database}) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE trucks (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(40), version INT)")
-        cursor.execute(
-            "CREATE TABLE trips (id INT PRIMARY KEY AUTO_INCREMENT, truck_id INT, FOREIGN KEY (truck_id)"
-            " REFERENCES trucks (id))"
-        )
-        cursor.execute("INSERT INTO trucks VALUES (1, 'FL-1', 1), (2, 'FL-2', 1)")
-        cursor.execute("INSERT INTO trips VALUES (1, 1), (2, 1), (3, 2)")
-    with pool_of(4, database, cursorclass=DictCursor) as pool:
-        yield pool
-
-
-@pytest.fixture
-def engine(pool: OffloadPool) -> Engine:
-    return create_engine(pool)
 
 
 async def test_orm_sessions_under_load(pool: OffloadPool, engine: Engine, mysql: MySQL) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import pymysql
 import pytest
-from pymysql.cursors import DictCursor
 
 import offload_db
 from offload_db import ConnectionLost, OffloadPool, offload
@@ -20,7 +17,6 @@ from tests.conftest import MySQL
 from tests.faults.proxy import Proxy
 from tests.support import (
     PLACES,
-    QUICK,
     assert_ended,
     attempt,
     pool_of,
@@ -36,29 +32,11 @@ import sqlalchemy as sa  # noqa: E402  # where it is installed
 from sqlalchemy import Engine, exc, orm  # noqa: E402
 
 from offload_db.contrib.sqlalchemy import create_engine  # noqa: E402
-from tests.contrib.sqlalchemy_models import Truck, number_of_trucks  # noqa: E402
+from tests.contrib.sqlalchemy_models import Truck, engine, number_of_trucks, pool  # noqa: E402
+
+__all__ = ["engine", "pool"]  # fixtures
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def pool(database: dict[str, Any]) -> Iterator[OffloadPool]:
-    """Give a pool as legacy code has it: in autocommit mode, with rows as dictionaries, and two tables."""
-    with pymysql.connect(**{**QUICK, **database}) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE trucks (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(40), version INT)")
-        cursor.execute(
-            "CREATE TABLE trips (id INT PRIMARY KEY AUTO_INCREMENT, truck_id INT, FOREIGN KEY (truck_id)"
-            " REFERENCES trucks (id))"
-        )
-        cursor.execute("INSERT INTO trucks VALUES (1, 'FL-1', 1), (2, 'FL-2', 1)")
-        cursor.execute("INSERT INTO trips VALUES (1, 1), (2, 1), (3, 2)")
-    with pool_of(4, database, cursorclass=DictCursor) as pool:
-        yield pool
-
-
-@pytest.fixture
-def engine(pool: OffloadPool) -> Engine:
-    return create_engine(pool)
 
 
 async def test_a_first_use_that_fails_is_done_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

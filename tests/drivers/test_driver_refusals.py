@@ -16,10 +16,10 @@ from pymysql.constants import CLIENT
 
 from offload_db import ConnectionLost, OffloadPool, aio, blocking, offload
 from tests.conftest import MySQL
-from tests.drivers.test_other_drivers import driver, make_pool, pool
+from tests.drivers.test_other_drivers import anyio_backend, driver, make_pool, pool
 from tests.support import PLACES, attempt, pool_of, run_at, value, watched_wire
 
-__all__ = ["driver", "pool"]  # fixtures
+__all__ = ["anyio_backend", "driver", "pool"]  # fixtures
 
 pytestmark = [
     pytest.mark.anyio,

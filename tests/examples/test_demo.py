@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "examples.fuel_copilot.demo", "--quick", "--output"]
 MARK = "OFFLOAD_DB_DEMO_TEST"
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ def point(numbers: dict[str, Any], backend: str, users: int) -> dict[str, Any]:
     return chosen[0]
 
 
+@pytest.mark.alone
 @pytest.mark.timing_bound("it measures requests per second, and how long others wait for their answer")
 def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -> None:
     """The quick demo prints the table, saves picture and numbers, and the freed backend is many times faster."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +185,30 @@ class Backend:
         self.mysql = mysql
         self.directory = directory
         self.common = common
+        self._filled: str | None = None
+
+    def close(self) -> None:
+        """Drop the database that others were copied from."""
+        if self._filled is not None:
+            self.mysql.drop_database(self._filled)
 
     def after(self, upto: int) -> Answers:
         """Return what the backend answers after the first *upto* steps."""
         return once(self.common, f"fuel-copilot-{upto}", lambda: self.ask(upto))
 
     def fill(self, settings: dict[str, Any]) -> None:
-        """Put enough trucks for FL-0208 into a database, and enough readings for the report of 10,000 rows."""
-        generate.fill(settings, trucks=300, scale=0.3, progress=False)
+        """Put enough trucks for FL-0208 into a database, and enough readings for the report of 10,000 rows.
+
+        They are generated once, and copied from then on.
+        """
+        if self._filled is None:
+            self._filled = self.mysql.fresh_database()
+            generate.fill(self.mysql.settings(self._filled), trucks=300, scale=0.3, progress=False)
+        with self.mysql.connect(database=settings["database"]) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SHOW TABLES FROM {self._filled}")
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"CREATE TABLE {table} LIKE {self._filled}.{table}")
+                cursor.execute(f"INSERT INTO {table} SELECT * FROM {self._filled}.{table}")
 
     def ask(self, upto: int, addition: str = "", **environment: str) -> Answers:
         target = Path(tempfile.mkdtemp(dir=self.directory, prefix=f"{upto}-"))
@@ -207,8 +225,9 @@ class Backend:
 
 
 @pytest.fixture(scope="module")
-def backend(mysql: MySQL, tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    return Backend(mysql, tmp_path_factory.mktemp("backend"), common_directory(tmp_path_factory))
+def backend(mysql: MySQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with closing(Backend(mysql, tmp_path_factory.mktemp("backend"), common_directory(tmp_path_factory))) as backend:
+        yield backend
 
 
 @needs("fastapi")

@@ -19,7 +19,7 @@ from tests.conftest import MySQL, needs
 from .fuel_copilot_client import ROOT, TIMEOUT
 from .test_fuel_copilot import AUDITED, coroutines
 
-pytestmark = [needs("fastapi"), needs("httpx")]
+pytestmark = [needs("fastapi"), needs("httpx"), pytest.mark.slow]
 
 # What somebody does who observes before any line of the backend is changed.
 OBSERVER = """
@@ -72,7 +72,6 @@ def routes() -> dict[str, str]:
     return found
 
 
-@pytest.mark.alone
 def test_the_legacy_backend(tmp_path: Path, mysql: MySQL) -> None:
     """Before any change each audited handler is seen with its own route and statements, and no value of a request."""
     seen = observe(0, tmp_path, mysql)
@@ -96,7 +95,6 @@ def test_the_legacy_backend(tmp_path: Path, mysql: MySQL) -> None:
     assert seen["hops"] == 0
 
 
-@pytest.mark.alone
 def test_the_migrated_backend(tmp_path: Path, mysql: MySQL) -> None:
     """After the last step nothing is seen, neither of the pool nor of raw connections."""
     seen = observe(None, tmp_path, mysql)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +13,6 @@ from tests.support import value
 
 from .checks import no_strangers, ours
 from .proxy import Proxy
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what says nothing new: calls made in threads take the same way under each event loop."""
-    left_out = []
-    for item in items:
-        chosen = getattr(getattr(item, "callspec", None), "params", {})
-        backend = chosen.get("anyio_backend")
-        ours = Path(__file__).parent in item.path.parents
-        if ours and chosen.get("way") in ("thread", "def", "plain") and backend not in (None, ("asyncio", {})):
-            left_out.append(item)
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

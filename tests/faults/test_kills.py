@@ -122,6 +122,35 @@ async def test_a_statement_that_reaches_the_server_late_is_killed(
         await checked(pool, mysql, database["database"])
 
 
+def test_several_want_the_same_call_to_end(
+    database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that several bring back at the same time, its limit and the end of the pool say, is one kill."""
+    together = threading.Barrier(2, timeout=20)
+    kill = PyMySQLDriver.kill
+
+    def at_once(self: PyMySQLDriver, admin: Any, identity: Identity) -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):  # a second try, when the other one is through
+            together.wait()
+            together.abort()
+        return kill(self, admin, identity)
+
+    monkeypatch.setattr(PyMySQLDriver, "kill", at_once)
+    with pool_of(1, database) as pool:
+
+        def run() -> None:
+            with pool.connection() as connection, pytest.raises(pymysql.err.OperationalError, match="interrupted"):
+                value(connection, LONG)
+
+        victim = in_thread(run)
+        until(lambda: running(mysql, LONG))
+        (link,) = core(pool).links
+        for thread in [in_thread(link.interrupt) for _ in range(2)]:
+            thread.result(PATIENCE)
+        victim.result(PATIENCE)
+        assert (pool.statistics().kills, pool.statistics().kills_failed) == (1, 0)
+
+
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancel", "timeout"])
 async def test_no_kill_possible(
     cancel: bool, database: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
@@ -293,6 +322,7 @@ def _all_time_out(pool: OffloadPool, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # what takes the time are the kills, in threads
 @pytest.mark.timing_bound("each of sixty kills has its own time, which a machine that stands still meanwhile uses up")
 async def test_many_at_once_over_a_slow_network(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """When sixty are cancelled together each is killed, though their kills take longer than one may."""

@@ -211,6 +211,7 @@ async def test_the_deadline_covers_a_sign_of_life(
         await checked(pool, mysql, through["database"])
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # all who wait are threads
 async def test_the_deadline_covers_the_turn_to_connect(proxy: Proxy, through: dict[str, Any], mysql: MySQL) -> None:
     """Threads wait for others to connect no longer than their own time lasts, and their lateness is theirs alone."""
     with pool_of(6, through, connect_timeout=3) as pool:
@@ -274,7 +275,7 @@ async def test_the_deadline_covers_fetching(way: str, database: dict[str, Any], 
 
     with pool_of(1, database) as pool:
         with pytest.raises(StatementTimeout, match=r"fetch was killed: .* executing, .* fetching"):
-            await handler_of(way, body, timeout=2.0)()
+            await handler_of(way, body, timeout=1.0)()
         assert_ended(mysql, "seq_1_to_200000")
         await checked(pool, mysql, database["database"])
 

@@ -1,0 +1,86 @@
+"""What is asked of the servers of MySQL and MariaDB, whatever driver asks.
+
+Owns how a session is identified, how what it runs is killed, and what the server's error codes say of the link. How the
+driver sends it and reads the answer stands in the driver's own file.
+"""
+# ruff: noqa: D102  # an override does what the method that it overrides says
+
+from __future__ import annotations
+
+import abc
+from contextlib import closing
+from typing import Any
+
+from pymysql.constants import CR, ER
+
+from .base import Driver, Identity
+
+# Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
+FAREWELLS = frozenset({1053, 1927, 4031})
+
+_LOST = FAREWELLS | {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED}
+
+# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
+# 1047 Galera node without quorum. Another connection may lead to a healthy one.
+_UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+
+_IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), COALESCE(DATABASE(), ''), @@hostname, @@port, @@server_id, @@datadir"
+
+# No such thread, no such query: what was to be killed is gone.
+_NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
+
+
+class MySQLServerDriver(Driver, abc.ABC):
+    """A driver of MySQL's protocol, by what the server answers."""
+
+    is_mysqls = True
+
+    @abc.abstractmethod
+    def plain_cursor(self, raw: Any) -> Any:
+        """Make a cursor that returns tuples and has read its rows."""
+
+    def lost(self, error: BaseException) -> bool:
+        return self.code(error) in _LOST
+
+    def unfit(self, error: BaseException) -> bool:
+        return self.code(error) in _UNFIT_NODE
+
+    def identity(self, raw: Any) -> Identity | None:
+        with closing(self.plain_cursor(raw)) as cursor:
+            cursor.execute(_IDENTIFY)
+            session, version, raw._home, *server = map(_as_text, cursor.fetchone() or ())
+        if session != str(self.session(raw)):
+            return None  # a proxy stands between and has ids of its own
+        return Identity(int(session), tuple(server), "mariadb" in version.lower())
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        with closing(self.plain_cursor(admin)) as cursor:
+            try:
+                if not identity.by_query:
+                    cursor.execute(f"KILL QUERY {identity.session:d}")
+                    return True
+                cursor.execute(
+                    f"SELECT query_id, command FROM information_schema.processlist WHERE id = {identity.session:d}"
+                )
+                row = cursor.fetchone()
+                if row is None or _as_text(row[1]) == "Sleep":
+                    return False
+                cursor.execute(f"KILL QUERY ID {int(row[0]):d}")
+            except Exception as error:
+                if self.code(error) in _NOTHING_TO_KILL:
+                    return False
+                raise
+        return True
+
+    def absorb(self, raw: Any) -> None:
+        with closing(self.plain_cursor(raw)) as cursor:
+            try:
+                cursor.execute("DO 0")
+            except Exception as error:
+                if self.code(error) != ER.QUERY_INTERRUPTED:
+                    raise
+
+
+def _as_text(value: Any) -> str:
+    """Return as text what may have come as bytes."""
+    return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else str(value)
