@@ -92,8 +92,8 @@ def _depth() -> int:
     """Count the frames of the stack."""
     if greenlet.getcurrent().parent is not None:
         return sum(1 for _ in frames_from(sys._getframe()))
-    # Python makes an object of each frame that is walked over, and keeps it for as long as the frame runs: a kilobyte for
-    # each call that waits. So the outermost is looked for from the other side, where the frames are the event loop's.
+    # Python makes an object of each frame that is walked over, and keeps it for as long as the frame runs: a kilobyte
+    # for each call that waits. So the end is looked for from beyond it, where the frames are the event loop's.
     there, beyond = 0, 64
     while _has_frame(beyond):
         there, beyond = beyond, 2 * beyond

@@ -99,26 +99,52 @@ class Admission(Settling[Ticket]):
         :raises CheckoutTimeout: if the wait is over, or if it never could be
         :raises PoolClosed: if the lanes are closed
         """
-        lane = self._common if name is None else self._lane(name)
         where = place()
-        ticket = Ticket(lane, caller(where), on_loop=where is Place.LOOP)
-        permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
-        self._enter(ticket, where)
-        if ticket.signal is None:
+        permit = self.enter(name, where)
+        signal = permit.ticket.signal
+        if signal is None:
             return permit
-        limits = [limit for limit in (lane.checkout_timeout, timeout) if limit is not None]
-        patience = min(limits, default=None)
-        started = time.perf_counter()
+        if isinstance(signal, TaskEvent):
+            suspend(self.wait(permit, timeout))
+            return permit
+        patience, started = _patience(permit, timeout), time.perf_counter()
         try:
-            if isinstance(ticket.signal, TaskEvent):
-                suspend(ticket.signal.wait_for(patience))
-            elif where is Place.LOOP:
-                self._wait_on_loop(ticket, ticket.signal, patience)
+            if where is Place.LOOP:
+                self._wait_on_loop(permit.ticket, signal, patience)
             else:
-                ticket.signal.wait(patience)
+                signal.wait(patience)
         except BaseException:
             self.release(permit)
             raise
+        self._waited(permit, patience, started)
+        return permit
+
+    def enter(self, name: str | None, where: Place) -> Permit:
+        """Admit the caller at once, or let it queue: then its ticket has a signal, and a task has to :meth:`wait`.
+
+        :param where: where the caller is, or will be when it uses the permit
+        """
+        lane = self._common if name is None else self._lane(name)
+        ticket = Ticket(lane, caller(where), on_loop=where is Place.LOOP)
+        permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
+        self._enter(ticket, where)
+        return permit
+
+    async def wait(self, permit: Permit, timeout: float | None = None) -> None:
+        """Wait for the turn of a task that has entered; see :meth:`acquire`."""
+        signal = permit.ticket.signal
+        assert isinstance(signal, TaskEvent)
+        patience, started = _patience(permit, timeout), time.perf_counter()
+        try:
+            await signal.wait_for(patience)
+        except BaseException:
+            self.release(permit)
+            raise
+        self._waited(permit, patience, started)
+
+    def _waited(self, permit: Permit, patience: float | None, started: float) -> None:
+        """Note that the wait is over; raise if it was in vain."""
+        ticket, lane = permit.ticket, permit.ticket.lane
         permit.waited = time.perf_counter() - started
         if self._withdraw(ticket):
             raise CheckoutTimeout.because(
@@ -128,7 +154,6 @@ class Admission(Settling[Ticket]):
             )
         if ticket.state is GONE:
             raise pool_closed()
-        return permit
 
     def _wait_on_loop(self, ticket: Ticket, signal: ThreadEvent, patience: float | None) -> None:
         """Wait on the event loop's own thread; raises as soon as no holder can give a connection back meanwhile."""
@@ -345,6 +370,12 @@ class Admission(Settling[Ticket]):
     def _wake(ticket: Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
         return ticket.signal is None or ticket.signal.set() is not False
+
+
+def _patience(permit: Permit, timeout: float | None) -> float | None:
+    """Return the seconds that somebody waits, None for ever."""
+    patience = permit.checkout_timeout
+    return patience if timeout is None or (patience is not None and patience < timeout) else timeout
 
 
 def _with_defaults(lane: Lane, common: Lane) -> Lane:

@@ -142,10 +142,7 @@ class PoolCore:
         if setting is not None:
             scope, deadline = setting.scope, setting.deadline
         if len(self.checkins.leased) >= self.admission.size:
-            for link in list(self.checkins.leased):
-                call_lock = link.call_lock
-                if link.task_is_gone:
-                    link.take_back(call_lock)
+            self._take_back_lost()
         try:
             if setting is not None and setting.cancellation is not None:
                 setting.cancellation.check()
@@ -160,6 +157,31 @@ class PoolCore:
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)
         return self._serve(permit, connector, None if private else scope, deadline)
+
+    def _take_back_lost(self) -> None:
+        """Take back the connections of tasks that can never go on."""
+        for link in list(self.checkins.leased):
+            call_lock = link.call_lock
+            if link.task_is_gone:
+                link.take_back(call_lock)
+
+    def enter(self, lane: str | None) -> Permit:
+        """Let a task that is part of no bridged call have a permit, or queue for one; see :meth:`Admission.enter`."""
+        if len(self.checkins.leased) >= self.admission.size:
+            self._take_back_lost()
+        return self.admission.enter(lane, Place.BRIDGED)
+
+    async def wait(self, permit: Permit) -> None:
+        """Wait for the turn of a task that has queued."""
+        try:
+            await self.admission.wait(permit)
+        except anyio.get_cancelled_exc_class():
+            self.counters.add("cancelled")
+            raise
+
+    def serve(self, permit: Permit) -> Lease:
+        """Give a link to a task that has entered and was admitted; one call is made on it, so it needs no turns."""
+        return self._serve(permit, self.connector, None, None)
 
     def _serve(
         self, permit: Permit, connector: Connector, scope: BridgedCall | None, deadline: Deadline | None

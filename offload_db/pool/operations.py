@@ -30,8 +30,9 @@ from ..awaitable.one_shot import (
 from ..awaitable.pending import Pending
 from ..awaitable.streams import stream
 from ..awaitable.transactions import outer_transaction, pool_transaction
-from ..bridge.call_scope import bridged_call
+from ..bridge.call_scope import bridged_call, current_setting
 from ..bridge.handled_errors import reraise
+from ..bridge.place import Place, place
 from ..bridge.portal import bridged
 from ..connection.physical import PhysicalConnection
 from ..connection.sync_connection import OffloadConnection
@@ -39,6 +40,8 @@ from ..drivers.cursor_classes import CursorArguments
 from ..drivers.registry import code_of
 from ..settings import check_count, check_seconds, kind_of
 from .checkout import PoolCore
+from .lanes import Permit
+from .lease import Lease
 
 Dicts = type[DictCursorMixin | AsyncDictCursor]
 """Classes of cursors whose rows are dictionaries."""
@@ -307,19 +310,29 @@ class Operations:
             check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
-        operate = partial(self._operate_bridged, sql, lane, work, kind, plain=plain)
-        return bridged(operate if timeout is None else partial(_limited, lane, timeout, operate))
+        operate = partial(self._operate_bridged, sql, work, kind, plain)
+        if timeout is not None or place() is not Place.LOOP or current_setting() is not None:
+            operate = partial(operate, partial(self._core.checkout, lane, private=True))
+            return bridged(operate if timeout is None else partial(_limited, lane, timeout, operate))
+        permit = self._core.enter(lane)
+        operate = partial(operate, partial(self._core.serve, permit))
+        return bridged(operate) if permit.ticket.signal is None else self._when_admitted(permit, operate)
+
+    async def _when_admitted(self, permit: Permit, operate: Callable[[], T]) -> T:
+        """Wait for a connection, which takes a task less memory than it does a bridged call, and operate."""
+        await self._core.wait(permit)
+        return await bridged(operate)
 
     def _operate_bridged(
         self,
         sql: object,
-        lane: str | None,
         work: Callable[[PhysicalConnection, CursorArguments], T | RowFactoryError],
         kind: Any,
-        *,
         plain: bool,
+        lend: Callable[[], Lease],
     ) -> T:
-        lease = self._core.checkout(lane, private=True)
+        """Do it, with a connection that *lend* gives."""
+        lease = lend()
         link = lease.link
         try:
             cursor = link.driver.cursor_arguments(link.raw, kind, True)
