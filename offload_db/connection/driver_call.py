@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from ..bridge.cancellation import Cancellation
+from ..bridge.signals import ThreadEvent
 from ..drivers.base import Driver, Identity
 from ..errors import OffloadError, StatementTimeout
 from .call_lock import CallLock, closed_error
@@ -55,34 +56,6 @@ class Link(Protocol):
         """Note what an error says of the connection; returns the one to raise in its place."""
 
 
-class _Finish:
-    """An event for the end of a call, which several threads may wait for.
-
-    It costs a tenth of a `threading.Event`; of most, nobody waits.
-    """
-
-    __slots__ = ("_lock", "_over")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wake who waits; to be called once."""
-        self._over = True
-        self._lock.release()
-
-    def is_set(self) -> bool:
-        """Tell whether the call has ended."""
-        return self._over
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the end of the call, or until the seconds are over."""
-        if not self._over and self._lock.acquire(timeout=seconds):
-            self._lock.release()  # for others that wait
-
-
 class DriverCall:
     """One call of the driver's, and whether it has come back or had to be brought back.
 
@@ -101,7 +74,7 @@ class DriverCall:
         self.identity = link.identity
         """The session that a kill has to meet: a call may replace it by another."""
         self.killable = killable
-        self.finished = _Finish()
+        self.finished = ThreadEvent()
         self.killed = False
         """Whether a kill was sent while the statement ran."""
         self.late = False

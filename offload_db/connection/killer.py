@@ -92,7 +92,7 @@ class Killer:
             logger.info("a statement could not be killed (%s); its link is cut", type(error).__name__)
         if not call.killable:
             # What has no statement to kill, a commit above all, mostly takes no time: it may finish.
-            call.finished.wait(max(0.0, deadline - time.monotonic()))
+            call.finished.wait(max(0.0, deadline - time.monotonic()), shield=True)
         if not call.finished.is_set():
             call.cut()
 
@@ -164,7 +164,7 @@ class Killer:
                     if once or time.monotonic() >= deadline:
                         break
                     # The statement may not have reached the server yet, or another one of the same call may follow.
-                    call.finished.wait(pause)
+                    call.finished.wait(pause, shield=True)
                     pause = min(pause * 2, 0.25)
             except BaseException:
                 through = False
@@ -191,7 +191,7 @@ class Killer:
         try:
             if driver_of(admin).kill(admin, identity):
                 call.killed = True
-                call.finished.wait(EFFECT)
+                call.finished.wait(EFFECT, shield=True)
         finally:
             if alone:
                 self._sending.release()

@@ -71,7 +71,7 @@ def read_out(link: Link) -> None:
     call = DriverCall(link, "close", killable=True)
 
     def stop() -> None:
-        call.finished.wait(max(0.0, until - time.monotonic()))  # a cancelled task takes no time from it
+        call.finished.wait(max(0.0, until - time.monotonic()), shield=True)  # a cancelled task takes no time from it
         if call.finished.is_set():
             return
         if wanted <= READ_OUT_SECONDS:
