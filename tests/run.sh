@@ -149,7 +149,8 @@ PY
 }
 
 # run_all_tests NAME PYTHON DIRECTORY LOOPS [pytest ...]: run the tests side by side, then those that need all of the
-# machine. LOOPS are the event loops to test on, as pytest's -k names them; BUT holds pytest's words for what is left out.
+# machine. LOOPS are the event loops to test on, as pytest's -k names them; BUT has pytest's words for what is left
+# out.
 run_all_tests() {
   local name=$1 python=$2 directory=$3 loops=$4
   shift 4

@@ -36,7 +36,7 @@ SHOWN_BY = {
     ],
     "its task is cancelled while it waits for a connection": [
         "faults/test_every_await.py::test_each_suspension_of_a_checkout_that_waits",
-        "pool/test_lanes.py::test_a_cancelled_waiter_loses_no_slot",
+        "pool/test_waiters_that_leave.py::test_a_cancelled_waiter_loses_no_slot",
     ],
     'its task is cancelled in `mode="thread"`': [
         "bridge/test_thread_mode.py::test_cancellation_comes_when_the_thread_is_back",
