@@ -59,7 +59,8 @@ def abridged(
 ) -> Awaitable[T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend the running task."""
     if sys.exc_info()[1] is None:
-        return _in_portal(partial(_run, function, args, kwargs), task)
+        # A function of Python's, as Python needs no further C stack for that: it is copied for each call that waits.
+        return _in_portal(lambda: _run(function, args, kwargs), task)
     if task in _EAGER_TASKS:
         # What the code handles that starts an eager task is seen by the task's first step alone.
         return _in_portal(partial(_run, function, args, kwargs, handling()), task)
