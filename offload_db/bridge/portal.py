@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Awaitable, Callable, Container, Coroutine, Generator
 from functools import partial
@@ -59,7 +60,8 @@ def abridged(
 ) -> Awaitable[T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend the running task."""
     if sys.exc_info()[1] is None:
-        return _in_portal(partial(_run, function, args, kwargs), task)
+        # A function of Python's, as Python needs no further C stack for that: it is copied for each call that waits.
+        return _in_portal(lambda: _run(function, args, kwargs), task)
     if task in _EAGER_TASKS:
         # What the code handles that starts an eager task is seen by the task's first step alone.
         return _in_portal(partial(_run, function, args, kwargs, handling()), task)
@@ -73,7 +75,7 @@ def _in_portal(call: Callable[[], T], task: object) -> Generator[Any, Any, T]:
     The greenlet is switched to from wherever the task goes on: an eager task makes its first step in the greenlet of
     another one, and a bridged call may run its event loop inside of itself, as nest_asyncio lets it.
     """
-    context = greenlet.getcurrent().gr_context
+    context, thread = greenlet.getcurrent().gr_context, threading.get_ident()
     portal = greenlet_for(call, context)
     portal.task = id(task)  # a greenlet that waits is out of the collector's sight, and must keep no task
     del task
@@ -84,6 +86,8 @@ def _in_portal(call: Callable[[], T], task: object) -> Generator[Any, Any, T]:
         try:
             given = [(yield waits.pop())]
         except BaseException as error:
+            if threading.get_ident() != thread:  # the collector throws it away here, and greenlet ends it there
+                raise
             given = [None]
             portal.errors.append(error)
         portal.parent = greenlet.getcurrent()

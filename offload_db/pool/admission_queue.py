@@ -104,12 +104,13 @@ class Admission(Settling[Ticket]):
         signal = permit.ticket.signal
         if signal is None:
             return permit
-        if isinstance(signal, TaskEvent):
-            suspend(self.wait(permit, timeout))
-            return permit
-        patience, started = _patience(permit, timeout), time.perf_counter()
+        patience, started = permit.checkout_timeout, time.perf_counter()
+        if timeout is not None and (patience is None or timeout < patience):
+            patience = timeout
         try:
-            if where is Place.LOOP:
+            if isinstance(signal, TaskEvent):
+                suspend(signal.wait_for(patience))
+            elif where is Place.LOOP:
                 self._wait_on_loop(permit.ticket, signal, patience)
             else:
                 signal.wait(patience)
@@ -130,11 +131,11 @@ class Admission(Settling[Ticket]):
         self._enter(ticket, where)
         return permit
 
-    async def wait(self, permit: Permit, timeout: float | None = None) -> None:
+    async def wait(self, permit: Permit) -> None:
         """Wait for the turn of a task that has entered; see :meth:`acquire`."""
-        signal = permit.ticket.signal
+        signal, patience = permit.ticket.signal, permit.checkout_timeout
         assert isinstance(signal, TaskEvent)
-        patience, started = _patience(permit, timeout), time.perf_counter()
+        started = time.perf_counter()
         try:
             await signal.wait_for(patience)
         except BaseException:
@@ -370,12 +371,6 @@ class Admission(Settling[Ticket]):
     def _wake(ticket: Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
         return ticket.signal is None or ticket.signal.set() is not False
-
-
-def _patience(permit: Permit, timeout: float | None) -> float | None:
-    """Return the seconds that somebody waits, None for ever."""
-    patience = permit.checkout_timeout
-    return patience if timeout is None or (patience is not None and patience < timeout) else timeout
 
 
 def _with_defaults(lane: Lane, common: Lane) -> Lane:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 
 from offload_db import OffloadPool, blocking, offload
 from offload_db.bridge import call_scope, caller_identity, hops, signals
+from offload_db.bridge.portal import suspend
 from offload_db.connection.executor import Executor
 from offload_db.statistics import Counters
 from tests.bridge.inside import before_waiting, waits_by_a_future
@@ -616,3 +619,33 @@ def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
     loop.close()
     assert signal.set() is False
+
+
+def test_a_call_that_is_collected_in_another_thread() -> None:
+    """What a closed loop leaves unfinished is thrown away without a word, in whatever thread the collector finds it."""
+
+    events: list[signals.TaskEvent] = []
+
+    @offload
+    async def suspended() -> None:
+        events.append(signals.task_event())
+        suspend(events[0].wait_for(None))
+
+    def leave() -> weakref.ref[asyncio.Task[None]]:
+        loop = asyncio.new_event_loop()
+        task: asyncio.Task[None] = loop.create_task(suspended())
+        loop.run_until_complete(asyncio.sleep(0))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this test does
+        loop.close()
+        assert not events.pop().set()  # which would keep the task
+        return weakref.ref(task)
+
+    gc.collect()
+    gc.disable()  # or it might be found here
+    try:
+        left = leave()
+        in_thread(gc.collect).result(PATIENCE)
+        assert left() is None
+    finally:
+        gc.enable()
+    gc.collect()
