@@ -56,7 +56,7 @@ class Dispatcher:
         """
         loop = asyncio._get_running_loop() if shared and POSSIBLE else None
         if loop is None:
-            await self._send_alone(hop, timeout)
+            await (send_hop(hop, self._limiter) if timeout is None else self._send_alone(hop, timeout))
             return
         shared_hop = _SharedHop(hop, loop.create_future())
         # A cancel scope would cost four times as much. What is cancelled keeps its context until it would be due.
