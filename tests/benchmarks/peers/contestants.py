@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import anyio.to_thread
 import pymysql
@@ -153,6 +153,7 @@ def _for_mysqlclient(settings: dict[str, Any]) -> dict[str, Any]:
 class Handler(Contestant):
     name = "offload_db, decorated"
     creator: Any = pymysql
+    mode: Literal["bridge", "thread"] = "bridge"
 
     async def open(self, settings: dict[str, Any], size: int) -> None:
         self.pool = offload_db.OffloadPool.create(
@@ -160,7 +161,7 @@ class Handler(Contestant):
         )
         pool = self.pool
 
-        @offload_db.offload
+        @offload_db.offload(mode=self.mode)
         async def one(sql: str, args: Any) -> Any:
             connection = pool.connection()
             cursor = connection.cursor()
@@ -170,7 +171,7 @@ class Handler(Contestant):
             connection.close()
             return row
 
-        @offload_db.offload
+        @offload_db.offload(mode=self.mode)
         async def every(sql: str) -> Any:
             connection = pool.connection()
             cursor = connection.cursor()
@@ -212,22 +213,7 @@ class Awaitable(Handler):
 
 class Threaded(Handler):
     name = 'offload_db, mode="thread"'
-
-    async def open(self, settings: dict[str, Any], size: int) -> None:
-        await super().open(settings, size)
-        pool = self.pool
-
-        @offload_db.offload(mode="thread")
-        async def one(sql: str, args: Any) -> Any:
-            connection = pool.connection()
-            cursor = connection.cursor()
-            cursor.execute(sql, args)
-            row = cursor.fetchone()
-            cursor.close()
-            connection.close()
-            return row
-
-        self._one = one
+    mode: Literal["bridge", "thread"] = "thread"
 
 
 class Aiomysql(Contestant):
