@@ -306,6 +306,12 @@ class Operations:
         *,
         plain: bool = True,
     ) -> Awaitable[T]:
+        """Return what performs an operation, to be awaited at once.
+
+        :param work: what it does, on a connection and with a cursor of its kind
+        :param kind: what makes the rows, as :meth:`offload_db.drivers.base.Driver.cursor_arguments` takes it
+        :param plain: whether it runs no code of the user's, and no long one of the driver's
+        """
         if timeout is not None:
             check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
