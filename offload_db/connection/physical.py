@@ -112,7 +112,7 @@ class PhysicalConnection(SessionState):
         self.sees_rest = driver.sees_rest(raw)
         """Whether it can be seen without a round trip that the server has closed it at rest."""
         self.shares = driver.shares(raw)
-        """Whether its calls may share a thread with those of others."""
+        """Whether its calls may share a thread with those of others, unless its user changes it."""
         self.executor = executor
         self.killer = killer
         # Held while a call is on the wire. The call lock keeps calls apart already; this one is for the event loop's
@@ -227,10 +227,7 @@ class PhysicalConnection(SessionState):
                 shield=shield,
                 timeout=timeout,
                 # Where a result is unread, a rollback may have to kill first.
-                shared=shared
-                and self.shares
-                and self.driver.reads_as_usual(self.raw)
-                and not (name == "rollback" and self.driver.unread(self.raw)),
+                shared=shared and self.shares_now and not (name == "rollback" and self.driver.unread(self.raw)),
                 text=text,
             )
         except BaseException as error:
@@ -256,9 +253,7 @@ class PhysicalConnection(SessionState):
                 None if setting is None else setting.cancellation,
                 statement=True,
                 killable=True,
-                shield=False,
-                timeout=None,
-                shared=shared and self.shares and self.driver.reads_as_usual(self.raw),
+                shared=shared and self.shares_now,
                 text=text,
             )
         except CallCancelled as error:
@@ -278,19 +273,8 @@ class PhysicalConnection(SessionState):
             self.half_done = None
             return
         self.undo()
-        self._call_now(
-            "rollback",
-            partial(roll_back, self),
-            call_lock,
-            deadline,
-            cancellation,
-            statement=False,
-            killable=False,
-            shield=False,
-            timeout=TIDY_TIMEOUT,
-            shared=False,
-            text=None,
-        )
+        undo = partial(roll_back, self)
+        self._call_now("rollback", undo, call_lock, deadline, cancellation, timeout=TIDY_TIMEOUT)
 
     def _turn_error(self, error: Exception, name: str, deadline: Deadline | None, *, by_deadline: bool) -> OffloadError:
         """Make the error for a turn that did not come."""
@@ -309,12 +293,12 @@ class PhysicalConnection(SessionState):
         deadline: Deadline | None,
         cancellation: Cancellation | None,
         *,
-        statement: bool,
-        killable: bool,
-        shield: bool,
-        timeout: float | None,
-        shared: bool,
-        text: object,
+        statement: bool = False,
+        killable: bool = False,
+        shield: bool = False,
+        timeout: float | None = None,
+        shared: bool = False,
+        text: object = None,
     ) -> T:
         if statement or name == "query":
             self._text = text
@@ -382,6 +366,11 @@ class PhysicalConnection(SessionState):
                 self.killed()
 
     @property
+    def shares_now(self) -> bool:
+        """Whether a call may share a thread with those of others, when it is its turn."""
+        return self.shares and self.driver.reads_as_usual(self.raw)
+
+    @property
     def busy(self) -> bool:
         """Whether a call is being made."""
         return self.current_call is not None
@@ -403,31 +392,3 @@ class PhysicalConnection(SessionState):
         """Let the call that is being made come to its own end: it is not killed any more. For the call's own thread."""
         if self.current_call is not None:
             self.current_call.killable = False
-
-    def tidy(self) -> None:
-        """Roll back what is open and put the session back as it was, within :data:`TIDY_TIMEOUT` seconds.
-
-        If the task is cancelled, the cancellation is raised when it is done; cancel scopes do not interrupt.
-
-        :raises Exception: if it could not be done; the link must be thrown out then
-        """
-        call = DriverCall(self, "rollback", killable=False)
-        self.executor.run(
-            "rollback",
-            partial(self._restore, call),
-            shield=True,
-            timeout=TIDY_TIMEOUT,
-            stop=partial(self.killer.stop, call),
-            on_closed_loop=partial(self.take_back, self.call_lock),
-            # Unlocking tables takes a cursor, which may be one of the user's.
-            shared=self.shares
-            and self.driver.reads_as_usual(self.raw)
-            and (not self.locked or self.driver.cursor_shares(self.raw.cursorclass)),
-        )
-
-    def _restore(self, call: DriverCall) -> None:
-        try:
-            with self.wire:
-                self.restore()
-        finally:
-            call.finished.set()

@@ -12,6 +12,7 @@ from functools import partial
 
 from ..bridge.background import start_from_finaliser
 from ..connection.physical import PhysicalConnection
+from ..connection.tidying import tidy
 from ..connection.unread_results import read_out
 from ..errors import BlockingCallError, OffloadError
 from ..statistics import Counters
@@ -65,7 +66,7 @@ class Checkins:
         try:
             if reason is None and not link.clean:
                 try:
-                    link.tidy()
+                    tidy(link)
                 except BaseException as error:
                     reason = link.fault = "rollback_failed"
                     # The caller is done with the connection: what the server says to the rollback is ours alone.

@@ -19,6 +19,8 @@ from offload_db import (
     PoolClosed,
 )
 from offload_db.connection.physical import PhysicalConnection
+from offload_db.connection.tidying import tidy
+from offload_db.pool import checkin
 from tests.conftest import MySQL
 from tests.support import assert_ended, pool_of, running, settled, value, watched_wire
 
@@ -291,13 +293,12 @@ async def test_close_and_ensure_closed(mysql: MySQL) -> None:
 async def test_several_tasks_await_one_release(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them goes on when the connection is back."""
     waiting = threading.Event()
-    tidy = PhysicalConnection.tidy
 
     def tidy_later(link: PhysicalConnection) -> None:
         assert waiting.wait(20)
         tidy(link)
 
-    monkeypatch.setattr(PhysicalConnection, "tidy", tidy_later)
+    monkeypatch.setattr(checkin, "tidy", tidy_later)
     with pool_of(1, database, autocommit=False) as pool:
         connection = await pool.acquire()
         await connection.query("CREATE TABLE t (a INT)")

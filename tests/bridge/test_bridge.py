@@ -623,7 +623,6 @@ def test_a_signal_to_a_task_that_its_own_thread_has_left_behind() -> None:
 
 def test_a_call_that_is_collected_in_another_thread() -> None:
     """What a closed loop leaves unfinished is thrown away without a word, in whatever thread the collector finds it."""
-
     events: list[signals.TaskEvent] = []
 
     @offload
