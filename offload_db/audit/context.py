@@ -9,6 +9,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from .advice import Advice, Advisor
+from .bindings import argument
 from .closing import leak
 from .coverage import covered, ineffective
 from .findings import Endpoint, Finding, Handler
@@ -16,6 +18,7 @@ from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
 from .model import App, Call, Cell, Database, Instance, Module, Opened, Scope, functions
+from .remedies import change
 from .routes import find_routes
 from .scan import read
 from .texts import judge, text
@@ -46,7 +49,7 @@ class Context:
         self._sites_of: dict[Scope, list[Call]] = {}
         for call in self.sites:
             self._sites_of.setdefault(call.scope, []).append(call)
-        self._suspends: dict[Scope, bool] = {}
+        self.advisor = Advisor(interpreter, self.graph)
         self._lines: dict[Module, list[str]] = {}
         self._blocking: dict[Scope, bool] = {}
         self.shared = self._find_shared()
@@ -62,19 +65,13 @@ class Context:
         """Return the requests in whose course a function runs."""
         return tuple(dict.fromkeys(Endpoint(route.method, route.path) for route in self.graph.entries(scope)))
 
+    def advice(self, scope: Scope) -> Advice:
+        """Return the mode that fits an asynchronous function, and why."""
+        return self.advisor.advise(scope, self.sites_of(scope))
+
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""
-        known = self._suspends.get(scope)
-        if known is None:
-            self._suspends[scope] = False  # a function that awaits only itself never suspends
-            known = self._suspends[scope] = any(self._may_suspend(scope, node) for node in scope.awaits)
-        return known
-
-    def _may_suspend(self, scope: Scope, node: ast.expr | None) -> bool:
-        if node is None:
-            return True
-        targets = [target for call in scope.calls if call.node is node for target in call.targets]
-        return not targets or any(self.suspends(target) for target in targets)
+        return self.advisor.suspends(scope)
 
     def blocks_in_task(self, scope: Scope) -> bool:
         """Tell whether running an asynchronous function as a task of its own blocks the loop."""
@@ -92,23 +89,6 @@ class Context:
     def is_offloaded(self, scope: Scope) -> bool:
         """Tell whether a function is decorated with effect."""
         return scope.offload is not None and scope not in self.ineffective
-
-    def blocks_elsewhere(self, scope: Scope) -> Call | None:
-        """Return a call that blocks on something that a bridge does not free, if there is one."""
-        for call in scope.calls:
-            if call.passed:
-                continue
-            if call.effect is not None and (call.effect.kind == "elsewhere" or call.effect.reach == "raw"):
-                return call
-            if self.graph.reaches(call, self.graph.to_elsewhere) or self.graph.reaches(call, self.graph.to_raw):
-                return call
-        return None
-
-    def mode(self, scope: Scope) -> str:
-        """Return the mode that fits: ``bridge``, ``thread``, or ``either``."""
-        if self.suspends(scope) or self.unprotected(scope) is not None:
-            return "bridge"
-        return "thread" if self.blocks_elsewhere(scope) is not None else "either"
 
     def runs_in(self, scope: Scope, depth: int = 0) -> str:
         """Return the mode in which an offloaded function runs; ``unknown`` where that is computed."""
@@ -200,7 +180,7 @@ class Context:
             found = text(node, scope, self.project)
             if found is not None or number == 0 or not isinstance(node, ast.Name):
                 return found
-            node = _argument(calls[number - 1], scope, node.id)
+            node = argument(calls[number - 1].node, scope, node.id)
             number -= 1
         return None
 
@@ -270,6 +250,7 @@ class Context:
     ) -> Finding:
         """Return a finding at a node of a function."""
         line = getattr(node, "lineno", scope.line)
+        advice = self.advice(scope) if scope.is_async else None
         return Finding(
             rule,
             scope.module.shown,
@@ -283,7 +264,8 @@ class Context:
             via=via,
             chain=chain,
             driver=driver,
-            mode=self.mode(scope) if scope.is_async else None,
+            mode=advice.mode if advice is not None else None,
+            advice=change(advice) if advice is not None and advice.mode == "neither" else None,
             reasons=reasons,
             migrated=self.is_migrated(scope) if migrated is None else migrated,
             stays=stays,
@@ -306,6 +288,7 @@ class Context:
             sites = self.sites_of(scope)
             if not sites and scope not in self.graph.of_handler:
                 continue
+            advice = self.advice(scope)
             closed = None
             if scope.opened:
                 closed = not any((scope, opened.name) in leaking for opened in scope.opened)
@@ -318,10 +301,11 @@ class Context:
                     bool(sites),
                     scope in self.covered,
                     self.suspends(scope),
-                    self.mode(scope),
+                    advice.mode,
                     self._obtained(scope, sites),
                     closed,
                     self._shares(scope),
+                    change(advice) if advice.mode == "neither" else None,
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))
@@ -344,16 +328,6 @@ class Context:
     def _shares(self, scope: Scope) -> bool:
         return any(one in readers for one in self._below(scope) for readers in self._sharing.values())
 
-    def unprotected(self, scope: Scope) -> str | None:
-        """Return a connection of its own that a function shares with others, and that no pool protects."""
-        for one in self._below(scope):
-            for shared in self.shared:
-                if one in self._sharing[shared.cell] and any(
-                    isinstance(value, Database) and value.reach == "raw" for value in shared.cell.values
-                ):
-                    return f"the {shared.kind.removeprefix('sa_')} {shared.name}"
-        return None
-
     def _below(self, scope: Scope) -> list[Scope]:
         """Return a function and the plain functions that it calls, however deep."""
         found = {scope: None}
@@ -365,18 +339,3 @@ class Context:
                         found[target] = None
                         waiting.append(target)
         return list(found)
-
-
-def _argument(call: Call, scope: Scope, name: str) -> ast.expr | None:
-    """Return what a call gives to a parameter of the function that it enters."""
-    if not isinstance(call.node, ast.Call):
-        return None
-    for keyword in call.node.keywords:
-        if keyword.arg == name:
-            return keyword.value
-    names = [parameter.name for parameter in scope.parameters]
-    if name not in names:
-        return None
-    offset = 1 if scope.owner is not None and "staticmethod" not in scope.decorators else 0
-    number = names.index(name) - offset
-    return call.node.args[number] if 0 <= number < len(call.node.args) else None

@@ -43,6 +43,7 @@ class Finding:
     chain: tuple[str, ...] = ()  # the same with places, down to the driver
     driver: str | None = None
     mode: str | None = None
+    advice: str | None = None  # what to change, where neither mode fits
     reasons: tuple[str, ...] = ()
     migrated: bool = False
     stays: bool = False  # is open although its handler is offloaded
@@ -74,6 +75,7 @@ class Finding:
             "chain": list(self.chain),
             "driver": self.driver,
             "mode": self.mode,
+            "advice": self.advice,
             "reasons": list(self.reasons),
             "fingerprint": self.fingerprint,
             "baselined": self.baselined,
@@ -95,6 +97,7 @@ class Handler:
     obtained: str | None  # how it gets its connection
     closed: bool | None  # on every path; None where it opens none
     shared: bool
+    advice: str | None = None  # what to change, where neither mode fits
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -108,6 +111,7 @@ class Handler:
             "migrated": self.migrated,
             "awaits": self.awaits,
             "mode": self.mode,
+            "advice": self.advice,
             "connection": {"obtained": self.obtained, "closed": self.closed, "shared": self.shared},
         }
 

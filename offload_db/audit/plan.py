@@ -11,20 +11,15 @@ from .context import Context
 from .libraries import METHODS
 from .model import Call, ClassRef, Database, External, Module, ModuleRef, Scope, Values
 from .outside import of_other_driver
+from .remedies import change
 from .rules import RULES
 from .texts import source_of
 
 _POOLS = frozenset({"dbutils.pooled_db.PooledDB", "DBUtils.PooledDB.PooledDB"})
-_LOOP_METHODS = frozenset(
-    {"create_task", "ensure_future", "call_soon", "call_later", "call_at", "put_nowait", "get_nowait", "set_result",
-     "set_exception", "add_callback", "spawn_callback", "start_soon"}
-)  # fmt: skip
-_TORNADO_METHODS = frozenset({"finish", "flush", "render", "redirect", "send_error", "write_message"})
 _DEF = (
     "it is a def: FastAPI, Starlette and Quart run those in threads; under Sanic, aiohttp and Tornado make it an async "
     "def first"
 )
-_LOOP_MODULES = frozenset({"asyncio", "anyio", "trio", "create_task", "get_running_loop", "get_event_loop"})
 
 
 class PlanError(ValueError):
@@ -95,7 +90,7 @@ def _decide(context: Context, scope: Scope, chosen: set[Scope] | None) -> Decora
         return LeftAlone(scope, "comments in it switch its findings off")
     if not _can_import(scope.module):
         return LeftAlone(scope, "its module uses the name offload_db for something else")
-    return _with_mode(context, scope, sites)
+    return _with_mode(context, scope)
 
 
 def _no_query(context: Context, scope: Scope) -> str:
@@ -110,73 +105,17 @@ def _no_query(context: Context, scope: Scope) -> str:
     return "it makes no blocking database call"
 
 
-def _with_mode(context: Context, scope: Scope, sites: list[Call]) -> Decorate | LeftAlone:
-    whole = not scope.awaits and not scope.is_generator and not _uses_loop(scope)
-    lock = holds_lock(context, scope)
-    if lock is not None:
-        if not whole:
-            return LeftAlone(
-                scope,
-                f"the lock {lock} is held across a database call, and it awaits: in a bridge the loop could stop for "
-                "good. Release the lock before the call, or drop it",
-            )
-        return Decorate(scope, "thread", f"the lock {lock} is held across a database call")
-    elsewhere = context.blocks_elsewhere(scope)
-    if elsewhere is None:
+def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:
+    advice = context.advice(scope)
+    if advice.mode == "thread":
+        return Decorate(scope, "thread", advice.why)
+    if advice.blocker is None and advice.mode != "neither":
         return Decorate(scope, "bridge", "")
-    shared = context.unprotected(scope)
-    if shared is not None:
-        why = f"all callers share {shared}, and in threads they would use it at once"
-    elif whole:
-        return Decorate(scope, "thread", f"{elsewhere.text}() blocks, too, and a bridge does not free it")
-    elif scope.awaits or scope.is_generator:
-        why = "it awaits"
-    else:
-        why = "it uses the event loop itself"
-    if any(_freed(context, call) for call in sites):
-        return Decorate(
-            scope, "bridge", f'{elsewhere.text}() goes on blocking: {why}, so that mode="thread" does not fit'
-        )
-    return LeftAlone(
-        scope,
-        f'{elsewhere.text}() uses what a bridge does not free, and {why}, so that mode="thread" does not fit: take a '
-        "connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine",
-    )
-
-
-def _freed(context: Context, call: Call) -> bool:
-    chain = [call, *context.graph.below(call)]
-    return any(step.effect is not None and step.effect.reach != "raw" for step in chain)
-
-
-def _uses_loop(scope: Scope) -> bool:
-    """Tell whether a function does what only the event loop's thread may do."""
-    for statement in scope.body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and node.id in _LOOP_MODULES:
-                return True
-            if isinstance(node, ast.Attribute) and node.attr in _LOOP_METHODS:
-                return True
-            if isinstance(node, ast.Attribute) and node.attr in _TORNADO_METHODS and _last(node.value) == "self":
-                return True
-    return False
-
-
-def holds_lock(context: Context, scope: Scope) -> str | None:
-    """Return the lock that a function, or a helper below it, holds across a database call."""
-    seen = {scope}
-    waiting = [scope]
-    while waiting:
-        for call in waiting.pop().calls:
-            if call.passed:
-                continue
-            if call.locks and context.graph.blocks(call):
-                return call.locks[0].text
-            for target in call.targets:
-                if not target.is_async and target not in seen:
-                    seen.add(target)
-                    waiting.append(target)
-    return None
+    if advice.mode == "bridge":
+        assert advice.blocker is not None
+        why = f'{advice.blocker.text}() goes on blocking: {advice.why}, so that mode="thread" does not fit'
+        return Decorate(scope, "bridge", why)
+    return LeftAlone(scope, change(advice))
 
 
 def _ignored(call: Call) -> bool:

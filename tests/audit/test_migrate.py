@@ -359,7 +359,7 @@ def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.C
     assert "async def shares():" in after.split("@offload_db.offload")[0]
     assert "@offload_db.offload\nasync def shares_and_asks" in after
     assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
-    assert "all callers share the connection connection" in capsys.readouterr().err
+    assert "connection is kept in " in capsys.readouterr().err
     by_hand = after.replace("async def shares():", '@offload_db.offload(mode="thread")\nasync def shares():')
     (tmp_path / "handlers.py").write_text(by_hand, encoding="utf-8")
     assert "ODB304" in {finding.rule for finding in audit([tmp_path]).open}

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from offload_db.audit import CODES, RULES, audit
+from offload_db.audit import CODES, RULES, Context, audit, examine
+from offload_db.audit.plan import make
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "cases").glob("*.py"))
+MODES = sorted((HERE / "modes").glob("*.py"))
 ROUTES = sorted((HERE / "routes").glob("*.py"))
 PROJECTS = sorted(path for path in (HERE / "projects").iterdir() if path.is_dir())
 
@@ -114,3 +116,38 @@ async def handler():
     )
     found = [(finding.rule, finding.function) for finding in audit([tmp_path]).open]
     assert found == ([("ODB301", "Settings.theme")] if locks else [])
+
+
+def marked(path: Path, pattern: str) -> dict[int, str]:
+    """Return the lines of a file with a comment of some kind."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {number: match[1] for number, line in enumerate(lines, 1) if (match := re.search(pattern, line))}
+
+
+@pytest.mark.parametrize("path", MODES, ids=lambda path: path.stem)
+def test_modes(path: Path) -> None:
+    """Each function is given the mode that its comment claims, and sharing is told where the comments claim it.
+
+    Where neither mode fits, the advice says what to change.
+    """
+    report = audit([path])
+    modes = {handler.line: handler.mode for handler in report.handlers if handler.blocking}
+    assert modes == marked(path, r"# mode: (\w+)")
+    assert [h.line for h in report.handlers if (h.advice is not None) != (h.mode == "neither")] == []
+    shared = {finding.line for finding in report.findings if finding.rule == "ODB304"}
+    assert shared == set(marked(path, r"# (shared)"))
+
+
+@pytest.mark.parametrize("path", [*MODES, *CASES, *PROJECTS], ids=lambda path: path.stem)
+def test_audit_and_migration_agree(path: Path) -> None:
+    """The migration decorates what the audit says, with the mode that it says, and leaves alone what neither fits."""
+    context = examine([path])
+    assert isinstance(context, Context)
+    planned = make(context)
+    decorated = {decorate.scope: decorate.mode for decorate in planned.decorate}
+    for scope in context.asynchronous:
+        if scope in decorated:
+            expected = {"thread": {"thread"}, "bridge": {"bridge", "either"}}[decorated[scope]]
+            assert context.advice(scope).mode in expected, scope
+        elif context.sites_of(scope) and scope not in context.covered and scope not in context.ineffective:
+            assert context.advice(scope).mode == "neither", scope

@@ -1,0 +1,59 @@
+"""Functions and classes that may give several callers the same object: caches, singletons, decorators in general."""
+
+from __future__ import annotations
+
+import ast
+
+from . import libraries
+from .interpret import Interpreter
+from .lookup import last_name
+from .model import External, Scope
+
+_PLAIN_DECORATORS = frozenset(
+    {"property", "staticmethod", "classmethod", "contextmanager", "asynccontextmanager", "abstractmethod", "wraps",
+     "offload", "override", "overload", "cached_property", "dataclass"}
+)  # fmt: skip
+_PLAIN_BASES = ("builtins.", "abc.", "typing.", "typing_extensions.", "contextlib.")
+
+
+class Singles:
+    """Answers for the files that *interpreter* has read."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+        self._decorated: dict[Scope, list[ast.expr]] = {}
+        for one in interpreter.decorated:
+            self._decorated.setdefault(one.scope, []).append(one.node)
+
+    def keeps(self, scope: Scope) -> str | None:
+        """Say why a function may give several callers the same."""
+        for node in self._decorated.get(scope, ()):
+            name = last_name(node)
+            if "cache" in name and name != "cached_property":
+                return f"{scope.qualname} is cached, and gives every caller the same"
+            if name not in _PLAIN_DECORATORS and name not in libraries.ROUTE_METHODS:
+                return f"{scope.qualname} is decorated with {name}, and may give every caller the same"
+        return None
+
+    def is_single(self, scope: Scope) -> str | None:
+        """Say why a class may give several callers the same object."""
+        for one in self.interpreter.classes(scope):
+            assert isinstance(one.node, ast.ClassDef)
+            if "__new__" in one.bound_names:
+                return f"{one.name} has a __new__, and may give every caller the same object"
+            for keyword in one.node.keywords:
+                if keyword.arg == "metaclass" and last_name(keyword.value) != "ABCMeta":
+                    name = last_name(keyword.value)
+                    return f"{one.name} has the metaclass {name}, and may give every caller the same object"
+            for node in self._decorated.get(one, ()):
+                if last_name(node) not in _PLAIN_DECORATORS:
+                    name = last_name(node)
+                    return f"{one.name} is decorated with {name}, and may give every caller the same object"
+            for base in one.bases.values:
+                if (
+                    isinstance(base, External)
+                    and not base.name.startswith(_PLAIN_BASES)
+                    and not libraries.maker(base.name)
+                ):
+                    return f"{one.name} is derived from {base.name}, and may give every caller the same object"
+        return None
