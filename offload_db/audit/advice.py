@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from . import libraries
+from .annotations import external_names
 from .bindings import walk
 from .graph import Graph
 from .interpret import Interpreter
 from .lookup import holder, last_name
 from .makers import Maker
-from .model import Call, External, Scope
+from .model import Call, Effect, External, Scope
 from .origins import Origins
 from .ownership import Ownership
 
@@ -54,6 +56,13 @@ class Advisor:
         self.interpreter = interpreter
         self.graph = graph
         self.ownership = Ownership(Origins(interpreter))
+        self.has_pool = any(
+            made is not None and made[2] in ("offloaded", "wrappable")
+            for call in interpreter.framework_calls.values()
+            for made in map(libraries.maker, external_names(call.callee))
+        )
+        # what a bridge does not free, by who reaches it
+        self.to_raw = graph.towards(self._is_raw, through_hops=False)
         self._suspends: dict[Scope, bool] = {}
         self._advice: dict[Scope, Advice] = {}
         self._messages: frozenset[str] | None = None
@@ -84,25 +93,32 @@ class Advisor:
             return Advice("bridge" if obstacle is not None else "either", None, obstacle or "", makers)
         if obstacle is None:
             return Advice("thread", blocker, f"{blocker.text}() blocks, too, and a bridge does not free it", makers)
-        frees = any(self._is_freed(call) for call in sites)
+        frees = any(self._frees(call) for call in sites)
         return Advice("bridge" if frees else "neither", blocker, obstacle, makers)
 
     # --- what a bridge frees
+
+    def is_freed(self, effect: Effect) -> bool:
+        """Tell whether a bridge frees a driver call; one that nobody knows may come of a pool, if there is one."""
+        return effect.reach in ("offloaded", "wrappable") or (effect.reach == "unknown" and self.has_pool)
+
+    def _is_raw(self, call: Call) -> bool:
+        return call.effect is not None and call.effect.kind != "elsewhere" and not self.is_freed(call.effect)
 
     def blocks_elsewhere(self, scope: Scope) -> Call | None:
         """Return a call that blocks on something that a bridge does not free, if there is one."""
         for call in scope.calls:
             if call.passed:
                 continue
-            if call.effect is not None and (call.effect.kind == "elsewhere" or call.effect.reach == "raw"):
+            if call.effect is not None and (call.effect.kind == "elsewhere" or self._is_raw(call)):
                 return call
-            if self.graph.reaches(call, self.graph.to_elsewhere) or self.graph.reaches(call, self.graph.to_raw):
+            if self.graph.reaches(call, self.graph.to_elsewhere) or self.graph.reaches(call, self.to_raw):
                 return call
         return None
 
-    def _is_freed(self, call: Call) -> bool:
+    def _frees(self, call: Call) -> bool:
         chain = [call, *self.graph.below(call)]
-        return any(step.effect is not None and step.effect.reach != "raw" for step in chain)
+        return any(step.effect is not None and self.is_freed(step.effect) for step in chain)
 
     # --- what a thread must not do
 
@@ -116,7 +132,10 @@ class Advisor:
             if self._uses_loop(one):
                 return "it uses the event loop itself" if one is scope else f"{one.qualname} uses the event loop"
         reasons = self.ownership.uses(scope).reasons
-        return f"in threads, calls could use one connection at once: {reasons[0]}" if reasons else None
+        if not reasons:
+            return None
+        why = min(reasons, key=lambda reason: (reason.startswith("it is not known"), reason))
+        return f"in threads, calls could use one connection at once: {why}"
 
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""

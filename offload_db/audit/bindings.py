@@ -66,6 +66,13 @@ def argument(call: ast.expr, scope: Scope, name: str) -> ast.expr | None:
     return call.args[number] if 0 <= number < len(call.args) else None
 
 
+def alternatives(node: ast.BoolOp | ast.IfExp | ast.Tuple | ast.List) -> list[ast.expr]:
+    """Return what an expression is one of, or has as its items."""
+    if isinstance(node, ast.IfExp):
+        return [node.body, node.orelse]
+    return node.values if isinstance(node, ast.BoolOp) else node.elts
+
+
 def spreads(call: ast.expr) -> bool:
     """Tell whether a call gives arguments that do not stand in the source: ``f(*args, **kwargs)``."""
     return isinstance(call, ast.Call) and (

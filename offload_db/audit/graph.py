@@ -40,10 +40,6 @@ class Graph:
         for route in routes:
             self.of_handler.setdefault(route.handler, []).append(route)
         self._steps = {name: self.towards(functools.partial(_drives_with, name)) for name in _RANKS}
-        # what a bridge does not free, by who reaches it
-        self.to_raw = self.towards(
-            lambda call: _drives(call) and call.effect is not None and call.effect.reach == "raw", through_hops=False
-        )
         self.to_unwrapped = self.towards(
             lambda call: _drives(call) and call.effect is not None and call.effect.reach == "wrappable"
         )

@@ -10,7 +10,7 @@ import ast
 
 from . import libraries
 from .annotations import DEPENDS, external_names
-from .bindings import Assignments, Binding, argument, results, spreads
+from .bindings import Assignments, Binding, alternatives, argument, results, spreads
 from .interpret import Interpreter
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses
@@ -108,12 +108,8 @@ class Origins:
             return self._attribute(node, frame) if isinstance(node, ast.Attribute) else self._call(node, frame)
         if isinstance(node, (ast.Await, ast.NamedExpr, ast.Starred)):
             return self.of(node.value, frame)
-        if isinstance(node, ast.BoolOp):
-            return self._all(node.values, frame)
-        if isinstance(node, ast.IfExp):
-            return self._all([node.body, node.orelse], frame)
-        if isinstance(node, (ast.Tuple, ast.List)):
-            return self._all(node.elts, frame)
+        if isinstance(node, (ast.BoolOp, ast.IfExp, ast.Tuple, ast.List)):
+            return self._all(alternatives(node), frame)
         if isinstance(node, ast.Subscript):
             return Origin([f"{dotted(node.value)}[…] keeps it"])
         return _unknown(node)
@@ -232,7 +228,9 @@ class Origins:
         for mark in marks:
             if not isinstance(mark, ast.Call) or not external_names(self.values(mark.func, scope)) & DEPENDS:
                 continue
-            wanted = mark.args[0] if mark.args else None
+            wanted = mark.args[0] if mark.args else annotation
+            if isinstance(wanted, ast.Subscript) and isinstance(wanted.slice, ast.Tuple):
+                wanted = wanted.slice.elts[0]
             found = Origin(injected=True)
             values = self.values(wanted, scope)
             for value in values:
@@ -272,9 +270,6 @@ class Origins:
             if binding.value is not None and any(isinstance(value, (Database, Instance)) for value in values):
                 found.makers |= self.of(binding.value, Frame(binding.scope)).makers
         return found
-
-    def _is_database(self, binding: Binding) -> bool:
-        return any(isinstance(value, (Database, Instance)) for value in self.values(binding.value, binding.scope))
 
     def _makers_of(self, name: str, instances: list[Instance]) -> dict[int, Maker]:
         found: dict[int, Maker] = {}

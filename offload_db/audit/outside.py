@@ -31,6 +31,7 @@ from .model import (
     app_value,
     database,
     decorating,
+    instance,
 )
 
 _CURSOR_NAME = re.compile(r"(^|_)(cur|curs|cursor|conn|cnx|connection)\d?$")
@@ -185,6 +186,8 @@ class Outside(Calling):
                 outcome.values |= self.entered(value)
         elif name in _HANDING:
             self._handed(arguments, outcome)
+        elif name == "__new__":  # super().__new__(cls)
+            outcome.values |= {instance(value.scope) for value in arguments.first() if isinstance(value, ClassRef)}
         elif name in ("get", "pop") and node.args and isinstance(key := node.args[0], ast.Constant):
             outcome.values |= self.loosely(func.value, str(key.value))  # g.pop("db", None)
         elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):

@@ -7,7 +7,7 @@ import ast
 from . import libraries
 from .interpret import Interpreter
 from .lookup import last_name
-from .model import External, Scope
+from .model import ClassRef, External, Scope
 
 _PLAIN_DECORATORS = frozenset(
     {"property", "staticmethod", "classmethod", "contextmanager", "asynccontextmanager", "abstractmethod", "wraps",
@@ -25,15 +25,36 @@ class Singles:
         for one in interpreter.decorated:
             self._decorated.setdefault(one.scope, []).append(one.node)
 
+    def is_cached(self, scope: Scope) -> bool:
+        """Tell whether a cache keeps what a function returns."""
+        names = [last_name(node) for node in self._decorated.get(scope, ())]
+        return any("cache" in name and name != "cached_property" for name in names)
+
     def keeps(self, scope: Scope) -> str | None:
         """Say why a function may give several callers the same."""
+        if self.is_cached(scope):
+            return f"{scope.qualname} is cached, and gives every caller the same"
         for node in self._decorated.get(scope, ()):
             name = last_name(node)
-            if "cache" in name and name != "cached_property":
-                return f"{scope.qualname} is cached, and gives every caller the same"
             if name not in _PLAIN_DECORATORS and name not in libraries.ROUTE_METHODS:
                 return f"{scope.qualname} is decorated with {name}, and may give every caller the same"
         return None
+
+    def seems_single(self, scope: Scope) -> bool:
+        """Tell whether a class is known to have one object alone: a metaclass or a decorator sees to it."""
+        assert isinstance(scope.node, ast.ClassDef)
+        for keyword in scope.node.keywords:
+            if keyword.arg == "metaclass":
+                values = (
+                    scope.module.scope.cells[name].values
+                    if (name := last_name(keyword.value)) in scope.module.scope.cells
+                    else ()
+                )
+                if "singleton" in name.lower() or any(
+                    isinstance(value, ClassRef) and "__call__" in value.scope.bound_names for value in values
+                ):
+                    return True
+        return any("singleton" in last_name(node).lower() for node in self._decorated.get(scope, ()))
 
     def is_single(self, scope: Scope) -> str | None:
         """Say why a class may give several callers the same object."""

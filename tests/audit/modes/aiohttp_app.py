@@ -1,4 +1,5 @@
 """aiohttp: what is kept in the application is everybody's."""
+
 import pymysql
 from aiohttp import web
 
@@ -43,7 +44,7 @@ async def own(request):  # mode: thread
 @routes.get("/given-away")
 async def given_away(request):  # mode: neither
     connection = pymysql.connect(host="db")
-    request.app["last"] = connection  # shared
+    request.app["last"] = connection
     connection.ping()
     return web.json_response([])
 

@@ -1,4 +1,5 @@
 """Bots: what frameworks inject, and what is kept in the bot, is everybody's."""
+
 import time
 
 import pymysql

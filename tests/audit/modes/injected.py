@@ -1,4 +1,5 @@
 """FastAPI: what a dependency gives is the request's own, unless its factory keeps it."""
+
 from functools import lru_cache
 from typing import Annotated
 
@@ -122,5 +123,5 @@ async def of_sessionmaker():  # mode: thread
 
 
 @app.get("/unknown")
-async def of_nobody_knows(connection: pymysql.connections.Connection):  # mode: either
+async def of_nobody_knows(connection: pymysql.connections.Connection):  # mode: neither
     connection.ping()

@@ -1,4 +1,5 @@
 """Connections that are made for a call, and leave it."""
+
 import threading
 import time
 from contextlib import closing, contextmanager

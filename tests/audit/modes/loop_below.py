@@ -1,4 +1,5 @@
 """What needs the event loop's thread further down, in whatever helper."""
+
 import asyncio
 import sqlite3
 import time

@@ -1,4 +1,5 @@
 """Pools: threads may wait at one, but some raise an error instead."""
+
 import mariadb
 import mysql.connector
 import mysql.connector.pooling

@@ -1,4 +1,5 @@
 """One object for everybody: caches, metaclasses, __new__, class decorators, class attributes, registries."""
+
 import time
 from functools import cache, lru_cache
 

@@ -1,4 +1,5 @@
 """Tornado: `initialize(db=…)` gives every request the same object."""
+
 import pymysql
 import tornado.web
 
