@@ -40,13 +40,12 @@ class Advice:
     """The mode that fits a function.
 
     *blocker* is the call that a bridge does not free, if there is one. *why* says why it must be a thread, or why it
-    must not; *makers* are the calls in the source that open what it uses.
+    must not.
     """
 
     mode: str
     blocker: Call | None = None
     why: str = ""
-    makers: tuple[Maker, ...] = ()
 
 
 class Advisor:
@@ -63,6 +62,7 @@ class Advisor:
         )
         # what a bridge does not free, by who reaches it
         self.to_raw = graph.towards(self._is_raw, through_hops=False)
+        self._loops: dict[Scope, bool] = {}
         self._suspends: dict[Scope, bool] = {}
         self._advice: dict[Scope, Advice] = {}
         self._messages: frozenset[str] | None = None
@@ -80,21 +80,23 @@ class Advisor:
     def _decide(self, scope: Scope, sites: list[Call]) -> Advice:
         blocker = self.blocks_elsewhere(scope)
         lock = self.holds_lock(scope)
-        makers = tuple(self.ownership.uses(scope).makers.values()) if sites else ()
-        obstacle = self.obstacle(scope)
+        obstacle = self._bound_to_loop(scope)
+        if obstacle is None and (lock is not None or blocker is not None):
+            obstacle = self._shares(scope)
         if lock is not None:
             held = f"the lock {lock} is held across a database call"
             return (
-                Advice("thread", blocker, held, makers)
-                if obstacle is None
-                else Advice("neither", blocker, f"{held}, and {obstacle}", makers)
+                Advice("neither", blocker, f"{held}, and {obstacle}") if obstacle else Advice("thread", blocker, held)
             )
         if blocker is None:
-            return Advice("bridge" if obstacle is not None else "either", None, obstacle or "", makers)
+            return Advice("bridge" if obstacle is not None else "either")
         if obstacle is None:
-            return Advice("thread", blocker, f"{blocker.text}() blocks, too, and a bridge does not free it", makers)
-        frees = any(self._frees(call) for call in sites)
-        return Advice("bridge" if frees else "neither", blocker, obstacle, makers)
+            return Advice("thread", blocker, f"{blocker.text}() blocks, too, and a bridge does not free it")
+        return Advice("bridge" if any(self._frees(call) for call in sites) else "neither", blocker, obstacle)
+
+    def makers(self, scope: Scope) -> list[Maker]:
+        """Return the calls in the source that open what a function uses."""
+        return sorted(self.ownership.uses(scope).makers.values(), key=lambda one: (one.module.shown, one.node.lineno))
 
     # --- what a bridge frees
 
@@ -122,8 +124,8 @@ class Advisor:
 
     # --- what a thread must not do
 
-    def obstacle(self, scope: Scope) -> str | None:
-        """Say why a function must not run in a thread; None if it may."""
+    def _bound_to_loop(self, scope: Scope) -> str | None:
+        """Say why a function must run on the event loop's thread; None if it need not."""
         if scope.is_generator:
             return "it is a generator"
         if self.suspends(scope):
@@ -131,6 +133,10 @@ class Advisor:
         for one in self.in_its_thread(scope):
             if self._uses_loop(one):
                 return "it uses the event loop itself" if one is scope else f"{one.qualname} uses the event loop"
+        return None
+
+    def _shares(self, scope: Scope) -> str | None:
+        """Say what several calls of a function could use at once; None if all is certainly a call's own."""
         reasons = self.ownership.uses(scope).reasons
         if not reasons:
             return None
@@ -167,19 +173,23 @@ class Advisor:
 
     def _uses_loop(self, scope: Scope) -> bool:
         """Tell whether a function does what only the event loop's thread may do."""
-        for node in walk(scope):
-            if isinstance(node, ast.Attribute):
-                if node.attr in _LOOP_METHODS or (node.attr == "add_task" and holder(node.value) == "app"):
-                    return True
-                if node.attr in _TORNADO_METHODS and last_name(node.value) == "self":
-                    return True
-                if node.attr in _MESSAGES and last_name(node.value) in self._asyncio_objects():
-                    return True
-                if node.attr not in _LOOPLESS and isinstance(node.value, ast.Name) and self._is_loop(scope, node.value):
-                    return True
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and self._is_loop(scope, node.func):
-                return True
-        return False
+        known = self._loops.get(scope)
+        if known is None:
+            known = self._loops[scope] = any(self._is_of_loop(node, scope) for node in walk(scope))
+        return known
+
+    def _is_of_loop(self, node: ast.AST, scope: Scope) -> bool:
+        if isinstance(node, ast.Attribute):
+            return (
+                node.attr in _LOOP_METHODS
+                or (node.attr == "add_task" and holder(node.value) == "app")
+                or (node.attr in _TORNADO_METHODS and last_name(node.value) == "self")
+                or (node.attr in _MESSAGES and last_name(node.value) in self._asyncio_objects())
+                or (
+                    node.attr not in _LOOPLESS and isinstance(node.value, ast.Name) and self._is_loop(scope, node.value)
+                )
+            )
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and self._is_loop(scope, node.func)
 
     def _is_loop(self, scope: Scope, node: ast.Name) -> bool:
         """Tell whether a name is that of a library for event loops, or comes from one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -110,19 +111,21 @@ class Assignments:
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
         self._by_scope: dict[Scope, list[Binding]] = {}
-        self._by_attribute: dict[str, list[Binding]] = {}
-        self._globals: dict[tuple[Module, str], list[Binding]] = {}
-        for module in interpreter.project.modules:
-            for scope in module.scopes.values():
-                self._index(scope)
 
-    def _index(self, scope: Scope) -> None:
-        for binding in self.of_scope(scope):
-            target = binding.target
-            if isinstance(target, ast.Attribute):
-                self._by_attribute.setdefault(target.attr, []).append(binding)
-            elif isinstance(target, ast.Name) and (scope.kind == "module" or target.id in scope.outer_names):
-                self._globals.setdefault((scope.module, target.id), []).append(binding)
+    @functools.cached_property
+    def _index(self) -> tuple[dict[str, list[Binding]], dict[tuple[Module, str], list[Binding]]]:
+        """By attribute, and by module and name. It is made when it is first asked for: that reads every function."""
+        attributes: dict[str, list[Binding]] = {}
+        names: dict[tuple[Module, str], list[Binding]] = {}
+        for module in self.interpreter.project.modules:
+            for scope in module.scopes.values():
+                for binding in self.of_scope(scope):
+                    target = binding.target
+                    if isinstance(target, ast.Attribute):
+                        attributes.setdefault(target.attr, []).append(binding)
+                    elif isinstance(target, ast.Name) and (scope.kind == "module" or target.id in scope.outer_names):
+                        names.setdefault((module, target.id), []).append(binding)
+        return attributes, names
 
     def of_scope(self, scope: Scope) -> list[Binding]:
         """Return what a function, class or module gives values to."""
@@ -133,11 +136,11 @@ class Assignments:
 
     def of_global(self, module: Module, name: str) -> Sequence[Binding]:
         """Return where a name of a module is given a value, in functions too."""
-        return self._globals.get((module, name), ())
+        return self._index[1].get((module, name), ())
 
     def of_any(self, name: str) -> Sequence[Binding]:
         """Return where an attribute of whatever object is given a value."""
-        return self._by_attribute.get(name, ())
+        return self._index[0].get(name, ())
 
     def of_attribute(self, name: str, family: set[Scope]) -> Iterator[Binding]:
         """Yield where an attribute of an object of a class is set."""
@@ -145,7 +148,7 @@ class Assignments:
             for binding in self.of_scope(one):
                 if isinstance(binding.target, ast.Name) and binding.target.id == name:
                     yield binding
-        for binding in self._by_attribute.get(name, ()):
+        for binding in self.of_any(name):
             assert isinstance(binding.target, ast.Attribute)
             owners = self.values(binding.target.value, binding.scope)
             if any(isinstance(value, (Instance, ClassRef)) and value.scope in family for value in owners):

@@ -69,6 +69,11 @@ class Context:
         """Return the mode that fits an asynchronous function, and why."""
         return self.advisor.advise(scope, self.sites_of(scope))
 
+    def change(self, scope: Scope) -> str | None:
+        """Say what to change where neither mode fits a function; None where one does."""
+        advice = self.advice(scope)
+        return change(advice, self.advisor.makers(scope)) if advice.mode == "neither" else None
+
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""
         return self.advisor.suspends(scope)
@@ -291,7 +296,7 @@ class Context:
             chain=chain,
             driver=driver,
             mode=advice.mode if advice is not None else None,
-            advice=change(advice) if advice is not None and advice.mode == "neither" else None,
+            advice=self.change(scope) if scope.is_async else None,
             reasons=reasons,
             migrated=self.is_migrated(scope) if migrated is None else migrated,
             stays=stays,
@@ -331,7 +336,7 @@ class Context:
                     self._obtained(scope, sites),
                     closed,
                     self._shares(scope),
-                    change(advice) if advice.mode == "neither" else None,
+                    self.change(scope),
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))

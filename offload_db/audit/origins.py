@@ -303,8 +303,6 @@ class Origins:
             found.reasons.append(f"it is not known where {made.scope.name}.{name} comes from")
         return found
 
-    # --- calls
-
     def _call(self, node: ast.Call, frame: Frame) -> Origin:
         callees = self.values(node.func, frame.scope)
         found = Origin()

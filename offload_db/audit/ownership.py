@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import libraries
-from .bindings import walk
+from .bindings import Binding, walk
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Maker, refuses
 from .model import FOREIGN, Call, ClassRef, Database, External, FunctionRef, Instance, Method, Scope, Value, Values
@@ -37,6 +37,7 @@ class Ownership:
         self.origins = origins
         self._known: dict[Scope, Uses] = {}
         self._holding: dict[Scope, bool] = {}
+        self._lefts: dict[Scope, tuple[list[Binding], list[ast.expr], list[str]]] = {}
         libraries_used = {name for module in origins.interpreter.project.modules for name in module.libraries}
         self._has_others = bool(libraries_used & libraries.OTHER_DRIVERS)
 
@@ -81,7 +82,7 @@ class Ownership:
         for node in self._receivers(call.node, frame.scope):
             origin = self.origins.of(node, frame)
             found.makers |= origin.makers
-            databases = [v for v in self.origins.assignments.values(node, frame.scope) if isinstance(v, Database)]
+            databases = [v for v in self.origins.values(node, frame.scope) if isinstance(v, Database)]
             shareable = [value for value in databases if value.kind in SHAREABLE]
             found.reasons += [why for value in shareable if (why := refuses(value, origin)) is not None]
             if databases and (len(shareable) == len(databases) or all(_is_protected(value) for value in databases)):
@@ -89,7 +90,7 @@ class Ownership:
             found.reasons += origin.reasons
 
     def _made(self, node: ast.Call, frame: Frame) -> dict[int, Maker]:
-        names = [v.name for v in self.origins.assignments.values(node.func, frame.scope) if isinstance(v, External)]
+        names = [v.name for v in self.origins.values(node.func, frame.scope) if isinstance(v, External)]
         return self.origins.of(node, frame).makers if any(libraries.maker(name) for name in names) else {}
 
     def _receivers(self, node: ast.expr, scope: Scope) -> Iterator[ast.expr]:
@@ -98,11 +99,11 @@ class Ownership:
             yield node
             return
         if isinstance(node.func, ast.Attribute):
-            values = self.origins.assignments.values(node.func.value, scope)
+            values = self.origins.values(node.func.value, scope)
             if not values or any(isinstance(value, (Database, Instance)) for value in values):
                 yield node.func.value
         else:
-            values = self.origins.assignments.values(node.func, scope)
+            values = self.origins.values(node.func, scope)
             if any(isinstance(value, (Database, Method)) for value in values):
                 yield node.func
             elif any(isinstance(v, External) and v.name.startswith("mysql.connector.") for v in values):
@@ -110,7 +111,7 @@ class Ownership:
         if isinstance(node.func, ast.Attribute) and ast.unparse(node.func).startswith("mysql.connector."):
             yield node
         for given in (*node.args, *(keyword.value for keyword in node.keywords)):
-            if self._is_database(self.origins.assignments.values(given, scope)):
+            if self._is_database(self.origins.values(given, scope)):
                 yield given
 
     @staticmethod
@@ -121,31 +122,44 @@ class Ownership:
 
     def _leaving(self, frame: Frame, found: Uses) -> None:
         """Note where what belongs to a call is put where others find it."""
-        scope = frame.scope
-        for binding in self.origins.assignments.of_scope(scope):
+        kept, foreign, reasons = self._left(frame.scope)
+        for binding in kept:
             target = binding.target
-            if binding.value is None or (isinstance(target, ast.Name) and target.id not in scope.outer_names):
-                continue
-            if not self._holds(self.origins.assignments.values(binding.value, scope)):
-                continue
-            if isinstance(target, ast.Attribute) and not self.origins.of(target.value, frame).reasons:
-                continue  # of an object of its own
-            found.reasons.append(f"{ast.unparse(target) if target is not None else 'somebody'} keeps it")
-        for node in walk(scope):
-            if not isinstance(node, ast.Call):
-                continue
-            if self._has_others and isinstance(node.func, ast.Attribute):
-                self._foreign(node.func.value, frame, found)
-            if last_name(node.func) not in _PASSING and self._gives_away(node, scope):
-                found.reasons.append(f"{dotted(node.func)}() is given it")
+            if not isinstance(target, ast.Attribute) or self.origins.of(target.value, frame).reasons:
+                found.reasons.append(f"{ast.unparse(target) if target is not None else 'somebody'} keeps it")
+        for node in foreign:
+            self._foreign(node, frame, found)
+        found.reasons += reasons
+
+    def _left(self, scope: Scope) -> tuple[list[Binding], list[ast.expr], list[str]]:
+        """Return where a function puts connections, what it uses of other drivers, and to whom it gives connections."""
+        known = self._lefts.get(scope)
+        if known is None:
+            values = self.origins.values
+            kept = [
+                binding
+                for binding in self.origins.assignments.of_scope(scope)
+                if not (isinstance(binding.target, ast.Name) and binding.target.id not in scope.outer_names)
+                and binding.value is not None
+                and self._holds(values(binding.value, scope))
+            ]
+            calls = [node for node in walk(scope) if isinstance(node, ast.Call)]
+            owners = [node.func.value for node in calls if isinstance(node.func, ast.Attribute)]
+            foreign = [node for node in owners if FOREIGN in values(node, scope)] if self._has_others else []
+            given = [
+                f"{dotted(node.func)}() is given it"
+                for node in calls
+                if last_name(node.func) not in _PASSING and self._gives_away(node, scope)
+            ]
+            known = self._lefts[scope] = (kept, foreign, given)
+        return known
 
     def _foreign(self, node: ast.expr, frame: Frame, found: Uses) -> None:
         """Note an object of another driver, such as sqlite3's: it belongs to the thread that made it."""
-        if FOREIGN in self.origins.assignments.values(node, frame.scope):
-            origin = self.origins.of(node, frame)
-            if origin.injected:
-                found.reasons.append(f"{dotted(node)} may belong to the thread that made it")
-            found.reasons += origin.reasons
+        origin = self.origins.of(node, frame)
+        if origin.injected:
+            found.reasons.append(f"{dotted(node)} may belong to the thread that made it")
+        found.reasons += origin.reasons
 
     def _gives_away(self, node: ast.Call, scope: Scope) -> bool:
         """Tell whether a call of something unknown is given a connection, or what holds one."""
@@ -157,15 +171,15 @@ class Ownership:
             return False
         if last_name(node.func) in _KEEPING:
             return True
-        callees = self.origins.assignments.values(node.func, scope)
+        callees = self.origins.values(node.func, scope)
         return not callees or not all(_lets_go(value) for value in callees)
 
     def _hands(self, node: ast.expr, scope: Scope) -> bool:
-        values = self.origins.assignments.values(node, scope)
+        values = self.origins.values(node, scope)
         if self._holds(values):
             return True
         if isinstance(node, ast.Attribute) and any(isinstance(value, (FunctionRef, Method)) for value in values):
-            return self._holds(self.origins.assignments.values(node.value, scope))
+            return self._holds(self.origins.values(node.value, scope))
         for value in values:
             if isinstance(value, FunctionRef) and value.scope.parent is scope:  # a function or lambda in this one
                 names = {inner.id for inner in walk(value.scope) if isinstance(inner, ast.Name)}

@@ -11,7 +11,6 @@ from .context import Context
 from .libraries import METHODS
 from .model import Call, ClassRef, Database, External, Module, ModuleRef, Scope, Values
 from .outside import of_other_driver
-from .remedies import change
 from .rules import RULES
 from .texts import source_of
 
@@ -115,7 +114,7 @@ def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:
         assert advice.blocker is not None
         why = f'{advice.blocker.text}() goes on blocking: {advice.why}, so that mode="thread" does not fit'
         return Decorate(scope, "bridge", why)
-    return LeftAlone(scope, change(advice))
+    return LeftAlone(scope, context.change(scope) or "")
 
 
 def _ignored(call: Call) -> bool:

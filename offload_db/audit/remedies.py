@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .advice import Advice
 from .makers import Maker
 
@@ -26,12 +28,12 @@ def place(maker: Maker) -> str:
     return f"{maker.module.shown}:{maker.node.lineno}"
 
 
-def change(advice: Advice) -> str:
+def change(advice: Advice, makers: Iterable[Maker]) -> str:
     """Say why neither mode fits, and what to change so that one does."""
     if advice.blocker is None or advice.why.startswith("the lock "):
         return f"{advice.why}: in a bridge the loop could stop for good. Release the lock before the call, or drop it"
     lines: dict[str, list[str]] = {}
-    for maker in sorted(advice.makers, key=place):
+    for maker in makers:
         if (what := remedy(maker)) is not None:
             lines.setdefault(what, []).append(place(maker))
     texts = [f"in {_places(where)}, {what}" for what, where in lines.items()]
