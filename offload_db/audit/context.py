@@ -227,7 +227,7 @@ class Context:
             points += "no WHERE" in seen
         if points and any(one.loops for one in calls):
             reasons.append("in a loop")
-            points += 1
+            points += 2 if rank(calls[-1]) == "statement" else 1
         if points and self.is_polled(call.scope):
             reasons.append("polled")
             points += 2
