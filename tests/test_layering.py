@@ -64,6 +64,8 @@ AUDIT_ORDER = (
     "rules",
     "__init__",
     "baseline",
+    "own_names",
+    "wrapping",
     "plan",
     "edits",
     "migrate",

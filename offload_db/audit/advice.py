@@ -118,6 +118,15 @@ class Advisor:
                 return call
         return None
 
+    def leads_to_raw(self, call: Call) -> bool:
+        """Tell whether a call blocks on a driver that a bridge does not free, itself or below."""
+        return self._is_raw(call) or self.graph.reaches(call, self.to_raw)
+
+    def danger(self, scope: Scope) -> str | None:
+        """Say what goes wrong when a function runs in a thread, where that is seen; None if nothing is."""
+        why = None if scope.is_generator else self._bound_to_loop(scope) or self._shares(scope)
+        return None if why is None or ": it is not known" in why else why
+
     def _frees(self, call: Call) -> bool:
         chain = [call, *self.graph.below(call)]
         return any(step.effect is not None and self.is_freed(step.effect) for step in chain)

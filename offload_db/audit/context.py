@@ -52,6 +52,9 @@ class Context:
         self.advisor = Advisor(interpreter, self.graph)
         self._lines: dict[Module, list[str]] = {}
         self._blocking: dict[Scope, bool] = {}
+        given = {one for scope in self.asynchronous for one in scope.dependencies}
+        # what runs on the event loop, and the dependencies of what does
+        self.in_requests = self.on_loop.union(*(self.advisor.in_its_thread(one) for one in given))
         self.shared = self._find_shared()
         self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
 
@@ -141,13 +144,11 @@ class Context:
         """Return where connections and cursors are put that several callers share."""
         kept = self._kept_classes()
         found: dict[Cell, Shared] = {}
-        given = {one for scope in self.asynchronous for one in scope.dependencies}
-        in_requests = self.on_loop.union(given, *(self.advisor.in_its_thread(one) for one in given))
         for shared in [*self.interpreter.shared, *self._cached()]:
             readers = {
                 reader for reader in self.interpreter.readers(shared.cell) if reader.kind in ("function", "lambda")
             }
-            if shared.cell in found or not readers & in_requests:
+            if shared.cell in found or not readers & self.in_requests:
                 continue
             if "." in shared.name and not self._is_kept(shared, kept):
                 continue

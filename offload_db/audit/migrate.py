@@ -12,6 +12,7 @@ from pathlib import Path
 from . import edits, plan
 from .context import Context
 from .model import Module, Scope
+from .own_names import offload_name, package_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def migrate(context: Context, only: Sequence[str] = ()) -> Migration:
 
 
 def _change(module: Module, planned: plan.Plan, context: Context) -> Change:
-    name, package = plan.offload_name(module), plan.package_name(module)
+    name, package = offload_name(module), package_name(module)
     decorators = {
         (decorate.scope.line, decorate.scope.node.col_offset): _decorator(name, decorate.mode)  # type: ignore[union-attr]  # a function has one
         for decorate in planned.decorate
