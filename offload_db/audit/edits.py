@@ -15,6 +15,10 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+_SECTION = re.compile(
+    r"\b(third|party|external|libraries|packages|dependencies|imports?|vendor|from pypi)\b", re.IGNORECASE
+)
+
 
 class EditError(ValueError):
     """Raised when a file cannot be changed safely. It is left as it is."""
@@ -146,22 +150,37 @@ class _Transformer(cst.CSTTransformer):
 def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
     body = list(tree.body)
     index, separate = _import_place(body, edits.is_local)
+    if index == 0 and separate == "first" and _heading(tree.header)[1]:
+        index, separate = 1, "within"  # below the import that the file's first comment speaks of
     line = cst.parse_statement("import offload_db")
     assert isinstance(line, cst.SimpleStatementLine)
     blank = cst.EmptyLine(indent=False)
     if separate == "before":  # a section of its own above the next statement
         following = body[index]
-        leading = list(following.leading_lines) or [blank] * bool(index)
-        line = line.with_changes(leading_lines=leading)
-        body[index] = following.with_changes(leading_lines=[blank])
+        leading = list(following.leading_lines)
+        while leading and leading[0].comment is None:
+            leading.pop(0)
+        line = line.with_changes(
+            leading_lines=following.leading_lines[: -len(leading) or None] or [blank] * bool(index)
+        )
+        body[index] = following.with_changes(leading_lines=[blank, *leading])
     elif separate == "after":  # a section of its own below the one before
         line = line.with_changes(leading_lines=[blank] if index else [])
-    elif separate == "first":  # at the head of a section: its blank lines and comments stay above
+    elif separate == "first":  # at the head of a section: its blank lines and its heading stay above
         following = body[index]
-        line = line.with_changes(leading_lines=following.leading_lines)
-        body[index] = following.with_changes(leading_lines=[])
+        above, below = _heading(following.leading_lines)
+        line = line.with_changes(leading_lines=above)
+        body[index] = following.with_changes(leading_lines=below)
     body.insert(index, line)
     return tree.with_changes(body=body)
+
+
+def _heading(lines: Sequence[cst.EmptyLine]) -> tuple[Sequence[cst.EmptyLine], Sequence[cst.EmptyLine]]:
+    """Split what stands above an import: the heading of its section, and a comment that speaks of the import alone."""
+    comments = [number for number, line in enumerate(lines) if line.comment is not None]
+    if not comments or _SECTION.search(" ".join(str(lines[number].comment.value) for number in comments)):  # type: ignore[union-attr]  # they have one
+        return lines, []
+    return lines[: comments[0]], lines[comments[0] :]
 
 
 def _import_place(body: Sequence[cst.BaseStatement], is_local: Callable[[str], bool]) -> tuple[int, str]:

@@ -114,6 +114,53 @@ except ImportError:
 from database import query
 """,
         ),
+        (
+            "# the hash of every answer\nimport xxhash\n\nfrom database import query\n",
+            "# the hash of every answer\nimport xxhash\nimport offload_db\n\nfrom database import query\n",
+        ),
+        (
+            "import json\n\n# the hash of every answer\nimport xxhash\n\nfrom database import query\n",
+            """\
+import json
+
+import offload_db
+# the hash of every answer
+import xxhash
+
+from database import query
+""",
+        ),
+        (
+            "import os\n\n# first of all: it reads the settings\nfrom database import query\n",
+            """\
+import os
+
+import offload_db
+
+# first of all: it reads the settings
+from database import query
+""",
+        ),
+        (
+            """\
+from typing import TYPE_CHECKING
+
+from database import query
+
+if TYPE_CHECKING:
+    import offload_db
+""",
+            """\
+from typing import TYPE_CHECKING
+
+import offload_db
+
+from database import query
+
+if TYPE_CHECKING:
+    import offload_db
+""",
+        ),
         ("import offload_db as odb\nfrom database import query\n", None),
         ("from offload_db import offload\nfrom database import query\n", None),
     ],
@@ -457,3 +504,124 @@ def test_made_on_demand(tmp_path: Path) -> None:
     assert isinstance(after, str)
     assert "            cls._pool = offload_db.OffloadPool(cls._pool)\n" in after
     assert audit([tmp_path]).open == []
+
+
+def test_pools_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pool that only plain handlers and scripts use is not wrapped."""
+    source = """
+        import pymysql
+        from dbutils.pooled_db import PooledDB
+        from fastapi import FastAPI
+
+        app = FastAPI()
+        used = PooledDB(pymysql, 5)
+        for_threads = PooledDB(pymysql, 5)
+
+        def get():
+            return used.connection()
+
+        @app.get("/async")
+        async def on_the_loop():
+            get().ping()
+
+        @app.get("/plain")
+        def in_threads():
+            for_threads.connection().ping()
+
+        def nightly():
+            for_threads.connection().commit()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == [
+        "import offload_db",
+        "used = offload_db.OffloadPool(used)",
+        "@offload_db.offload",
+    ]
+    assert "the pool is not wrapped: no async function uses it" in capsys.readouterr().err
+
+
+def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A handler that queries through others is told what becomes of them."""
+    source = """
+        import asyncio
+        import pymysql
+        from fastapi import FastAPI
+
+        from database import query
+
+        app = FastAPI()
+        shared = pymysql.connect()
+
+        async def freed():
+            query()
+
+        async def stays():
+            shared.ping()
+            await asyncio.sleep(0)
+
+        async def between():
+            await stays()
+
+        @app.get("/freed")
+        async def of_freed():
+            await freed()
+
+        @app.get("/stays")
+        async def of_stays():
+            await between()
+        """
+    migrated(tmp_path, source)
+    assert audit([tmp_path]).open
+    assert main(["migrate", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "of_freed: it queries only through freed, which is decorated itself" in said
+    assert "of_freed: it queries only through freed, which is offloaded already" in said
+    assert "of_stays: it queries only through stays, which is left alone" in said
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        """
+        import pymysql
+
+        class Store:
+            _instance = None
+
+            def __new__(cls):
+                if cls._instance is None:
+                    cls._instance = super().__new__(cls)
+                    cls._instance.connection = pymysql.connect()
+                return cls._instance
+
+            def load(self):
+                self.connection.ping()
+
+        async def handler():
+            Store().load()
+        """,
+        """
+        import pymysql
+        from registry import lookup
+
+        async def handler():
+            conn = lookup("db")
+            with conn.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        """,
+    ],
+    ids=["singleton", "unknown"],
+)
+def test_not_told_as_done(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no decorator would free the loop there is none, and the audit goes on failing; also for one by hand."""
+    file = tmp_path / "app.py"
+    file.write_text(textwrap.dedent(source), encoding="utf-8")
+    assert main(["migrate", str(file), "--write"]) == 0
+    assert file.read_text(encoding="utf-8") == textwrap.dedent(source)
+    assert " handler: " in capsys.readouterr().err
+    assert main(["audit", str(file)]) == 1
+    by_hand = textwrap.dedent(source).replace("async def", "@offload_db.offload\nasync def")
+    file.write_text(f"import offload_db\n{by_hand}", encoding="utf-8")
+    assert main(["audit", str(file)]) == 1
+    assert "ODB202" in capsys.readouterr().out

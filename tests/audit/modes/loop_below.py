@@ -5,10 +5,13 @@ import sqlite3
 import time
 from asyncio import ensure_future, get_running_loop
 
+import offload_db
+import pandas
 import pymysql
 from fastapi import FastAPI
 
 app = FastAPI()
+pool = offload_db.OffloadPool.from_env()
 changed = asyncio.Event()
 cache = sqlite3.connect("cache.db")
 
@@ -128,3 +131,21 @@ async def hands_on():  # mode: neither
     connection = pymysql.connect(host="db")
     connection.ping()
     asyncio.get_running_loop().run_in_executor(None, connection.ping)
+
+
+@app.get("/frame")
+async def makes_a_frame():  # mode: thread
+    query()
+    pandas.DataFrame([[1]])
+
+
+async def of_pool():  # mode: either
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return pandas.DataFrame(cursor.fetchall())
+
+
+async def of_pool_and_file():  # mode: thread
+    with pool.connection() as connection:
+        connection.ping()
+    return pandas.read_csv("prices.csv")
