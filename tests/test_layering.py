@@ -61,6 +61,7 @@ AUDIT_ORDER = (
     "advice",
     "remedies",
     "context",
+    "places",
     "rules",
     "__init__",
     "baseline",

@@ -18,6 +18,7 @@ from . import model
 from .context import Context
 from .findings import Endpoint, Finding, Handler, Report, fingerprinted
 from .interpret import Interpreter
+from .places import find_places
 from .project import Project, load
 from .rules import CODES, RULES, Rule
 
@@ -109,6 +110,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
+        places=find_places(context),
     )
 
 

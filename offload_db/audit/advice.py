@@ -150,7 +150,7 @@ class Advisor:
         if not reasons:
             return None
         why = min(reasons, key=lambda reason: (reason.startswith("it is not known"), reason))
-        return f"in threads, calls could use one connection at once: {why}"
+        return f"in threads, {why}" if why.startswith("its pool ") else f"in threads, calls could share it: {why}"
 
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .interpret import Interpreter
+from .lookup import holder
 from .model import NOTHING, ClassRef, Instance, Module, Scope, Values
 
 
@@ -141,6 +142,19 @@ class Assignments:
     def of_any(self, name: str) -> Sequence[Binding]:
         """Return where an attribute of whatever object is given a value."""
         return self._index[0].get(name, ())
+
+    def of_item(self, node: ast.Subscript) -> Iterator[Binding]:
+        """Yield where an item of that key is set, such as ``app["db"]``."""
+        key = ast.dump(node.slice)
+        for binding in self._items:
+            if isinstance(binding.target, ast.Subscript) and ast.dump(binding.target.slice) == key:
+                if holder(binding.target.value) == holder(node.value):
+                    yield binding
+
+    @functools.cached_property
+    def _items(self) -> list[Binding]:
+        scopes = [scope for module in self.interpreter.project.modules for scope in module.scopes.values()]
+        return [one for scope in scopes for one in self.of_scope(scope) if isinstance(one.target, ast.Subscript)]
 
     def of_attribute(self, name: str, family: set[Scope]) -> Iterator[Binding]:
         """Yield where an attribute of an object of a class is set."""

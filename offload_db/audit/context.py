@@ -6,17 +6,19 @@ Built once for an audit. Holds no rule.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
 from .advice import Advice, Advisor
-from .bindings import argument
+from .bindings import argument, results
 from .closing import leak
 from .coverage import covered, ineffective
 from .findings import Endpoint, Finding, Handler
 from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
+from .makers import Frame
 from .model import App, Call, Cell, ClassRef, Database, Instance, Module, Opened, Scope, functions
 from .remedies import change
 from .routes import find_routes
@@ -75,7 +77,24 @@ class Context:
     def change(self, scope: Scope) -> str | None:
         """Say what to change where neither mode fits a function; None where one does."""
         advice = self.advice(scope)
-        return change(advice, self.advisor.makers(scope)) if advice.mode == "neither" else None
+        return change(advice, self.advisor.makers(scope), self.kept) if advice.mode == "neither" else None
+
+    @functools.cached_property
+    def kept(self) -> frozenset[int]:
+        """Return which calls make what is kept for all callers, by the ids of their nodes."""
+        found: set[int] = set()
+        origins = self.advisor.ownership.origins
+        for shared in self.shared:
+            given = getattr(shared.node, "value", None)
+            for node in [given] if isinstance(given, ast.expr) else results(shared.scope):
+                found |= origins.of(node, Frame(shared.scope)).makers.keys()
+        return frozenset(found)
+
+    def is_unwrapped(self, call: Call) -> bool:
+        """Tell whether a call blocks on a PooledDB that no OffloadPool wraps, itself or below."""
+        if call.effect is not None and call.effect.kind != "elsewhere":
+            return call.effect.reach == "wrappable"
+        return self.graph.reaches(call, self.graph.to_unwrapped)
 
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""

@@ -116,6 +116,27 @@ class Handler:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A call that makes connections which a bridge does not free, what to write there, and who uses them."""
+
+    file: str
+    line: int
+    call: str
+    write: str
+    functions: tuple[tuple[str, int, str], ...]  # file, line and name of each
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "call": self.call,
+            "write": self.write,
+            "functions": [{"file": file, "line": line, "function": name} for file, line, name in self.functions],
+        }
+
+
 @dataclass(slots=True)
 class Report:
     """What an audit found."""
@@ -126,6 +147,7 @@ class Report:
     files: int
     lines: int
     suppressed: int = 0
+    places: list[Place] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)  # what a baseline lists and is gone
 
     @property
@@ -137,6 +159,14 @@ class Report:
         """Return how many of the handlers that block are migrated, and how many there are."""
         blocking = [handler for handler in self.handlers if handler.blocking]
         return sum(handler.migrated for handler in blocking), len(blocking)
+
+    def opened(self) -> str:
+        """Return how many places open the connections of how many functions."""
+        functions = {function for place in self.places for function in place.functions}
+        return (
+            f"Places that open connections: {len(self.places)}, for {len(functions)} of the functions below. "
+            "What to write there first, so that a bridge frees them:"
+        )
 
     def by_file(self) -> dict[str, tuple[int, int, int]]:
         """Return for each file its open findings, and its blocking handlers: migrated ones, and all."""

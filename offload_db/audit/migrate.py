@@ -43,16 +43,28 @@ class Migration:
     changes: list[Change] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def explain(self) -> Iterator[str]:
-        """Yield a line for each function that is decorated, and for each handler that is left alone."""
+    def explain(self, *, verbose: bool = False) -> Iterator[str]:
+        """Yield what is to be decided, then a line for each change, and for what is left alone.
+
+        :param verbose: tell also of the handlers that need nothing
+        """
+        undecided = [left for left in self.plan.left if not left.minor]
+        if undecided or self.plan.places:
+            yield f"to be decided: {len(self.plan.places)} places that open connections, {len(undecided)} functions"
+        for place in self.plan.places:
+            where = f"{place.file}:{place.line} {place.call}()"
+            yield f"change      {where}, used by {len(place.functions)} functions: write {place.write}"
+        for left in undecided:
+            yield f"left alone  {_place(left.scope)}: {left.why}"
+        for module, call in self.plan.wrap:
+            yield f"wrapped     {module.shown}:{call.lineno} the pool"
         for decorate in self.plan.decorate:
             mode = "" if decorate.mode == "bridge" else f' with mode="{decorate.mode}"'
             why = f": {decorate.why}" if decorate.why else ""
             yield f"decorated   {_place(decorate.scope)}{mode}{why}"
-        for module, call in self.plan.wrap:
-            yield f"wrapped     {module.shown}:{call.lineno} the pool"
-        for left in self.plan.left:
-            yield f"left alone  {_place(left.scope)}: {left.why}"
+        for left in self.plan.left if verbose else ():
+            if left.minor:
+                yield f"left alone  {_place(left.scope)}: {left.why}"
         for note in (*self.plan.notes, *self.failures):
             yield f"note        {note}"
 

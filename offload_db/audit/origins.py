@@ -111,8 +111,15 @@ class Origins:
         if isinstance(node, (ast.BoolOp, ast.IfExp, ast.Tuple, ast.List)):
             return self._all(alternatives(node), frame)
         if isinstance(node, ast.Subscript):
-            return Origin([f"{dotted(node.value)}[…] keeps it"])
+            return self._item(node)
         return _unknown(node)
+
+    def _item(self, node: ast.Subscript) -> Origin:
+        found = Origin([f"{dotted(node.value)}[…] keeps it"])
+        for binding in self.assignments.of_item(node):
+            if binding.value is not None:
+                found.makers |= self.of(binding.value, Frame(binding.scope)).makers
+        return found
 
     def _all(self, nodes: list[ast.expr], frame: Frame) -> Origin:
         found = Origin()
@@ -207,7 +214,7 @@ class Origins:
         scope = frame.scope
         is_method = scope.owner is not None and "staticmethod" not in scope.decorators
         if is_method and scope.parameters and scope.parameters[0].name == name:
-            return frame.receiver or Origin([f"{scope.owner.name} has one {name} for all callers"])  # type: ignore[union-attr]  # it is a method
+            return frame.receiver or Origin([f"an object of {scope.owner.name} may serve several calls"])  # type: ignore[union-attr]  # it is a method
         parameter = next(one for one in scope.parameters if one.name == name)
         if frame.call is None:
             return self._dependency(parameter.default, parameter.annotation, scope) or Origin(

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .context import Context
+from .findings import Place
 from .model import Call, Module, Scope
 from .own_names import can_import
+from .places import find_places
 from .rules import RULES
 from .wrapping import wrapping_of
 
@@ -38,6 +40,7 @@ class LeftAlone:
 
     scope: Scope
     why: str
+    minor: bool = False  # nothing is to be done
 
 
 @dataclass(slots=True)
@@ -47,6 +50,7 @@ class Plan:
     decorate: list[Decorate] = field(default_factory=list)
     wrap: list[tuple[Module, ast.Call]] = field(default_factory=list)
     left: list[LeftAlone] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # to be changed first, by hand
     notes: list[str] = field(default_factory=list)
 
 
@@ -66,14 +70,15 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
         elif decision is not None:
             plan.left.append(decision)
         elif not context.sites_of(scope) and scope in context.graph.of_handler:
-            plan.left.append(LeftAlone(scope, _no_query(context, scope, decided)))
+            plan.left.append(_no_query(context, scope, decided))
     for route in context.graph.routes:
         if not route.handler.is_async and all(left.scope is not route.handler for left in plan.left):
-            plan.left.append(LeftAlone(route.handler, _DEF))
+            plan.left.append(LeftAlone(route.handler, _DEF, minor=True))
     if plan.decorate or any(scope.is_async for scope in context.covered):
         wrapping = wrapping_of(context)
         plan.wrap += wrapping.pools
         plan.notes += wrapping.notes
+    plan.places = [place for place in find_places(context) if not place.call.endswith("PooledDB")]
     return plan
 
 
@@ -85,9 +90,9 @@ def _decide(context: Context, scope: Scope, chosen: set[Scope] | None) -> Decora
     if not sites:
         return None  # `make` says why, when it is known what becomes of the others
     if scope in context.covered:
-        return LeftAlone(scope, _offloaded(context, scope))
+        return _offloaded(context, scope)
     if chosen is not None and scope not in chosen:
-        return LeftAlone(scope, "--only names other routes") if is_handler else None
+        return LeftAlone(scope, "--only names other routes", minor=True) if is_handler else None
     if all(_ignored(call) for call in sites):
         return LeftAlone(scope, "comments in it switch its findings off")
     if not can_import(scope.module):
@@ -95,7 +100,7 @@ def _decide(context: Context, scope: Scope, chosen: set[Scope] | None) -> Decora
     return _with_mode(context, scope)
 
 
-def _no_query(context: Context, scope: Scope, decided: Mapping[Scope, Decorate | LeftAlone | None]) -> str:
+def _no_query(context: Context, scope: Scope, decided: Mapping[Scope, Decorate | LeftAlone | None]) -> LeftAlone:
     others: dict[str, list[str]] = {}
     seen = {scope}
     waiting = [scope]
@@ -114,15 +119,17 @@ def _no_query(context: Context, scope: Scope, decided: Mapping[Scope, Decorate |
                     waiting.append(target)
     if others:
         texts = [f"{', '.join(dict.fromkeys(names))}, which {how}" for how, names in others.items()]
-        return f"it queries only through {'; and through '.join(texts)}"
-    return "it makes no blocking database call"
+        why = f"it queries only through {'; and through '.join(texts)}"
+        return LeftAlone(scope, why, minor="is left alone" not in others)
+    return LeftAlone(scope, "it makes no blocking database call", minor=True)
 
 
-def _offloaded(context: Context, scope: Scope) -> str:
+def _offloaded(context: Context, scope: Scope) -> LeftAlone:
     call = context.advisor.blocks_elsewhere(scope) if context.runs_in(scope) == "bridge" else None
     if call is None or not context.advisor.leads_to_raw(call):
-        return "it is offloaded already"
-    return f"it is offloaded already, but {call.text}() goes on blocking: a bridge does not free what it uses"
+        return LeftAlone(scope, "it is offloaded already", minor=True)
+    why = f"it is offloaded already, but {call.text}() goes on blocking: a bridge does not free what it uses"
+    return LeftAlone(scope, why)
 
 
 def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:

@@ -1,26 +1,49 @@
-"""What to change where neither mode fits: the line that makes the connection."""
+"""What to write where connections are made, so that a bridge frees what they do."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 
 from .advice import Advice
 from .makers import Maker
 
 _ANY = "take the connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine"
-_BY_KIND = {
-    "engine": "make the engine with offload_db.contrib.sqlalchemy.create_engine on an OffloadPool",
-    "flask_db": "give it the engine of offload_db.contrib.sqlalchemy.create_engine on an OffloadPool",
-    "connection": "take the connection from an OffloadPool, or from offload_db.connect",
-    "pool": "make an OffloadPool in its place",
-    "peewee_db": "have the queries run by functions that offload_db.blocking wraps",
-}
-MOST = 3
+_PEEWEE = "have the queries run by functions that offload_db.blocking wraps"
+_MOST = 3
 
 
-def remedy(maker: Maker) -> str | None:
-    """Return what to write in the place of a call that makes a connection, a pool or an engine."""
-    return None if maker.name.startswith("offload_db.") else _BY_KIND.get(maker.kind)
+def remedy(maker: Maker, *, is_kept: bool = False) -> str | None:
+    """Return what to write in the place of a call that makes a connection, a pool or an engine.
+
+    :param is_kept: whether what it makes is kept for all callers
+    """
+    if maker.name.startswith("offload_db."):
+        return None
+    if maker.kind == "connection":
+        if is_kept:
+            return "offload_db.connect(…) with the same arguments: callers wait for their turn"
+        return "pool.connection() of one pool = offload_db.OffloadPool.create(max_size=20, …) with the same arguments"
+    if maker.kind == "pool" and maker.name.endswith("PooledDB"):
+        return "below it: pool = offload_db.OffloadPool(pool)"
+    size: int | str
+    if maker.kind == "pool":
+        size = _size(maker.node, "pool_size", 5) or "…"
+        return f"offload_db.OffloadPool.create(max_size={size}, …), and connection() to take one: that waits"
+    if maker.kind in ("engine", "flask_db"):
+        kept, more = _size(maker.node, "pool_size", 5), _size(maker.node, "max_overflow", 10)
+        size = "…" if kept is None or more is None else kept + more
+        return f"offload_db.contrib.sqlalchemy.create_engine(offload_db.OffloadPool.create(max_size={size}, …))"
+    return _PEEWEE if maker.kind == "peewee_db" else None
+
+
+def _size(node: ast.Call, name: str, default: int) -> int | None:
+    """Return a size that a call is given; None if it does not stand there."""
+    for keyword in node.keywords:
+        if keyword.arg == name:
+            value = keyword.value
+            return value.value if isinstance(value, ast.Constant) and isinstance(value.value, int) else None
+    return default
 
 
 def place(maker: Maker) -> str:
@@ -28,15 +51,19 @@ def place(maker: Maker) -> str:
     return f"{maker.module.shown}:{maker.node.lineno}"
 
 
-def change(advice: Advice, makers: Iterable[Maker]) -> str:
-    """Say why neither mode fits, and what to change so that one does."""
+def change(advice: Advice, makers: Iterable[Maker], kept: Iterable[int]) -> str:
+    """Say why neither mode fits, and what to change so that one does.
+
+    :param makers: what opens the connections
+    :param kept: which of them make what is kept for all callers, by the ids of their nodes
+    """
     if advice.blocker is None or advice.why.startswith("the lock "):
         return f"{advice.why}: in a bridge the loop could stop for good. Release the lock before the call, or drop it"
     lines: dict[str, list[str]] = {}
     for maker in makers:
-        if (what := remedy(maker)) is not None:
+        if (what := remedy(maker, is_kept=id(maker.node) in kept)) is not None:
             lines.setdefault(what, []).append(place(maker))
-    texts = [f"in {_places(where)}, {what}" for what, where in lines.items()]
+    texts = [f"in {_places(where)} write {what}" for what, where in lines.items()]
     return (
         f'{advice.blocker.text}() uses what a bridge does not free, and {advice.why}, so that mode="thread" does not '
         f"fit: {'; '.join(texts) or _ANY}"
@@ -44,5 +71,5 @@ def change(advice: Advice, makers: Iterable[Maker]) -> str:
 
 
 def _places(where: list[str]) -> str:
-    more = f" and {len(where) - MOST} more places" if len(where) > MOST else ""
-    return ", ".join(where[:MOST]) + more
+    more = f" and {len(where) - _MOST} more places" if len(where) > _MOST else ""
+    return ", ".join(where[:_MOST]) + more

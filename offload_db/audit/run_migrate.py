@@ -13,13 +13,14 @@ from .run_audit import clear_line, progress_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.epilog = "exit status: 0 done, 2 a usage error, or a file that could not be read or changed"
+    parser.epilog = "exit status: 0 done, 2 a usage error, no file that can be read, or one that could not be changed"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and directories; name the whole application")
     parser.add_argument("--write", action="store_true", help="change the files (default: print the diff)")
     parser.add_argument(
         "--only", action="append", default=[], metavar="METHOD:/PATH", help="migrate this route alone; may be repeated"
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="paths to leave alone")
+    parser.add_argument("--verbose", action="store_true", help="tell also of the handlers that need nothing")
     parser.add_argument("--quiet", action="store_true", help="explain nothing, and show no progress")
 
 
@@ -44,6 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not arguments.quiet:
-        for line in migration.explain():
+        for line in migration.explain(verbose=arguments.verbose):
             print(line, file=sys.stderr)
-    return 2 if project.errors or migration.failures else 0
+    return 2 if migration.failures else 0

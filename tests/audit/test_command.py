@@ -78,7 +78,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The keys are those that are documented, and lines and columns count from 1."""
     status, report = run_json(capsys, str(steps.LEGACY))
     assert status == 1
-    assert set(report) == {"version", "findings", "handlers", "errors", "summary"}
+    assert set(report) == {"version", "places", "findings", "handlers", "errors", "summary"}
     for finding in report["findings"]:
         assert set(finding) >= KEYS
         assert finding["severity"] in ("critical", "high", "medium", "low")

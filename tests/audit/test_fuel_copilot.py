@@ -136,7 +136,7 @@ def test_migrating_again(backend: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_diff(backend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --write the diff is printed, which only adds lines, and no file is changed."""
-    assert main(["migrate", str(backend)]) == 0
+    assert main(["migrate", str(backend), "--verbose"]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert [line for line in lines if line.startswith("-") and not line.startswith("---")] == []

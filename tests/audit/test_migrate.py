@@ -302,7 +302,7 @@ def test_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         async def ignored():
             query()  # offload: ignore[ODB104] it is never called
         """
-    after = migrated(tmp_path, source)
+    after = migrated(tmp_path, source, "--verbose")
     assert after == textwrap.dedent(source)
     said = capsys.readouterr().err
     for name, why in {
@@ -571,9 +571,9 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         async def of_stays():
             await between()
         """
-    migrated(tmp_path, source)
+    migrated(tmp_path, source, "--verbose")
     assert audit([tmp_path]).open
-    assert main(["migrate", str(tmp_path)]) == 0
+    assert main(["migrate", str(tmp_path), "--verbose"]) == 0
     said = capsys.readouterr().err
     assert "of_freed: it queries only through freed, which is decorated itself" in said
     assert "of_freed: it queries only through freed, which is offloaded already" in said
