@@ -67,6 +67,7 @@ AUDIT_ORDER = (
     "baseline",
     "own_names",
     "wrapping",
+    "converting",
     "plan",
     "edits",
     "migrate",

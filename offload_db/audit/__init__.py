@@ -63,10 +63,15 @@ def audit(
 
 
 def examine(
-    paths: Iterable[str | Path], *, exclude: Sequence[str] = (), progress: Progress | None = None
+    paths: Iterable[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    converted: frozenset[tuple[str, int, int]] = frozenset(),
+    progress: Progress | None = None,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
+    :param converted: file, line and column of the calls to look at as if they were offload_db.connect's
     :returns: the context, or the project alone if it has no module that can be read
     """
     given = [Path(path) for path in paths]
@@ -81,6 +86,7 @@ def examine(
         if not project.modules:
             return project
         interpreter = Interpreter(project)
+        interpreter.converted = converted
         interpreter.run(_stage(progress, "following"))
         return Context(interpreter)
     finally:

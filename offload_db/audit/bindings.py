@@ -147,9 +147,10 @@ class Assignments:
         """Yield where an item of that key is set, such as ``app["db"]``."""
         key = ast.dump(node.slice)
         for binding in self._items:
-            if isinstance(binding.target, ast.Subscript) and ast.dump(binding.target.slice) == key:
-                if holder(binding.target.value) == holder(node.value):
-                    yield binding
+            target = binding.target
+            assert isinstance(target, ast.Subscript)
+            if ast.dump(target.slice) == key and holder(target.value) == holder(node.value):
+                yield binding
 
     @functools.cached_property
     def _items(self) -> list[Binding]:

@@ -1,4 +1,4 @@
-"""Changes the text of a file: decorators, the wrapped pool and the import, and not a byte elsewhere.
+"""Changes the text of a file: decorators, pools, connections and the import, and not a byte elsewhere.
 
 Needs LibCST, whose trees keep every space and comment. What to change is decided in ``plan.py``.
 """
@@ -30,7 +30,8 @@ class Edits:
 
     decorators: Mapping[tuple[int, int], str]  # of a def -> the decorator, without its @
     pools: frozenset[tuple[int, int]]  # of the calls that make them
-    wrapper: str  # how the module calls OffloadPool
+    package: str  # how the module calls the library
+    connects: frozenset[tuple[int, int]]  # of the calls that become offload_db.connect's
     add_import: bool
     is_local: Callable[[str], bool]  # tells whether a top-level name is a module of the project
 
@@ -67,6 +68,8 @@ class _Transformer(cst.CSTTransformer):
     def __init__(self, edits: Edits, positions: Mapping[cst.CSTNode, CodeRange], lines: Sequence[str]) -> None:
         super().__init__()
         self.edits = edits
+        self.wrapper = f"{edits.package}.OffloadPool"
+        self.converted: set[tuple[int, int]] = set()
         self.positions = positions
         self.lines = lines
         self.decorated: set[tuple[int, int]] = set()
@@ -74,7 +77,11 @@ class _Transformer(cst.CSTTransformer):
 
     def missing(self) -> set[tuple[int, int]]:
         """Return the places that were not come across."""
-        return (self.edits.decorators.keys() - self.decorated) | (self.edits.pools - self.wrapped)
+        return (
+            (self.edits.decorators.keys() - self.decorated)
+            | (self.edits.pools - self.wrapped)
+            | (self.edits.connects - self.converted)
+        )
 
     def _place(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return where a node begins, its column in bytes of UTF-8 as ``ast`` counts."""
@@ -113,17 +120,20 @@ class _Transformer(cst.CSTTransformer):
             return updated_node
         self.wrapped.add(place)
         name = cst.Module([]).code_for_node(target)
-        line = cst.parse_statement(f"{name} = {self.edits.wrapper}({name})")
+        line = cst.parse_statement(f"{name} = {self.wrapper}({name})")
         assert isinstance(line, cst.SimpleStatementLine)
         return cst.FlattenSentinel([updated_node, line])
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802  # as above
-        """Wrap a pool where it stands, if it is not assigned by itself."""
+        """Wrap a pool where it stands, if it is not assigned by itself; make a connection with this library."""
         place = self._place(original_node)
+        if place in self.edits.connects:
+            self.converted.add(place)
+            return updated_node.with_changes(func=cst.parse_expression(f"{self.edits.package}.connect"))
         if place not in self.edits.pools or self._is_assigned(original_node):
             return updated_node
         self.wrapped.add(place)
-        return cst.Call(cst.parse_expression(self.edits.wrapper), [cst.Arg(updated_node)])
+        return cst.Call(cst.parse_expression(self.wrapper), [cst.Arg(updated_node)])
 
     def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:  # noqa: N802  # as above
         """Remember which call is all that a line assigns."""

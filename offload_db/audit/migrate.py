@@ -56,6 +56,8 @@ class Migration:
             yield f"change      {where}, used by {len(place.functions)} functions: write {place.write}"
         for left in undecided:
             yield f"left alone  {_place(left.scope)}: {left.why}"
+        for module, line, _ in self.plan.convert:
+            yield f"converted   {module.shown}:{line} the connection, for which callers wait in turn now"
         for module, call in self.plan.wrap:
             yield f"wrapped     {module.shown}:{call.lineno} the pool"
         for decorate in self.plan.decorate:
@@ -86,7 +88,9 @@ def migrate(context: Context, only: Sequence[str] = ()) -> Migration:
     """
     migration = Migration(plan.make(context, only))
     modules = dict.fromkeys(
-        [decorate.scope.module for decorate in migration.plan.decorate] + [module for module, _ in migration.plan.wrap]
+        [decorate.scope.module for decorate in migration.plan.decorate]
+        + [module for module, _ in migration.plan.wrap]
+        + [module for module, _, _ in migration.plan.convert]
     )
     for module in modules:
         try:
@@ -105,12 +109,14 @@ def _change(module: Module, planned: plan.Plan, context: Context) -> Change:
         for decorate in planned.decorate
         if decorate.scope.module is module
     }
+    connects = frozenset((line, column) for where, line, column in planned.convert if where is module)
     pools = frozenset((call.lineno, call.col_offset) for where, call in planned.wrap if where is module)
     wanted = edits.Edits(
         decorators,
         pools,
-        f"{package or 'offload_db'}.OffloadPool",
-        add_import=(bool(decorators) and name is None) or (bool(pools) and package is None),
+        package or "offload_db",
+        connects,
+        add_import=(bool(decorators) and name is None) or (bool(pools or connects) and package is None),
         is_local=lambda first: context.project.find(first, module) is not None,
     )
     before = module.path.read_bytes()

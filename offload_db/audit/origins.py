@@ -70,7 +70,7 @@ class Origins:
 
     def start(self) -> None:
         """Begin with another function, which may take as many steps as the one before."""
-        self._steps = 0
+        self._steps = self._depth = 0
         self._known.clear()
         self._results_known.clear()
         self._signatures.clear()
@@ -100,10 +100,8 @@ class Origins:
         )
 
     def _of(self, node: ast.expr, frame: Frame) -> Origin:
-        if isinstance(node, ast.Constant):
-            return Origin()
-        if isinstance(node, ast.Name):
-            return self._name(node, frame)
+        if isinstance(node, (ast.Constant, ast.Name)):
+            return self._name(node, frame) if isinstance(node, ast.Name) else Origin()
         if isinstance(node, (ast.Attribute, ast.Call)):
             return self._attribute(node, frame) if isinstance(node, ast.Attribute) else self._call(node, frame)
         if isinstance(node, (ast.Await, ast.NamedExpr, ast.Starred)):
@@ -115,11 +113,9 @@ class Origins:
         return _unknown(node)
 
     def _item(self, node: ast.Subscript) -> Origin:
-        found = Origin([f"{dotted(node.value)}[…] keeps it"])
-        for binding in self.assignments.of_item(node):
-            if binding.value is not None:
-                found.makers |= self.of(binding.value, Frame(binding.scope)).makers
-        return found
+        values = [(binding.value, binding.scope) for binding in self.assignments.of_item(node)]
+        makers = [self.of(value, Frame(scope)).makers for value, scope in values if value is not None]
+        return Origin([f"{dotted(node.value)}[…] keeps it"], {key: one[key] for one in makers for key in one})
 
     def _all(self, nodes: list[ast.expr], frame: Frame) -> Origin:
         found = Origin()
@@ -171,9 +167,7 @@ class Origins:
             return self._part(value, binding.index, frame)
         if binding.how == "entered":
             return self._entered(value, frame)
-        if isinstance(value, (ast.Tuple, ast.List, ast.Call)):
-            return self.of(value, frame)
-        return _unknown(value)
+        return self.of(value, frame) if isinstance(value, (ast.Tuple, ast.List, ast.Call)) else _unknown(value)
 
     def _part(self, value: ast.expr, index: int, frame: Frame) -> Origin:
         """Return the origin of an item of a tuple, or of what a function returns as one."""

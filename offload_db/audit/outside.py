@@ -66,6 +66,9 @@ _TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values",
 class Outside(Calling):
     """Calls what is not audited."""
 
+    # Places of calls that are looked at as if they were offload_db.connect's.
+    converted: frozenset[tuple[str, int, int]] = frozenset()
+
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()
         if _is_awaitable(arguments) and libraries.maker(name):
@@ -73,7 +76,8 @@ class Outside(Calling):
         elif made := libraries.maker(name):
             kind, driver, reach, does = made
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
-            if "offloaded" in given:
+            here = (self.scope.module.shown, node.lineno, node.col_offset)
+            if "offloaded" in given or here in self.converted:
                 reach = "offloaded"
             if kind == "pool" and of_other_driver(first or arguments.named.get("creator", NOTHING)):
                 outcome.values.add(FOREIGN)

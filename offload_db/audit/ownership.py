@@ -17,6 +17,7 @@ from .model import FOREIGN, Call, ClassRef, Database, External, FunctionRef, Ins
 from .origins import Origins
 
 _MOST_FUNCTIONS = 400
+_TOO_MUCH = "it is not known what it does: it calls too much to be followed"
 _LOOKING = ("builtins.", "contextlib.", "typing.", "inspect.", "dataclasses.", "pandas.", "polars.", "offload_db.")
 _PASSING = frozenset({"enter_context", "enter_async_context", "callback", "push"})
 _KEEPING = frozenset({"append", "appendleft", "add", "put", "put_nowait", "insert", "extend", "set", "setattr"})
@@ -46,7 +47,10 @@ class Ownership:
         found = self._known.get(scope)
         if found is None:
             found = self._known[scope] = Uses()
-            self._follow(scope, found)
+            try:
+                self._follow(scope, found)
+            except RecursionError:
+                found.reasons.append(_TOO_MUCH)
         return found
 
     def _follow(self, scope: Scope, found: Uses) -> None:
@@ -60,7 +64,7 @@ class Ownership:
                 continue
             seen.add(key)
             if len(seen) > _MOST_FUNCTIONS:
-                found.reasons.append("it calls too much to be followed")
+                found.reasons.append(_TOO_MUCH)
                 return
             for call in frame.scope.calls:
                 if call.passed or call.streamed:

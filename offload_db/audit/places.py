@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .annotations import external_names
 from .context import Context
 from .findings import Place
 from .lookup import dotted
@@ -27,11 +28,20 @@ def find_places(context: Context) -> list[Place]:
 def users_of(context: Context) -> list[tuple[Maker, list[Scope]]]:
     """Return the makers that no bridge frees, with the asynchronous functions that use what they make."""
     found: dict[int, tuple[Maker, list[Scope]]] = {}
+    pools = [
+        Maker(call.scope, call.node, "dbutils.pooled_db.PooledDB", "pool")
+        for call in context.interpreter.framework_calls.values()
+        if any(name.endswith("PooledDB") for name in external_names(call.callee))
+    ]
     for scope in sorted(context.asynchronous, key=Scope.place):
         sites = context.sites_of(scope)
-        if not any(context.advisor.leads_to_raw(call) or context.is_unwrapped(call) for call in sites):
+        if any(context.advisor.leads_to_raw(call) for call in sites):
+            makers = context.advisor.makers(scope)
+        elif any(context.is_unwrapped(call) for call in sites):
+            makers = pools if len(pools) == 1 else context.advisor.makers(scope)
+        else:
             continue
-        for maker in context.advisor.makers(scope):
+        for maker in makers:
             if remedy(maker) is not None:
                 found.setdefault(id(maker.node), (maker, []))[1].append(scope)
     return sorted(found.values(), key=lambda one: (one[0].module.shown, one[0].node.lineno))

@@ -49,6 +49,7 @@ class Plan:
 
     decorate: list[Decorate] = field(default_factory=list)
     wrap: list[tuple[Module, ast.Call]] = field(default_factory=list)
+    convert: list[tuple[Module, int, int]] = field(default_factory=list)
     left: list[LeftAlone] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)  # to be changed first, by hand
     notes: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
     :raises PlanError: if one of them is not there
     """
     plan = Plan()
-    chosen = _chosen(context, only) if only else None
+    chosen = chosen_by(context, only) if only else None
     order = sorted(context.asynchronous, key=Scope.place)
     decided = {scope: _decide(context, scope, chosen) for scope in order}
     for scope, decision in decided.items():
@@ -78,6 +79,13 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
         wrapping = wrapping_of(context)
         plan.wrap += wrapping.pools
         plan.notes += wrapping.notes
+    converted = context.interpreter.converted
+    plan.convert = [
+        (m, line, column)
+        for m in context.project.modules
+        for shown, line, column in sorted(converted)
+        if shown == m.shown
+    ]
     plan.places = [place for place in find_places(context) if not place.call.endswith("PooledDB")]
     return plan
 
@@ -154,7 +162,11 @@ def _ignored(call: Call) -> bool:
 # --- one route
 
 
-def _chosen(context: Context, only: Iterable[str]) -> set[Scope]:
+def chosen_by(context: Context, only: Iterable[str]) -> set[Scope]:
+    """Return the functions that run in the course of some routes.
+
+    :raises PlanError: if one of the routes is not there
+    """
     chosen: set[Scope] = set()
     names = {f"{route.method}:{route.path}": route.handler for route in context.graph.routes}
     handlers: dict[str, list[Scope]] = {}

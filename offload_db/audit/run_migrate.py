@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import examine
+from . import Context, examine
+from .converting import convertible
 from .migrate import migrate
+from .plan import chosen_by
 from .project import Project
 from .run_audit import clear_line, progress_line
 
@@ -27,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Migrate; return the exit status. The diff goes to standard output, explanations to standard error."""
     try:
-        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress_line(quiet=arguments.quiet))
+        progress = progress_line(quiet=arguments.quiet)
+        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress)
+        if isinstance(context, Context):
+            chosen = chosen_by(context, arguments.only) if arguments.only else None
+            if converted := convertible(context, chosen):
+                # Connections come first: with these handlers need no threads, and what is shared is protected.
+                context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
         project = context if isinstance(context, Project) else context.project
         clear_line()
         for error in project.errors:

@@ -386,10 +386,10 @@ def test_form_feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Handlers that share a connection of its own get no mode="thread": threads would use it at once."""
     source = """
-        import pymysql
+        import MySQLdb
         from database import query
 
-        connection = pymysql.connect(host="db")
+        connection = MySQLdb.connect(host="db")
 
         async def shares():
             connection.ping()
@@ -399,7 +399,7 @@ def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.C
             query()
 
         async def has_its_own():
-            pymysql.connect(host="db").ping()
+            MySQLdb.connect(host="db").ping()
         """
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
@@ -545,13 +545,13 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     """A handler that queries through others is told what becomes of them."""
     source = """
         import asyncio
-        import pymysql
+        import MySQLdb
         from fastapi import FastAPI
 
         from database import query
 
         app = FastAPI()
-        shared = pymysql.connect()
+        shared = MySQLdb.connect()
 
         async def freed():
             query()
@@ -584,7 +584,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     "source",
     [
         """
-        import pymysql
+        import MySQLdb
 
         class Store:
             _instance = None
@@ -592,7 +592,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             def __new__(cls):
                 if cls._instance is None:
                     cls._instance = super().__new__(cls)
-                    cls._instance.connection = pymysql.connect()
+                    cls._instance.connection = MySQLdb.connect()
                 return cls._instance
 
             def load(self):
@@ -602,7 +602,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             Store().load()
         """,
         """
-        import pymysql
+        import MySQLdb
         from registry import lookup
 
         async def handler():
@@ -625,3 +625,48 @@ def test_not_told_as_done(tmp_path: Path, source: str, capsys: pytest.CaptureFix
     file.write_text(f"import offload_db\n{by_hand}", encoding="utf-8")
     assert main(["audit", str(file)]) == 1
     assert "ODB202" in capsys.readouterr().out
+
+
+def test_kept_connections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A connection of PyMySQL that is kept for all callers is made with this library, and then a bridge frees it.
+
+    One that each call makes is not, nor one that a call without an end would keep to itself.
+    """
+    source = """
+        import asyncio
+
+        from pymysql import connect
+
+        kept = connect(host="db", port=3306)
+        polled = connect(host="other")
+
+        async def shares():
+            kept.ping()
+            await asyncio.sleep(0)
+
+        async def has_its_own():
+            connect(host="db").ping()
+
+        async def polls():
+            while True:
+                polled.ping()
+                await asyncio.sleep(1)
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert 'kept = offload_db.connect(host="db", port=3306)\npolled = connect(host="other")\n' in after
+    assert "@offload_db.offload\nasync def shares" in after
+    assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
+    assert 'connect(host="db").ping()\n\nasync def polls' in after
+    said = capsys.readouterr().err
+    assert "to be decided: 2 places that open connections, 1 functions" in said
+    assert "converted   " in said
+
+
+def test_unrelated_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that does not parse is named, and is no reason to fail when all others are written."""
+    (tmp_path / "broken.py").write_text("def f(:\n", encoding="utf-8")
+    after = migrated(tmp_path, "from database import query\nasync def handler():\n    query()\n")
+    assert isinstance(after, str)
+    assert "@offload_db.offload\n" in after
+    assert "broken.py:1: it does not parse" in capsys.readouterr().err

@@ -151,3 +151,71 @@ def test_audit_and_migration_agree(path: Path) -> None:
             assert context.advice(scope).mode in expected, scope
         elif context.sites_of(scope) and scope not in context.covered and scope not in context.ineffective:
             assert context.advice(scope).mode == "neither", scope
+
+
+def test_costliest_chain(tmp_path: Path) -> None:
+    """A query in a loop two calls down counts, however short another way to the driver is."""
+    (tmp_path / "main.py").write_text(
+        """
+import offload_db
+
+pool = offload_db.OffloadPool.from_env()
+
+def one(number):
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT name FROM trucks WHERE id = %s LIMIT 1", (number,))
+
+def all_of_them(numbers):
+    for number in numbers:
+        one(number)
+
+def page(numbers):
+    one(numbers[0])
+    all_of_them(numbers)
+
+async def looped(numbers):
+    page(numbers)
+
+async def once(numbers):
+    one(numbers[0])
+""",
+        encoding="utf-8",
+    )
+    found = {finding.function: finding for finding in audit([tmp_path]).open}
+    assert (found["looped"].severity, found["looped"].reasons) == ("critical", ("in a loop",))
+    assert found["looped"].via == ("page", "all_of_them", "one")
+    assert found["once"].severity == "medium"
+
+
+def test_places(tmp_path: Path) -> None:
+    """The places that open connections are named with what to write there, and who uses them."""
+    (tmp_path / "main.py").write_text(
+        """
+import pymysql
+from sqlalchemy import create_engine
+
+engine = create_engine("mysql+pymysql://fleet:secret@db", pool_size=4, max_overflow=2)
+kept = pymysql.connect(host="db", password="secret")
+
+def fresh():
+    return pymysql.connect(host="db", password="secret")
+
+async def first():
+    engine.connect().close()
+
+async def second():
+    fresh().close()
+    kept.ping()
+""",
+        encoding="utf-8",
+    )
+    places = audit([tmp_path]).places
+    assert [(p.line, p.call, [name for _, _, name in p.functions]) for p in places] == [
+        (5, "create_engine", ["first"]),
+        (6, "pymysql.connect", ["second"]),
+        (9, "pymysql.connect", ["second"]),
+    ]
+    assert "create_engine(offload_db.OffloadPool.create(max_size=6, …))" in places[0].write
+    assert places[1].write.startswith("offload_db.connect(…)")
+    assert "OffloadPool.create" in places[2].write
+    assert not any("secret" in place.write for place in places)
