@@ -11,6 +11,8 @@ from .makers import Maker
 _ANY = "take the connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine"
 _PEEWEE = "have the queries run by functions that offload_db.blocking wraps"
 _MOST = 3
+# What OffloadPool.create is told of a driver that is not PyMySQL.
+_DRIVERS = {"mysql": "mysql.connector, ", "MySQLdb": "MySQLdb, ", "mariadb": "pymysql, "}
 
 
 def remedy(maker: Maker, *, is_kept: bool = False) -> str | None:
@@ -20,16 +22,20 @@ def remedy(maker: Maker, *, is_kept: bool = False) -> str | None:
     """
     if maker.name.startswith("offload_db."):
         return None
-    if maker.kind == "connection":
-        if is_kept:
+    driver = _DRIVERS.get(maker.name.partition(".")[0], "")
+    if maker.kind == "connection" and is_kept:
+        if not driver:
             return "offload_db.connect(…) with the same arguments: callers wait for their turn"
-        return "pool.connection() of one pool = offload_db.OffloadPool.create(max_size=20, …) with the same arguments"
+        return f"offload_db.OffloadPool.create({driver}max_size=1, …).connection(): callers wait for their turn"
+    if maker.kind == "connection":
+        take = "connection()" if driver else "connect(…) with the same arguments"
+        return f"pool.{take}, of one pool = offload_db.OffloadPool.create({driver}max_size=20, …) for all"
     if maker.kind == "pool" and maker.name.endswith("PooledDB"):
         return "below it: pool = offload_db.OffloadPool(pool)"
     size: int | str
     if maker.kind == "pool":
         size = _size(maker.node, "pool_size", 5) or "…"
-        return f"offload_db.OffloadPool.create(max_size={size}, …), and connection() to take one: that waits"
+        return f"offload_db.OffloadPool.create({driver}max_size={size}, …), and connection() to take one: that waits"
     if maker.kind in ("engine", "flask_db"):
         kept, more = _size(maker.node, "pool_size", 5), _size(maker.node, "max_overflow", 10)
         size = "…" if kept is None or more is None else kept + more
