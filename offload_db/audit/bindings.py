@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .interpret import Interpreter
 from .lookup import holder
 from .model import NOTHING, ClassRef, Instance, Module, Scope, Values
+from .texts import source_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +74,17 @@ def alternatives(node: ast.BoolOp | ast.IfExp | ast.Tuple | ast.List) -> list[as
     if isinstance(node, ast.IfExp):
         return [node.body, node.orelse]
     return node.values if isinstance(node, ast.BoolOp) else node.elts
+
+
+def imports(scope: Scope, name: str) -> list[tuple[ast.Import | ast.ImportFrom, ast.alias]]:
+    """Return where a function or module imports a name."""
+    found = [node for node in walk(scope) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return [(node, one) for node in found for one in node.names if (one.asname or one.name.partition(".")[0]) == name]
+
+
+def is_name(node: ast.expr | None, name: str) -> bool:
+    """Tell whether an expression is a certain name."""
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def spreads(call: ast.expr) -> bool:
@@ -139,6 +151,14 @@ class Assignments:
         """Return where a name of a module is given a value, in functions too."""
         return self._index[1].get((module, name), ())
 
+    def imported(self, scope: Scope, name: str) -> Iterator[tuple[Module, str]]:
+        """Yield the audited modules that a name is imported from, and what it is called there."""
+        for node, alias in imports(scope, name):
+            if isinstance(node, ast.ImportFrom):
+                source = source_of(node, scope.module, self.interpreter.project)
+                if source is not None and source is not scope.module:
+                    yield source, alias.name
+
     def of_any(self, name: str) -> Sequence[Binding]:
         """Return where an attribute of whatever object is given a value."""
         return self._index[0].get(name, ())
@@ -161,7 +181,7 @@ class Assignments:
         """Yield where an attribute of an object of a class is set."""
         for one in family:
             for binding in self.of_scope(one):
-                if isinstance(binding.target, ast.Name) and binding.target.id == name:
+                if is_name(binding.target, name):
                     yield binding
         for binding in self.of_any(name):
             assert isinstance(binding.target, ast.Attribute)

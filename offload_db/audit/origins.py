@@ -10,7 +10,7 @@ import ast
 
 from . import libraries
 from .annotations import DEPENDS, external_names
-from .bindings import Assignments, Binding, alternatives, argument, results, spreads
+from .bindings import Assignments, Binding, alternatives, argument, imports, is_name, results, spreads
 from .interpret import Interpreter
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses
@@ -41,8 +41,8 @@ class Origins:
 
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
-        self.singles = Singles(interpreter)
         self.assignments = Assignments(interpreter)
+        self.singles = Singles(interpreter, self.assignments)
         self.values = self.assignments.values
         self._known: dict[tuple[int, int], Origin] = {}
         self._results_known: dict[tuple[object, ...], Origin] = {}
@@ -127,34 +127,36 @@ class Origins:
         self.interpreter.scope = frame.scope
         where = self.interpreter.binding(node.id)
         if where is None:
-            return Origin([f"it is not known where {node.id} comes from"])
+            return _unknown(node)
         if where.kind in ("module", "class"):
             return self._kept(where, node.id)
         around: Frame | None = frame
-        while around is not None and around.scope is not where:
+        while around and around.scope is not where:
             around = around.caller
         if around is None:
             return Origin([f"{node.id} belongs to {where.qualname}, which may have ended"])
         found = Origin()
+        given = [one for one in self.assignments.of_scope(where) if is_name(one.target, node.id)]
         if any(parameter.name == node.id for parameter in where.parameters):
             found.add(self.parameter(node.id, around))
         elif node.id in (where.var_positional, where.var_keyword):
             found.reasons.append(f"it is not known what {where.qualname} is given")
-        for binding in self.assignments.of_scope(where):
-            if isinstance(binding.target, ast.Name) and binding.target.id == node.id:
-                found.add(self._bound(binding, around))
+        elif not given or imports(where, node.id):
+            return self._kept(where, node.id)
+        for binding in given:
+            found.add(self._bound(binding, around))
         return found
 
-    def _kept(self, where: Scope, name: str) -> Origin:
+    def _kept(self, where: Scope, name: str, depth: int = 0) -> Origin:
         """Return the origin of a name of a module or class: everybody's, but it may be good for that."""
         found = Origin([f"{name} is kept in {where.module.shown} for all callers"])
         for binding in self.assignments.of_global(where.module, name):
             # A module's own code runs once; in a function that says `global` the name is the module's as well.
             if binding.value is not None:
                 found.makers |= self.of(binding.value, Frame(binding.scope)).makers
-        for value in self.interpreter.read(where.cell(name)):
-            if isinstance(value, (ModuleRef, FunctionRef, ClassRef, External)):
-                found.reasons = [f"it is not known where {name} comes from"]
+        if depth < 8:
+            for source, original in self.assignments.imported(where, name):
+                found.makers |= self._kept(source.scope, original, depth + 1).makers
         return found
 
     def _bound(self, binding: Binding, frame: Frame) -> Origin:
@@ -210,16 +212,13 @@ class Origins:
         if is_method and scope.parameters and scope.parameters[0].name == name:
             return frame.receiver or Origin([f"an object of {scope.owner.name} may serve several calls"])  # type: ignore[union-attr]  # it is a method
         parameter = next(one for one in scope.parameters if one.name == name)
+        unknown = Origin([f"it is not known what {scope.qualname} is given as {name}"])
         if frame.call is None:
-            return self._dependency(parameter.default, parameter.annotation, scope) or Origin(
-                [f"it is not known what {scope.qualname} is given as {name}"]
-            )
+            return self._dependency(parameter.default, parameter.annotation, scope) or unknown
         given = argument(frame.call, scope, name)
         if given is not None and frame.caller is not None:
             return self.of(given, frame.caller)
-        if spreads(frame.call) or not isinstance(parameter.default, ast.Constant):
-            return Origin([f"it is not known what {scope.qualname} is given as {name}"])
-        return Origin()
+        return Origin() if isinstance(parameter.default, ast.Constant) and not spreads(frame.call) else unknown
 
     def _dependency(self, default: ast.expr | None, annotation: ast.expr | None, scope: Scope) -> Origin | None:
         """Return the origin of what FastAPI gives to a parameter: it calls the dependency for each request."""
@@ -307,6 +306,8 @@ class Origins:
     def _call(self, node: ast.Call, frame: Frame) -> Origin:
         callees = self.values(node.func, frame.scope)
         found = Origin()
+        if self.singles.is_renamed(node.func, frame.scope):
+            found.reasons.append(f"{dotted(node.func)} may give every caller the same")
         for callee in callees:
             found.add(self._called(callee, node, frame))
         if not callees:

@@ -13,10 +13,24 @@ from . import libraries
 from .bindings import Binding, walk
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Maker, refuses
-from .model import FOREIGN, Call, ClassRef, Database, External, FunctionRef, Instance, Method, Scope, Value, Values
+from .model import (
+    FOREIGN,
+    Call,
+    ClassRef,
+    Container,
+    Database,
+    External,
+    FunctionRef,
+    Instance,
+    Method,
+    Scope,
+    Value,
+    Values,
+)
 from .origins import Origins
 
 _MOST_FUNCTIONS = 400
+_MOST_NESTED = 3
 _TOO_MUCH = "it is not known what it does: it calls too much to be followed"
 _LOOKING = ("builtins.", "contextlib.", "typing.", "inspect.", "dataclasses.", "pandas.", "polars.", "offload_db.")
 _PASSING = frozenset({"enter_context", "enter_async_context", "callback", "push"})
@@ -191,9 +205,12 @@ class Ownership:
                     return True
         return False
 
-    def _holds(self, values: Values) -> bool:
-        """Tell whether a value is a connection that nothing protects, or an object with one."""
+    def _holds(self, values: Values, depth: int = 0) -> bool:
+        """Tell whether a value is a connection that nothing protects, or an object or a collection with one."""
         for value in values:
+            cells = (*value.items, value.rest) if isinstance(value, Container) and depth < _MOST_NESTED else ()
+            if any(self._holds(cell.values, depth + 1) for cell in cells):
+                return True
             if isinstance(value, Database) and value.kind in OWNED and not _is_protected(value):
                 return True
             if isinstance(value, Instance) and self._is_holder(value.scope):

@@ -116,3 +116,27 @@ async def hands_a_lambda_on():  # mode: neither
 
 async def dependency():  # mode: neither
     return make()
+
+
+@app.get("/imported-or-made")
+async def imports_or_makes_it():  # mode: neither
+    try:
+        from elsewhere import connection
+    except ImportError:
+        connection = make()
+    connection.ping()
+
+
+@app.get("/caught")
+async def by_another_name():  # mode: neither
+    try:
+        make().ping()
+    except ValueError as connection:
+        connection.cursor().execute("SELECT 1")
+
+
+@app.get("/pair-kept")
+async def keeps_a_pair():  # mode: neither
+    connection = make()
+    connection.ping()
+    known["pair"] = (connection, 1)

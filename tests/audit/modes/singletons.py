@@ -164,3 +164,45 @@ class Fresh:
             self.conn.query("SELECT 1")
         finally:
             self.conn.close()
+
+
+def make():
+    return pymysql.connect(host="db")
+
+
+make_once = lru_cache(make)
+
+
+def renamed():
+    return pymysql.connect(host="db")
+
+
+renamed = lru_cache(maxsize=1)(renamed)
+
+
+class Wrapped:
+    def __init__(self):
+        self.conn = pymysql.connect(host="db")  # shared
+
+
+Wrapped = singleton(Wrapped)
+
+
+@app.get("/once")
+async def of_cache_by_another_name():  # mode: neither
+    make_once().ping()
+
+
+@app.get("/renamed")
+async def of_cache_by_its_name():  # mode: neither
+    renamed().ping()
+
+
+@app.get("/wrapped")
+async def of_wrapped_class():  # mode: neither
+    Wrapped().conn.ping()
+
+
+@app.get("/made")
+async def of_no_cache():  # mode: thread
+    make().ping()
