@@ -5,7 +5,9 @@ or executed, and nothing of the rest of the library is needed. The way through t
 
 ``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
 ``outside``, ``annotations``, ``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
-``context`` answers what the ``rules`` ask.
+``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections back to what makes them, ``ownership`` says
+whether they are a call's own, ``advice`` which mode fits, ``remedies`` and ``places`` what to change; ``context``
+answers what the ``rules`` ask.
 """
 
 from __future__ import annotations

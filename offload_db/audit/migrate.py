@@ -50,10 +50,10 @@ class Migration:
         """
         undecided = [left for left in self.plan.left if not left.minor]
         if undecided or self.plan.places:
-            yield f"to be decided: {len(self.plan.places)} places that open connections, {len(undecided)} functions"
+            yield f"to be decided: places that open connections: {len(self.plan.places)}, functions: {len(undecided)}"
         for place in self.plan.places:
             where = f"{place.file}:{place.line} {place.call}()"
-            yield f"change      {where}, used by {len(place.functions)} functions: write {place.write}"
+            yield f"change      {where}, for functions: {len(place.functions)}; write {place.write}"
         for left in undecided:
             yield f"left alone  {_place(left.scope)}: {left.why}"
         for module, line, _ in self.plan.convert:

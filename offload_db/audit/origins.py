@@ -151,7 +151,6 @@ class Origins:
         """Return the origin of a name of a module or class: everybody's, but it may be good for that."""
         found = Origin([f"{name} is kept in {where.module.shown} for all callers"])
         for binding in self.assignments.of_global(where.module, name):
-            # A module's own code runs once; in a function that says `global` the name is the module's as well.
             if binding.value is not None:
                 found.makers |= self.of(binding.value, Frame(binding.scope)).makers
         if depth < 8:
@@ -178,30 +177,30 @@ class Origins:
         if isinstance(value, (ast.Tuple, ast.List)) and index < len(value.elts):
             return self.of(value.elts[index], frame)
         found = Origin()
-        callees = self.values(value.func, frame.scope) if isinstance(value, ast.Call) else frozenset()
-        for callee in callees:
-            if not isinstance(callee, FunctionRef) or self.singles.keeps(callee.scope):
-                return _unknown(value)
-            inner = self.enter(callee.scope, value, frame)
-            for result in results(callee.scope):
+        if not isinstance(value, ast.Call) or self._depth > _MOST_DEPTH:
+            return _unknown(value)
+        functions = [callee.scope for callee in self.values(value.func, frame.scope) if isinstance(callee, FunctionRef)]
+        if not functions or self.singles.is_renamed(value.func, frame.scope) or any(map(self.singles.keeps, functions)):
+            return _unknown(value)
+        self._depth += 1
+        for scope in functions:
+            inner = self.enter(scope, value, frame)
+            for result in results(scope):
                 found.add(self._part(result, index, inner))
-        return found if callees else _unknown(value)
+        self._depth -= 1
+        return found
 
     def _entered(self, node: ast.expr, frame: Frame) -> Origin:
         """Return the origin of what ``with node as x`` gives to x."""
         found = Origin()
-        for value in self.values(node, frame.scope):
-            methods = [
-                inner.scope
-                for name in ("__enter__", "__aenter__")
-                for inner in (self.interpreter.member(value, name) or () if isinstance(value, Instance) else ())
-                if isinstance(inner, FunctionRef)
-            ]
-            for method in methods:
-                found.add(self._results(method, Frame(method, node, frame, self.of(node, frame))))
-            if methods:
-                return found
-        return self.of(node, frame)
+        values = [value for value in self.values(node, frame.scope) if isinstance(value, Instance)]
+        for value in values:
+            methods = self.interpreter.member(value, "__enter__") or self.interpreter.member(value, "__aenter__") or ()
+            scopes = [method.scope for method in methods if isinstance(method, FunctionRef)]
+            for scope in scopes:
+                found.add(self._results(scope, Frame(scope, node, frame, self.of(node, frame))))
+            found.add(Origin() if scopes else _unknown(node))
+        return found if values else self.of(node, frame)
 
     # --- parameters
 

@@ -79,6 +79,11 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
         wrapping = wrapping_of(context)
         plan.wrap += wrapping.pools
         plan.notes += wrapping.notes
+    for scope in order:
+        in_thread = scope.offload is not None and scope.offload.mode == "thread" and context.is_offloaded(scope)
+        if in_thread and context.sites_of(scope) and context.advice(scope).mode in ("either", "bridge"):
+            why = 'nothing in it blocks that a bridge does not free: mode="thread" may go'
+            plan.notes.append(f"{scope.module.shown}:{scope.line} {scope.qualname}: {why}")
     converted = context.interpreter.converted
     plan.convert = [
         (m, line, column)
