@@ -69,6 +69,7 @@ AUDIT_ORDER = (
     "wrapping",
     "converting",
     "plan",
+    "engines",
     "edits",
     "migrate",
     "report_table",

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from . import engines
+
 _SECTION = re.compile(
     r"\b(third|party|external|libraries|packages|dependencies|imports?|vendor|from pypi)\b", re.IGNORECASE
 )
@@ -31,7 +33,8 @@ class Edits:
     decorators: Mapping[tuple[int, int], str]  # of a def -> the decorator, without its @
     pools: frozenset[tuple[int, int]]  # of the calls that make them
     package: str  # how the module calls the library
-    connects: frozenset[tuple[int, int]]  # of the calls that become offload_db.connect's
+    made: frozenset[tuple[int, int]]  # of the calls that make a connection or an engine, and are to be the library's
+    imports: tuple[str, ...]
     add_import: bool
     is_local: Callable[[str], bool]  # tells whether a top-level name is a module of the project
 
@@ -80,7 +83,7 @@ class _Transformer(cst.CSTTransformer):
         return (
             (self.edits.decorators.keys() - self.decorated)
             | (self.edits.pools - self.wrapped)
-            | (self.edits.connects - self.converted)
+            | (self.edits.made - self.converted)
         )
 
     def _place(self, node: cst.CSTNode) -> tuple[int, int]:
@@ -127,9 +130,9 @@ class _Transformer(cst.CSTTransformer):
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802  # as above
         """Wrap a pool where it stands, if it is not assigned by itself; make a connection with this library."""
         place = self._place(original_node)
-        if place in self.edits.connects:
+        if place in self.edits.made:
             self.converted.add(place)
-            return updated_node.with_changes(func=cst.parse_expression(f"{self.edits.package}.connect"))
+            return engines.converted(updated_node, self.edits.package)
         if place not in self.edits.pools or self._is_assigned(original_node):
             return updated_node
         self.wrapped.add(place)
@@ -162,7 +165,7 @@ def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
     index, separate = _import_place(body, edits.is_local)
     if index == 0 and separate == "first" and _heading(tree.header)[1]:
         index, separate = 1, "within"  # below the import that the file's first comment speaks of
-    line = cst.parse_statement("import offload_db")
+    line, *further = cst.parse_module("\n".join(edits.imports)).body
     assert isinstance(line, cst.SimpleStatementLine)
     blank = cst.EmptyLine(indent=False)
     if separate == "before":  # a section of its own above the next statement
@@ -181,7 +184,7 @@ def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
         above, below = _heading(following.leading_lines)
         line = line.with_changes(leading_lines=above)
         body[index] = following.with_changes(leading_lines=below)
-    body.insert(index, line)
+    body[index:index] = [line, *further]
     return tree.with_changes(body=body)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 import tokenize
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from . import edits, plan
 from .context import Context
+from .lookup import last_name
 from .model import Module, Scope
-from .own_names import offload_name, package_name
+from .own_names import is_imported, offload_name, package_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Migration:
         for left in undecided:
             yield f"left alone  {_place(left.scope)}: {left.why}"
         for module, line, _ in self.plan.convert:
-            yield f"converted   {module.shown}:{line} the connection, for which callers wait in turn now"
+            yield f"converted   {module.shown}:{line} the connection, or the engine, is this library's"
         for module, call in self.plan.wrap:
             yield f"wrapped     {module.shown}:{call.lineno} the pool"
         for decorate in self.plan.decorate:
@@ -109,14 +111,19 @@ def _change(module: Module, planned: plan.Plan, context: Context) -> Change:
         for decorate in planned.decorate
         if decorate.scope.module is module
     }
-    connects = frozenset((line, column) for where, line, column in planned.convert if where is module)
+    made = frozenset((line, column) for where, line, column in planned.convert if where is module)
+    calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    engine = any((one.lineno, one.col_offset) in made and last_name(one.func) == "create_engine" for one in calls)
+    imports = ["import offload_db.contrib.sqlalchemy" if engine else "import offload_db"]
+    imports += ["import sqlalchemy"] if engine and not is_imported(module, "sqlalchemy") else []
     pools = frozenset((call.lineno, call.col_offset) for where, call in planned.wrap if where is module)
     wanted = edits.Edits(
         decorators,
         pools,
         package or "offload_db",
-        connects,
-        add_import=(bool(decorators) and name is None) or (bool(pools or connects) and package is None),
+        made,
+        tuple(imports),
+        add_import=engine or (bool(decorators) and name is None) or (bool(pools or made) and package is None),
         is_local=lambda first: context.project.find(first, module) is not None,
     )
     before = module.path.read_bytes()

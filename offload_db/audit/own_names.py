@@ -37,6 +37,14 @@ def can_import(module: Module) -> bool:
     )
 
 
+def is_imported(module: Module, name: str) -> bool:
+    """Tell whether a file imports a module under its own name."""
+    return any(
+        isinstance(statement, ast.Import) and any(alias.name == name and not alias.asname for alias in statement.names)
+        for statement in module.tree.body
+    )
+
+
 def _for_types(module: Module) -> set[str]:
     """Return the names that are imported for type checkers alone: they are not there when the code runs."""
     for_types: set[str] = set()

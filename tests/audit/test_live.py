@@ -36,6 +36,7 @@ EXPECTED = {
     "kept": dict.fromkeys(("of_module", "of_lazy", "of_class", "of_state"), "bridge"),
     "aiohttp_state": {"own": "thread"},
     "tornado_settings": {"Own.get": "thread"},
+    "engine": dict.fromkeys(("of_session", "of_engine", "of_lazy_engine"), "bridge"),
     "sessions": {"of_session": "thread", "of_engine": "thread"},
 }
 NEEDED = {"connector_pool": "mysql.connector", "aiohttp_state": "aiohttp", "tornado_settings": "tornado"}

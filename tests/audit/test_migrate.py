@@ -258,7 +258,7 @@ def test_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         from database import query
 
         app = FastAPI()
-        engine = create_engine("mysql+pymysql://x")
+        engine = create_engine("mysql+mysqldb://x")
         lock = threading.Lock()
 
 
@@ -694,3 +694,65 @@ def test_reconsidered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr().err
     assert 'slept: nothing in it blocks that a bridge does not free: mode="thread" may go' in said
     assert "sleeps" not in said
+
+
+ENGINE = """
+    import os
+
+    from sqlalchemy import create_engine
+    {head}
+
+    URL = "mysql+pymysql://fleet:" + os.environ["PASSWORD"] + "@db/fleet"
+    engine = {made}
+
+    async def handler():
+        with engine.connect() as connection:
+            connection.commit()
+    """
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("create_engine(URL)", ["max_size=15,", '**sqlalchemy.make_url(URL).translate_connect_args(username="user"),']),
+        ("create_engine(URL, pool_size=3, max_overflow=0, echo=True)", ["max_size=3,", "echo=True,"]),
+        ("create_engine(URL, pool_size=2, pool_timeout=5)", ["max_size=12,", "checkout_timeout=5,"]),
+        ("create_engine(URL, pool_recycle=-1, pool_pre_ping=True)", ["max_size=15,", "pool_pre_ping=True,"]),
+        ("create_engine(URL, connect_args=ARGS, pool_recycle=60)", ["max_age=60,", "**ARGS,"]),
+    ],
+)
+def test_engines(tmp_path: Path, made: str, expected: list[str]) -> None:
+    """An engine whose URL and options can be read goes on a pool of its size, and its handlers are bridged."""
+    source = ENGINE.format(made=made, head="ARGS = {'charset': 'utf8mb4'}")
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert "import offload_db.contrib.sqlalchemy\nimport sqlalchemy\nfrom sqlalchemy" in after
+    assert "engine = offload_db.contrib.sqlalchemy.create_engine(\n    offload_db.OffloadPool.create(\n" in after
+    assert "@offload_db.offload\nasync def handler" in after
+    lines = [line.strip() for line in after.splitlines()]
+    assert set(expected) <= set(lines)
+    assert not {"max_age=-1,", "pool_recycle=-1,"} & set(lines)
+    assert audit([tmp_path]).open == []
+
+
+@pytest.mark.parametrize(
+    ("made", "head"),
+    [
+        ("create_engine(URL + '?charset=latin1')", ""),
+        ("create_engine(URL, poolclass=NullPool)", "from sqlalchemy.pool import NullPool"),
+        ("create_engine(URL, pool_size=0)", ""),
+        ("create_engine(URL, max_overflow=-1)", ""),
+        ("create_engine(URL, **{'echo': True})", ""),
+        ("create_engine(os.environ['URL'])", ""),
+        ("create_engine('mysql+mysqldb://db')", ""),
+        ("create_engine(\n        URL,  # the fleet's\n    )", ""),
+        ("create_engine(URL, pool_size=SIZE)", "SIZE = 4"),
+        ("create_engine(URL)", "from sqlalchemy.orm import scoped_session; sessions = scoped_session(None)"),
+    ],
+)
+def test_engines_that_stay(tmp_path: Path, made: str, head: str) -> None:
+    """An engine with anything that is not certain stays, and so does the thread that its handler needs."""
+    source = ENGINE.format(made=made, head=head)
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == ["import offload_db", '@offload_db.offload(mode="thread")']
