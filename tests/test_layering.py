@@ -59,6 +59,7 @@ AUDIT_ORDER = (
     "origins",
     "ownership",
     "advice",
+    "sharing",
     "remedies",
     "context",
     "places",

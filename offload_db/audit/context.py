@@ -19,10 +19,11 @@ from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
 from .makers import Frame
-from .model import App, Call, Cell, ClassRef, Database, Instance, Module, Opened, Scope, functions
+from .model import Call, Database, Module, Opened, Scope, functions
 from .remedies import change
 from .routes import find_routes
 from .scan import read
+from .sharing import Sharing
 from .texts import judge, text
 
 _POLLED = re.compile(
@@ -57,7 +58,7 @@ class Context:
         given = {one for scope in self.asynchronous for one in scope.dependencies}
         # what runs on the event loop, and the dependencies of what does
         self.in_requests = self.on_loop.union(*(self.advisor.in_its_thread(one) for one in given))
-        self.shared = self._find_shared()
+        self.shared = Sharing(interpreter, self.graph, self.advisor, self.in_requests).find()
         self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
 
     # --- a function
@@ -85,7 +86,7 @@ class Context:
         found: set[int] = set()
         origins = self.advisor.ownership.origins
         for shared in self.shared:
-            given = getattr(shared.node, "value", None)
+            given = shared.node if isinstance(shared.node, ast.expr) else getattr(shared.node, "value", None)
             for node in [given] if isinstance(given, ast.expr) else results(shared.scope):
                 found |= origins.of(node, Frame(shared.scope)).makers.keys()
         return frozenset(found)
@@ -159,67 +160,9 @@ class Context:
                         if how is not None:
                             yield scope, opened, how
 
-    def _find_shared(self) -> list[Shared]:
-        """Return where connections and cursors are put that several callers share."""
-        kept = self._kept_classes()
-        found: dict[Cell, Shared] = {}
-        for shared in [*self.interpreter.shared, *self._cached()]:
-            readers = {
-                reader for reader in self.interpreter.readers(shared.cell) if reader.kind in ("function", "lambda")
-            }
-            if shared.cell in found or not readers & self.in_requests:
-                continue
-            if "." in shared.name and not self._is_kept(shared, kept):
-                continue
-            found[shared.cell] = shared
-        return list(found.values())
-
-    def _cached(self) -> Iterator[Shared]:
-        """Yield the functions that give everybody the same connection, because a cache keeps what they return."""
-        singles = self.advisor.ownership.origins.singles
-        for scope in self.graph.scopes:
-            kinds = sorted(v.kind for v in scope.returns.values if isinstance(v, Database) and v.kind in CONNECTIONS)
-            if kinds and scope.kind == "function" and singles.is_cached(scope):
-                yield Shared(scope, scope.node, f"{scope.name}()", scope.returns, kinds[0])
-
     def readers(self, shared: Shared) -> list[Scope]:
         """Return who reads what is shared, in the order of the source."""
         return sorted(self.interpreter.readers(shared.cell), key=Scope.place)
-
-    def _kept_classes(self) -> set[Scope]:
-        """Return the classes of which an object is kept for good."""
-        singles = self.advisor.ownership.origins.singles
-        cells = [*self.interpreter.loose.values()]
-        found: set[Scope] = set()
-        for module in self.project.modules:
-            for scope in module.scopes.values():
-                if scope.kind == "module":
-                    cells += scope.cells.values()
-                elif scope.kind == "class":
-                    cells += [scope.attributes[name] for name in scope.bound_names & scope.attributes.keys()]
-                    found |= {scope} if singles.seems_single(scope) else set()
-                elif scope.kind == "function" and singles.is_cached(scope):
-                    cells.append(scope.returns)
-        return found | {value.scope for cell in cells for value in cell.values if isinstance(value, Instance)}
-
-    def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
-        node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
-        if isinstance(node, ast.Subscript):
-            return True  # seen to be an application's
-        if isinstance(node, ast.Attribute):
-            owners = self.advisor.ownership.origins.values(node.value, shared.scope)
-            if _APPLICATION.search(ast.unparse(node.value)) or any(isinstance(one, ClassRef) for one in owners):
-                return True
-        owner = shared.scope.owner
-        if owner is not None and any(isinstance(base, App) for base in self.interpreter.outside_bases(owner)):
-            return True  # an attribute of an application
-        if shared.scope.name == "initialize" and isinstance(getattr(shared.node, "value", None), ast.Name):
-            return True  # Tornado gives every request's handler the same
-        return any(
-            shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
-            for scope in kept
-            for one in self.interpreter.classes(scope)
-        )
 
     # --- findings
 

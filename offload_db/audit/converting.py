@@ -70,9 +70,9 @@ def _is_plain_engine(context: Context, maker: Maker) -> bool:
     if maker.name not in _ENGINES or len(node.args) != 1:
         return False
     url = text(node.args[0], maker.scope, context.project) or ""
-    source = ast.get_source_segment(read(maker.module.path), node) or "#"
+    lines = read(maker.module.path).split("\n")[node.lineno - 1 : (node.end_lineno or node.lineno) - 1]
     return (
-        "#" not in source  # a comment would be lost
+        not any("#" in line for line in lines)  # a comment would be lost
         and url.startswith(_URL)
         and "?" not in url
         and all(keyword.arg in _OF_ENGINE | _OF_POOL and _is_limit(keyword) for keyword in node.keywords)

@@ -22,7 +22,6 @@ from .model import (
     App,
     Cell,
     ClassRef,
-    Container,
     Database,
     Decorating,
     External,
@@ -131,9 +130,8 @@ class Interpreter(Imports):
         for number, parameter in enumerate(scope.parameters):
             values = self.annotation(parameter.annotation)
             if number == 0 and owner is not None and "staticmethod" not in scope.decorators:
-                is_class = "classmethod" in scope.decorators or scope.name == "__new__"
-                made: Value = class_ref(owner) if is_class else instance(owner)
-                values = frozenset((made,))
+                make = class_ref if scope.name == "__new__" or "classmethod" in scope.decorators else instance
+                values = frozenset((make(owner),))
             elif parameter.default is not None:
                 given = self.dependency(parameter.default, parameter.annotation)
                 values = values if given is None else (values - {OPAQUE} if given else values) | given
@@ -206,18 +204,6 @@ class Interpreter(Imports):
             for key in keys:
                 if key in self.loose:
                     self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
-        elif isinstance(target, ast.Subscript):
-            self._note_item(statement, target, kinds[0])
-
-    def _note_item(self, statement: ast.Assign, target: ast.Subscript, kind: str) -> None:
-        """Note a connection that is kept in an application, or in a dictionary of a module or class."""
-        where = self.binding(target.value.id) if isinstance(target.value, ast.Name) else None
-        key = f"{holder(target.value)}[{getattr(target.slice, 'value', None)}]"
-        cells = [self.loose[key]] if key in self.loose else []
-        cells += [value.rest for value in self.evaluate(target.value) if isinstance(value, Container)]
-        if holder(target.value) == "app" or (where is not None and where.kind in ("module", "class")):
-            for cell in cells:
-                self.shared.append(Shared(self.scope, statement, ast.unparse(target), cell, kind))
 
     def _ann_assign(self, statement: ast.AnnAssign) -> None:
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)
