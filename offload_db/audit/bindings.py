@@ -40,6 +40,18 @@ def walk(scope: Scope) -> Iterator[ast.AST]:
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
+def items_set(body: list[ast.stmt]) -> Iterator[tuple[ast.Subscript, ast.expr]]:
+    """Yield the items that statements set: ``app["db"] = …``. Looks at no expressions, which are most of the nodes."""
+    for statement in body:
+        if isinstance(statement, ast.Assign):
+            yield from ((one, statement.value) for one in statement.targets if isinstance(one, ast.Subscript))
+        elif not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            for block in ("body", "orelse", "finalbody"):
+                yield from items_set(getattr(statement, block, []))
+            for part in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
+                yield from items_set(part.body)
+
+
 def results(scope: Scope) -> Iterator[ast.expr]:
     """Yield what a function returns; what it yields if it is a generator."""
     if isinstance(scope.node, ast.Lambda):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from .advice import Advisor
+from .bindings import items_set
 from .graph import Graph
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
@@ -56,13 +57,11 @@ class Sharing:
         """Yield where connections are put in an application, or in a dictionary of a module or class."""
         modules = [module.scope for module in self.interpreter.project.modules]
         for scope in sorted({*modules, *self.in_requests}, key=Scope.place):
-            for binding in self.assignments.of_scope(scope):
-                target = binding.target
-                if isinstance(target, ast.Subscript) and binding.value is not None:
-                    values = self.assignments.values(binding.value, scope)
-                    kinds = sorted(v.kind for v in values if isinstance(v, Database) and v.kind in OWNED)
-                    for cell in self._cells_of(target, scope) if kinds else ():
-                        yield Shared(scope, binding.value, ast.unparse(target), cell, kinds[0])
+            for target, value in items_set(scope.body):
+                values = self.assignments.values(value, scope)
+                kinds = sorted(v.kind for v in values if isinstance(v, Database) and v.kind in OWNED)
+                for cell in self._cells_of(target, scope) if kinds else ():
+                    yield Shared(scope, value, ast.unparse(target), cell, kinds[0])
 
     def _kept_classes(self) -> set[Scope]:
         """Return the classes of which an object is kept for good."""
