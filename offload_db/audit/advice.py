@@ -7,6 +7,7 @@ the same time. So thread mode is for calls whose connections are certainly their
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 
 from . import libraries
@@ -16,9 +17,10 @@ from .graph import Graph
 from .interpret import Interpreter
 from .lookup import holder, last_name
 from .makers import Maker
-from .model import Call, Effect, External, Scope
+from .model import Call, Effect, External, Module, Scope
 from .origins import Origins
 from .ownership import Ownership
+from .scan import read
 
 _LOOP_METHODS = frozenset(
     {"create_task", "ensure_future", "call_soon", "call_later", "call_at", "put_nowait", "get_nowait", "set_result",
@@ -32,6 +34,9 @@ _LOOPLESS = frozenset(
     {"TimeoutError", "CancelledError", "InvalidStateError", "QueueEmpty", "QueueFull", "iscoroutine",
      "iscoroutinefunction", "isfuture", "Task", "Future", "AbstractEventLoop", "get_cancelled_exc_class", "from_thread"}
 )  # fmt: skip
+_LOOP_WORDS = re.compile(
+    rf"\b({'|'.join(sorted({*_LOOP_METHODS, *_TORNADO_METHODS, *_LOOP_LIBRARIES, 'add_task'}))})\b".replace(".", r"\.")
+)
 _MESSAGES = frozenset({"set", "cancel", "notify", "notify_all", "release"})  # of asyncio's own objects
 
 
@@ -63,6 +68,7 @@ class Advisor:
         # what a bridge does not free, by who reaches it
         self.to_raw = graph.towards(self._is_raw, through_hops=False)
         self._loops: dict[Scope, bool] = {}
+        self._loop_modules: dict[Module, bool] = {}
         self._suspends: dict[Scope, bool] = {}
         self._advice: dict[Scope, Advice] = {}
         self._messages: frozenset[str] | None = None
@@ -184,7 +190,22 @@ class Advisor:
         """Tell whether a function does what only the event loop's thread may do."""
         known = self._loops.get(scope)
         if known is None:
-            known = self._loops[scope] = any(self._is_of_loop(node, scope) for node in walk(scope))
+            known = self._loops[scope] = self._may_use_loop(scope.module) and any(
+                self._is_of_loop(node, scope) for node in walk(scope)
+            )
+        return known
+
+    def _may_use_loop(self, module: Module) -> bool:
+        """Tell whether a file has any word that has to do with a loop: most have none, and need not be walked."""
+        known = self._loop_modules.get(module)
+        if known is None:
+            source = read(module.path)
+            values = (value for cell in module.scope.cells.values() for value in cell.values)
+            known = self._loop_modules[module] = (
+                _LOOP_WORDS.search(source) is not None
+                or any(name in source for name in self._asyncio_objects())
+                or any(isinstance(value, External) and value.name.startswith(_LOOP_LIBRARIES) for value in values)
+            )
         return known
 
     def _is_of_loop(self, node: ast.AST, scope: Scope) -> bool:
