@@ -162,7 +162,7 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "offload_pool": {
         **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
-        **dict.fromkeys(("connection", "connect", "dedicated_connection"), ("connect", "connection")),
+        **dict.fromkeys(("connection", "dedicated_connection"), ("connect", "connection")),
         "close": ("close", ""),
     },
     "engine": {
