@@ -72,7 +72,9 @@ def _finding(number: int, finding: Finding) -> Iterator[str]:
         yield f"**Endpoints:** {', '.join(f'`{endpoint}`' for endpoint in finding.endpoints)}  "
     if finding.chain:
         yield f"**Via:** {' > '.join(f'`{step}`' for step in finding.chain)}  "
-    yield f"**What:** {finding.message}"
+    yield f"**What:** {finding.message}" + ("  " if finding.advice else "")
+    if finding.advice:
+        yield f"**Neither mode fits:** {finding.advice}"
 
 
 def _checklist(report: Report) -> Iterator[str]:

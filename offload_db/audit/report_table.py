@@ -33,6 +33,8 @@ def _lines(report: Report) -> Iterator[str]:
             if finding.function != last:
                 last = finding.function
                 yield f"  {_head(finding)}"
+                if finding.advice is not None:
+                    yield f"    neither mode fits: {finding.advice}"
             via = f"  via {' > '.join(finding.via)}" if finding.via else ""
             yield f"    {finding.line}:{finding.column}  {finding.rule}  {finding.severity:8}  {finding.message}{via}"
         yield ""

@@ -200,6 +200,29 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == ""
 
 
+@pytest.mark.parametrize("format", ["table", "markdown"])
+def test_first_page(project: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:  # noqa: A002  # its name
+    """A report begins with the places that open connections, and says what to change where neither mode fits."""
+    source = """
+import asyncio
+import MySQLdb
+
+kept = MySQLdb.connect(passwd="secret")
+
+async def handler():
+    kept.ping()
+    await asyncio.sleep(0)
+"""
+    (project / "app.py").write_text(source, encoding="utf-8")
+    assert main(["audit", ".", "--format", format]) == 1
+    shown = capsys.readouterr().out
+    first = shown.index("Places that open connections: 1, for 1 of the functions below.")
+    assert first < shown.index("app.py:5") < shown.index("handler")
+    assert "offload_db.OffloadPool.create(MySQLdb, max_size=1, …).connection()" in shown
+    assert 'it awaits, so that mode="thread" does not fit: in app.py:5 write' in shown
+    assert "secret" not in shown
+
+
 def test_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A comment switches off the rules that it names, on its line or on the next."""
     text = BLOCKS.replace('"SELECT 1")', '"SELECT 1")  # offload: ignore[ODB101, ODB103] a script')
