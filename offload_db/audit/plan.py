@@ -21,6 +21,10 @@ _DEF = (
 )
 
 
+_ASGI = frozenset({"fastapi", "starlette", "quart"})
+_MANY = 20  # decorators, from which on a middleware is less to change
+
+
 class PlanError(ValueError):
     """Raised when a migration is asked for something that is not there."""
 
@@ -79,6 +83,14 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
         wrapping = wrapping_of(context)
         plan.wrap += wrapping.pools
         plan.notes += wrapping.notes
+    bridged = [
+        one for one in plan.decorate if one.mode == "bridge" and not _ASGI.isdisjoint(one.scope.module.libraries)
+    ]
+    if len(bridged) >= _MANY:
+        plan.notes.append(
+            f"{len(bridged)} of the {len(plan.decorate)} decorators are in ASGI applications: there OffloadMiddleware "
+            "does the same with a line for each application"
+        )
     for scope in order:
         in_thread = scope.offload is not None and scope.offload.mode == "thread" and context.is_offloaded(scope)
         if in_thread and context.sites_of(scope) and context.advice(scope).mode in ("either", "bridge"):

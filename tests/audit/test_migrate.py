@@ -756,3 +756,12 @@ def test_engines_that_stay(tmp_path: Path, made: str, head: str) -> None:
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
     assert added(source, after) == ["import offload_db", '@offload_db.offload(mode="thread")']
+
+
+@pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])
+def test_less_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, told: bool) -> None:
+    """Where there are many decorators, the migration names the middleware that does the same."""
+    handlers = "".join(f"@app.get('/{n}')\nasync def handler_{n}():\n    query()\n" for n in range(count))
+    head = "from database import query\nfrom fastapi import FastAPI\napp = FastAPI()\n"
+    migrated(tmp_path, head + handlers, "--verbose")
+    assert ("there OffloadMiddleware does the same" in capsys.readouterr().err) == told
