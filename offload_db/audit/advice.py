@@ -37,6 +37,7 @@ _LOOPLESS = frozenset(
 _LOOP_WORDS = re.compile(
     rf"\b({'|'.join(sorted({*_LOOP_METHODS, *_TORNADO_METHODS, *_LOOP_LIBRARIES, 'add_task'}))})\b".replace(".", r"\.")
 )
+_DOUBT = re.compile(r"^it is not known| may | is given it$")
 _MESSAGES = frozenset({"set", "cancel", "notify", "notify_all", "release"})  # of asyncio's own objects
 
 
@@ -129,9 +130,11 @@ class Advisor:
         return self._is_raw(call) or self.graph.reaches(call, self.to_raw)
 
     def danger(self, scope: Scope) -> str | None:
-        """Say what goes wrong when a function runs in a thread, where that is seen; None if nothing is."""
-        why = None if scope.is_generator else self._bound_to_loop(scope) or self._shares(scope)
-        return None if why is None or ": it is not known" in why else why
+        """Say what goes wrong when a function runs in a thread, where that is certain; None if nothing is."""
+        if scope.is_generator:
+            return None
+        reasons = [why for why in self.ownership.uses(scope).reasons if not _DOUBT.search(why)]
+        return self._bound_to_loop(scope) or self._told(reasons)
 
     def _frees(self, call: Call) -> bool:
         chain = [call, *self.graph.below(call)]
@@ -152,10 +155,13 @@ class Advisor:
 
     def _shares(self, scope: Scope) -> str | None:
         """Say what several calls of a function could use at once; None if all is certainly a call's own."""
-        reasons = self.ownership.uses(scope).reasons
+        return self._told(self.ownership.uses(scope).reasons)
+
+    @staticmethod
+    def _told(reasons: list[str]) -> str | None:
         if not reasons:
             return None
-        why = min(reasons, key=lambda reason: (reason.startswith("it is not known"), reason))
+        why = min(reasons, key=lambda reason: (_DOUBT.search(reason) is not None, reason))
         return f"in threads, {why}" if why.startswith("its pool ") else f"in threads, calls could share it: {why}"
 
     def suspends(self, scope: Scope) -> bool:

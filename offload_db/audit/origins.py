@@ -115,7 +115,7 @@ class Origins:
     def _item(self, node: ast.Subscript) -> Origin:
         values = [(binding.value, binding.scope) for binding in self.assignments.of_item(node)]
         makers = [self.of(value, Frame(scope)).makers for value, scope in values if value is not None]
-        return Origin([f"{dotted(node.value)}[…] keeps it"], {key: one[key] for one in makers for key in one})
+        return Origin([f"{dotted(node.value)}[…] may keep it"], {key: one[key] for one in makers for key in one})
 
     def _all(self, nodes: list[ast.expr], frame: Frame) -> Origin:
         found = Origin()
@@ -258,7 +258,7 @@ class Origins:
         return found if base.objects else _unknown(node)
 
     def _of_unknown(self, node: ast.Attribute, owners: Values, frame: Frame) -> Origin:
-        found = Origin([f"{dotted(node)} is kept for all callers"])
+        found = Origin([f"{dotted(node)} may be kept for all callers"])
         for value in owners:
             if isinstance(value, ModuleRef):
                 return self._kept(value.module.scope, node.attr)

@@ -1,10 +1,12 @@
 """mode="thread" on functions that must not run in a thread."""
 import asyncio
+import logging
 
 import pymysql
 from mysql.connector.pooling import MySQLConnectionPool
 from offload_db import OffloadPool, offload
 
+logger = logging.getLogger(__name__)
 pool = OffloadPool.from_env()
 five = MySQLConnectionPool(pool_size=5)
 kept = pymysql.connect(host="db")  # expect: ODB304
@@ -61,3 +63,12 @@ async def is_given_something(connection: pymysql.Connection):
 
 def tell():
     asyncio.create_task(pure())
+
+
+@offload(mode="thread")
+async def tells_a_logger(request):
+    connection = pymysql.connect(host="db")
+    logger.debug("%s is open", connection)
+    connection.ping()
+    request.state.connection.ping()
+    request["connection"].ping()
