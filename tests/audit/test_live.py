@@ -26,7 +26,7 @@ from tests.support import PATIENCE, in_thread
 
 LIVE = Path(__file__).parent / "live"
 AT_ONCE = 12
-NUMBERS = range(24)
+NUMBERS = range(16)
 _count = itertools.count()
 
 # What each route is given; routes that are not named are left as they are.
