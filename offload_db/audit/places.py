@@ -12,17 +12,18 @@ from .remedies import remedy
 
 
 def find_places(context: Context) -> list[Place]:
-    """Return the calls whose connections a bridge does not free, each with what to write there."""
-    return [
-        Place(
-            maker.module.shown,
-            maker.node.lineno,
-            dotted(maker.node.func),
-            remedy(maker, is_kept=id(maker.node) in context.kept) or "",
-            tuple((scope.module.shown, scope.line, scope.qualname) for scope in scopes),
-        )
-        for maker, scopes in users_of(context)
-    ]
+    """Return the calls whose connections a bridge does not free, each with what to write there.
+
+    Those that only threads use need no other line.
+    """
+    found = []
+    for maker, users in users_of(context):
+        scopes = [one for one in users if not (one in context.covered and context.runs_in(one) == "thread")]
+        if scopes:
+            functions = tuple((scope.module.shown, scope.line, scope.qualname) for scope in scopes)
+            write = remedy(maker, is_kept=id(maker.node) in context.kept) or ""
+            found.append(Place(maker.module.shown, maker.node.lineno, dotted(maker.node.func), write, functions))
+    return found
 
 
 def users_of(context: Context) -> list[tuple[Maker, list[Scope]]]:
