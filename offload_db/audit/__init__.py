@@ -5,7 +5,9 @@ or executed, and nothing of the rest of the library is needed. The way through t
 
 ``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
 ``outside``, ``annotations``, ``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
-``context`` answers what the ``rules`` ask.
+``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections back to what makes them, ``ownership`` says
+whether they are a call's own, ``advice`` which mode fits, ``remedies`` and ``places`` what to change; ``context``
+answers what the ``rules`` ask.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from . import model
 from .context import Context
 from .findings import Endpoint, Finding, Handler, Report, fingerprinted
 from .interpret import Interpreter
+from .places import find_places
 from .project import Project, load
 from .rules import CODES, RULES, Rule
 
@@ -62,10 +65,15 @@ def audit(
 
 
 def examine(
-    paths: Iterable[str | Path], *, exclude: Sequence[str] = (), progress: Progress | None = None
+    paths: Iterable[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    converted: frozenset[tuple[str, int, int]] = frozenset(),
+    progress: Progress | None = None,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
+    :param converted: file, line and column of the calls to look at as if they were offload_db.connect's
     :returns: the context, or the project alone if it has no module that can be read
     """
     given = [Path(path) for path in paths]
@@ -80,6 +88,7 @@ def examine(
         if not project.modules:
             return project
         interpreter = Interpreter(project)
+        interpreter.converted = converted
         interpreter.run(_stage(progress, "following"))
         return Context(interpreter)
     finally:
@@ -109,6 +118,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
+        places=find_places(context),
     )
 
 

@@ -43,7 +43,7 @@ def leak(opened: Opened, scope: Scope) -> str | None:
     if not closes:
         return None if gone else "it is never closed"
     last = max(call.lineno for call in closes)
-    for node, block in _exits(body):
+    for node, block in _exits(body, name):
         if opened.statement.lineno < node.lineno < last and not _closed_before(block, node, name):
             word = "return" if isinstance(node, ast.Return) else "raise"
             return f"the `{word}` in line {node.lineno} leaves it open"
@@ -102,17 +102,31 @@ def _is_or_holds(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _exits(body: list[ast.stmt]) -> Iterator[tuple[ast.Return | ast.Raise, list[ast.stmt]]]:
-    """Yield each return and raise with the block that it stands in."""
+def _exits(body: list[ast.stmt], name: str) -> Iterator[tuple[ast.Return | ast.Raise, list[ast.stmt]]]:
+    """Yield each return and raise with the block that it stands in, but for those where there is no connection."""
     for statement in body:
         if isinstance(statement, (ast.Return, ast.Raise)):
             yield statement, body
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
+        there = _says_there_is(statement.test, name) if isinstance(statement, ast.If) else None
         for block in ("body", "orelse", "finalbody"):
-            yield from _exits(getattr(statement, block, []))
+            if (block, there) not in (("body", False), ("orelse", True)):
+                yield from _exits(getattr(statement, block, []), name)
         for part in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
-            yield from _exits(part.body)
+            yield from _exits(part.body, name)
+
+
+def _says_there_is(test: ast.expr, name: str) -> bool | None:
+    """Return whether a test tells that a name has a connection, or that it has none; None if it tells neither."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _says_there_is(test.operand, name)
+        return None if inner is None else not inner
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.left, ast.Name):
+        right = test.comparators[0]
+        if test.left.id == name and isinstance(right, ast.Constant) and right.value is None:
+            return isinstance(test.ops[0], (ast.IsNot, ast.NotEq))
+    return True if isinstance(test, ast.Name) and test.id == name else None
 
 
 def _closed_before(block: list[ast.stmt], node: ast.stmt, name: str) -> bool:

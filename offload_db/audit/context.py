@@ -6,18 +6,24 @@ Built once for an audit. Holds no rule.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
+from .advice import Advice, Advisor
+from .bindings import argument, results
 from .closing import leak
 from .coverage import covered, ineffective
 from .findings import Endpoint, Finding, Handler
 from .graph import Graph, rank
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
-from .model import App, Call, Cell, Database, Instance, Module, Opened, Scope, functions
+from .makers import Frame
+from .model import Call, Database, Module, Opened, Scope, functions
+from .remedies import change
 from .routes import find_routes
 from .scan import read
+from .sharing import Sharing
 from .texts import judge, text
 
 _POLLED = re.compile(
@@ -46,10 +52,13 @@ class Context:
         self._sites_of: dict[Scope, list[Call]] = {}
         for call in self.sites:
             self._sites_of.setdefault(call.scope, []).append(call)
-        self._suspends: dict[Scope, bool] = {}
+        self.advisor = Advisor(interpreter, self.graph)
         self._lines: dict[Module, list[str]] = {}
         self._blocking: dict[Scope, bool] = {}
-        self.shared = self._find_shared()
+        given = {one for scope in self.asynchronous for one in scope.dependencies}
+        # what runs on the event loop, and the dependencies of what does
+        self.in_requests = self.on_loop.union(*(self.advisor.in_its_thread(one) for one in given))
+        self.shared = Sharing(interpreter, self.graph, self.advisor, self.in_requests).find()
         self._sharing = {shared.cell: self.interpreter.readers(shared.cell) for shared in self.shared}
 
     # --- a function
@@ -62,19 +71,35 @@ class Context:
         """Return the requests in whose course a function runs."""
         return tuple(dict.fromkeys(Endpoint(route.method, route.path) for route in self.graph.entries(scope)))
 
+    def advice(self, scope: Scope) -> Advice:
+        """Return the mode that fits an asynchronous function, and why."""
+        return self.advisor.advise(scope, self.sites_of(scope))
+
+    def change(self, scope: Scope) -> str | None:
+        """Say what to change where neither mode fits a function; None where one does."""
+        advice = self.advice(scope)
+        return change(advice, self.advisor.makers(scope), self.kept) if advice.mode == "neither" else None
+
+    @functools.cached_property
+    def kept(self) -> frozenset[int]:
+        """Return which calls make what is kept for all callers, by the ids of their nodes."""
+        found: set[int] = set()
+        origins = self.advisor.ownership.origins
+        for shared in self.shared:
+            given = shared.node if isinstance(shared.node, ast.expr) else getattr(shared.node, "value", None)
+            for node in [given] if isinstance(given, ast.expr) else results(shared.scope):
+                found |= origins.of(node, Frame(shared.scope)).makers.keys()
+        return frozenset(found)
+
+    def is_unwrapped(self, call: Call) -> bool:
+        """Tell whether a call blocks on a PooledDB that no OffloadPool wraps, itself or below."""
+        if call.effect is not None and call.effect.kind != "elsewhere":
+            return call.effect.reach == "wrappable"
+        return self.graph.reaches(call, self.graph.to_unwrapped)
+
     def suspends(self, scope: Scope) -> bool:
         """Tell whether a function contains a real ``await``: one of something that may suspend."""
-        known = self._suspends.get(scope)
-        if known is None:
-            self._suspends[scope] = False  # a function that awaits only itself never suspends
-            known = self._suspends[scope] = any(self._may_suspend(scope, node) for node in scope.awaits)
-        return known
-
-    def _may_suspend(self, scope: Scope, node: ast.expr | None) -> bool:
-        if node is None:
-            return True
-        targets = [target for call in scope.calls if call.node is node for target in call.targets]
-        return not targets or any(self.suspends(target) for target in targets)
+        return self.advisor.suspends(scope)
 
     def blocks_in_task(self, scope: Scope) -> bool:
         """Tell whether running an asynchronous function as a task of its own blocks the loop."""
@@ -92,23 +117,6 @@ class Context:
     def is_offloaded(self, scope: Scope) -> bool:
         """Tell whether a function is decorated with effect."""
         return scope.offload is not None and scope not in self.ineffective
-
-    def blocks_elsewhere(self, scope: Scope) -> Call | None:
-        """Return a call that blocks on something that a bridge does not free, if there is one."""
-        for call in scope.calls:
-            if call.passed:
-                continue
-            if call.effect is not None and (call.effect.kind == "elsewhere" or call.effect.reach == "raw"):
-                return call
-            if self.graph.reaches(call, self.graph.to_elsewhere) or self.graph.reaches(call, self.graph.to_raw):
-                return call
-        return None
-
-    def mode(self, scope: Scope) -> str:
-        """Return the mode that fits: ``bridge``, ``thread``, or ``either``."""
-        if self.suspends(scope) or self.unprotected(scope) is not None:
-            return "bridge"
-        return "thread" if self.blocks_elsewhere(scope) is not None else "either"
 
     def runs_in(self, scope: Scope, depth: int = 0) -> str:
         """Return the mode in which an offloaded function runs; ``unknown`` where that is computed."""
@@ -152,43 +160,9 @@ class Context:
                         if how is not None:
                             yield scope, opened, how
 
-    def _find_shared(self) -> list[Shared]:
-        """Return where connections and cursors are put that several callers share."""
-        kept = self._kept_classes()
-        found: dict[Cell, Shared] = {}
-        for shared in self.interpreter.shared:
-            readers = {
-                reader for reader in self.interpreter.readers(shared.cell) if reader.kind in ("function", "lambda")
-            }
-            if shared.cell in found or not readers & self.on_loop:
-                continue
-            if "." in shared.name and not self._is_kept(shared, kept):
-                continue
-            found[shared.cell] = shared
-        return list(found.values())
-
     def readers(self, shared: Shared) -> list[Scope]:
         """Return who reads what is shared, in the order of the source."""
         return sorted(self.interpreter.readers(shared.cell), key=Scope.place)
-
-    def _kept_classes(self) -> set[Scope]:
-        """Return the classes of which an object is kept for good."""
-        cells = [cell for module in self.project.modules for cell in module.scope.cells.values()]
-        cells += self.interpreter.loose.values()
-        return {value.scope for cell in cells for value in cell.values if isinstance(value, Instance)}
-
-    def _is_kept(self, shared: Shared, kept: set[Scope]) -> bool:
-        node = shared.node.targets[0] if isinstance(shared.node, ast.Assign) else None
-        if isinstance(node, ast.Attribute) and _APPLICATION.search(ast.unparse(node.value)):
-            return True
-        owner = shared.scope.owner
-        if owner is not None and any(isinstance(base, App) for base in self.interpreter.outside_bases(owner)):
-            return True  # an attribute of an application
-        return any(
-            shared.cell is one.attributes.get(shared.name.rpartition(".")[2])
-            for scope in kept
-            for one in self.interpreter.classes(scope)
-        )
 
     # --- findings
 
@@ -200,7 +174,7 @@ class Context:
             found = text(node, scope, self.project)
             if found is not None or number == 0 or not isinstance(node, ast.Name):
                 return found
-            node = _argument(calls[number - 1], scope, node.id)
+            node = argument(calls[number - 1].node, scope, node.id)
             number -= 1
         return None
 
@@ -216,7 +190,7 @@ class Context:
             points += "no WHERE" in seen
         if points and any(one.loops for one in calls):
             reasons.append("in a loop")
-            points += 1
+            points += 2 if rank(calls[-1]) == "statement" else 1
         if points and self.is_polled(call.scope):
             reasons.append("polled")
             points += 2
@@ -270,6 +244,7 @@ class Context:
     ) -> Finding:
         """Return a finding at a node of a function."""
         line = getattr(node, "lineno", scope.line)
+        advice = self.advice(scope) if scope.is_async else None
         return Finding(
             rule,
             scope.module.shown,
@@ -283,7 +258,8 @@ class Context:
             via=via,
             chain=chain,
             driver=driver,
-            mode=self.mode(scope) if scope.is_async else None,
+            mode=advice.mode if advice is not None else None,
+            advice=self.change(scope) if scope.is_async else None,
             reasons=reasons,
             migrated=self.is_migrated(scope) if migrated is None else migrated,
             stays=stays,
@@ -306,6 +282,7 @@ class Context:
             sites = self.sites_of(scope)
             if not sites and scope not in self.graph.of_handler:
                 continue
+            advice = self.advice(scope)
             closed = None
             if scope.opened:
                 closed = not any((scope, opened.name) in leaking for opened in scope.opened)
@@ -318,10 +295,11 @@ class Context:
                     bool(sites),
                     scope in self.covered,
                     self.suspends(scope),
-                    self.mode(scope),
+                    advice.mode,
                     self._obtained(scope, sites),
                     closed,
                     self._shares(scope),
+                    self.change(scope),
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))
@@ -344,16 +322,6 @@ class Context:
     def _shares(self, scope: Scope) -> bool:
         return any(one in readers for one in self._below(scope) for readers in self._sharing.values())
 
-    def unprotected(self, scope: Scope) -> str | None:
-        """Return a connection of its own that a function shares with others, and that no pool protects."""
-        for one in self._below(scope):
-            for shared in self.shared:
-                if one in self._sharing[shared.cell] and any(
-                    isinstance(value, Database) and value.reach == "raw" for value in shared.cell.values
-                ):
-                    return f"the {shared.kind.removeprefix('sa_')} {shared.name}"
-        return None
-
     def _below(self, scope: Scope) -> list[Scope]:
         """Return a function and the plain functions that it calls, however deep."""
         found = {scope: None}
@@ -365,18 +333,3 @@ class Context:
                         found[target] = None
                         waiting.append(target)
         return list(found)
-
-
-def _argument(call: Call, scope: Scope, name: str) -> ast.expr | None:
-    """Return what a call gives to a parameter of the function that it enters."""
-    if not isinstance(call.node, ast.Call):
-        return None
-    for keyword in call.node.keywords:
-        if keyword.arg == name:
-            return keyword.value
-    names = [parameter.name for parameter in scope.parameters]
-    if name not in names:
-        return None
-    offset = 1 if scope.owner is not None and "staticmethod" not in scope.decorators else 0
-    number = names.index(name) - offset
-    return call.node.args[number] if 0 <= number < len(call.node.args) else None

@@ -1,4 +1,4 @@
-"""Changes the text of a file: decorators, the wrapped pool and the import, and not a byte elsewhere.
+"""Changes the text of a file: decorators, pools, connections and the import, and not a byte elsewhere.
 
 Needs LibCST, whose trees keep every space and comment. What to change is decided in ``plan.py``.
 """
@@ -15,6 +15,12 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from . import engines
+
+_SECTION = re.compile(
+    r"\b(third|party|external|libraries|packages|dependencies|imports?|vendor|from pypi)\b", re.IGNORECASE
+)
+
 
 class EditError(ValueError):
     """Raised when a file cannot be changed safely. It is left as it is."""
@@ -26,7 +32,9 @@ class Edits:
 
     decorators: Mapping[tuple[int, int], str]  # of a def -> the decorator, without its @
     pools: frozenset[tuple[int, int]]  # of the calls that make them
-    wrapper: str  # how the module calls OffloadPool
+    package: str  # how the module calls the library
+    made: frozenset[tuple[int, int]]  # of the calls that make a connection or an engine, and are to be the library's
+    imports: tuple[str, ...]
     add_import: bool
     is_local: Callable[[str], bool]  # tells whether a top-level name is a module of the project
 
@@ -63,6 +71,8 @@ class _Transformer(cst.CSTTransformer):
     def __init__(self, edits: Edits, positions: Mapping[cst.CSTNode, CodeRange], lines: Sequence[str]) -> None:
         super().__init__()
         self.edits = edits
+        self.wrapper = f"{edits.package}.OffloadPool"
+        self.converted: set[tuple[int, int]] = set()
         self.positions = positions
         self.lines = lines
         self.decorated: set[tuple[int, int]] = set()
@@ -70,7 +80,11 @@ class _Transformer(cst.CSTTransformer):
 
     def missing(self) -> set[tuple[int, int]]:
         """Return the places that were not come across."""
-        return (self.edits.decorators.keys() - self.decorated) | (self.edits.pools - self.wrapped)
+        return (
+            (self.edits.decorators.keys() - self.decorated)
+            | (self.edits.pools - self.wrapped)
+            | (self.edits.made - self.converted)
+        )
 
     def _place(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return where a node begins, its column in bytes of UTF-8 as ``ast`` counts."""
@@ -109,17 +123,20 @@ class _Transformer(cst.CSTTransformer):
             return updated_node
         self.wrapped.add(place)
         name = cst.Module([]).code_for_node(target)
-        line = cst.parse_statement(f"{name} = {self.edits.wrapper}({name})")
+        line = cst.parse_statement(f"{name} = {self.wrapper}({name})")
         assert isinstance(line, cst.SimpleStatementLine)
         return cst.FlattenSentinel([updated_node, line])
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802  # as above
-        """Wrap a pool where it stands, if it is not assigned by itself."""
+        """Wrap a pool where it stands, if it is not assigned by itself; make a connection with this library."""
         place = self._place(original_node)
+        if place in self.edits.made:
+            self.converted.add(place)
+            return engines.converted(updated_node, self.edits.package)
         if place not in self.edits.pools or self._is_assigned(original_node):
             return updated_node
         self.wrapped.add(place)
-        return cst.Call(cst.parse_expression(self.edits.wrapper), [cst.Arg(updated_node)])
+        return cst.Call(cst.parse_expression(self.wrapper), [cst.Arg(updated_node)])
 
     def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:  # noqa: N802  # as above
         """Remember which call is all that a line assigns."""
@@ -146,22 +163,37 @@ class _Transformer(cst.CSTTransformer):
 def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:
     body = list(tree.body)
     index, separate = _import_place(body, edits.is_local)
-    line = cst.parse_statement("import offload_db")
+    if index == 0 and separate == "first" and _heading(tree.header)[1]:
+        index, separate = 1, "within"  # below the import that the file's first comment speaks of
+    line, *further = cst.parse_module("\n".join(edits.imports)).body
     assert isinstance(line, cst.SimpleStatementLine)
     blank = cst.EmptyLine(indent=False)
     if separate == "before":  # a section of its own above the next statement
         following = body[index]
-        leading = list(following.leading_lines) or [blank] * bool(index)
-        line = line.with_changes(leading_lines=leading)
-        body[index] = following.with_changes(leading_lines=[blank])
+        leading = list(following.leading_lines)
+        while leading and leading[0].comment is None:
+            leading.pop(0)
+        line = line.with_changes(
+            leading_lines=following.leading_lines[: -len(leading) or None] or [blank] * bool(index)
+        )
+        body[index] = following.with_changes(leading_lines=[blank, *leading])
     elif separate == "after":  # a section of its own below the one before
         line = line.with_changes(leading_lines=[blank] if index else [])
-    elif separate == "first":  # at the head of a section: its blank lines and comments stay above
+    elif separate == "first":  # at the head of a section: its blank lines and its heading stay above
         following = body[index]
-        line = line.with_changes(leading_lines=following.leading_lines)
-        body[index] = following.with_changes(leading_lines=[])
-    body.insert(index, line)
+        above, below = _heading(following.leading_lines)
+        line = line.with_changes(leading_lines=above)
+        body[index] = following.with_changes(leading_lines=below)
+    body[index:index] = [line, *further]
     return tree.with_changes(body=body)
+
+
+def _heading(lines: Sequence[cst.EmptyLine]) -> tuple[Sequence[cst.EmptyLine], Sequence[cst.EmptyLine]]:
+    """Split what stands above an import: the heading of its section, and a comment that speaks of the import alone."""
+    comments = [number for number, line in enumerate(lines) if line.comment is not None]
+    if not comments or _SECTION.search(" ".join(str(lines[number].comment.value) for number in comments)):  # type: ignore[union-attr]  # they have one
+        return lines, []
+    return lines[: comments[0]], lines[comments[0] :]
 
 
 def _import_place(body: Sequence[cst.BaseStatement], is_local: Callable[[str], bool]) -> tuple[int, str]:

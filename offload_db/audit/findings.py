@@ -43,6 +43,7 @@ class Finding:
     chain: tuple[str, ...] = ()  # the same with places, down to the driver
     driver: str | None = None
     mode: str | None = None
+    advice: str | None = None  # what to change, where neither mode fits
     reasons: tuple[str, ...] = ()
     migrated: bool = False
     stays: bool = False  # is open although its handler is offloaded
@@ -74,6 +75,7 @@ class Finding:
             "chain": list(self.chain),
             "driver": self.driver,
             "mode": self.mode,
+            "advice": self.advice,
             "reasons": list(self.reasons),
             "fingerprint": self.fingerprint,
             "baselined": self.baselined,
@@ -95,6 +97,7 @@ class Handler:
     obtained: str | None  # how it gets its connection
     closed: bool | None  # on every path; None where it opens none
     shared: bool
+    advice: str | None = None  # what to change, where neither mode fits
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -108,7 +111,29 @@ class Handler:
             "migrated": self.migrated,
             "awaits": self.awaits,
             "mode": self.mode,
+            "advice": self.advice,
             "connection": {"obtained": self.obtained, "closed": self.closed, "shared": self.shared},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A call that makes connections which a bridge does not free, what to write there, and who uses them."""
+
+    file: str
+    line: int
+    call: str
+    write: str
+    functions: tuple[tuple[str, int, str], ...]  # file, line and name of each
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "call": self.call,
+            "write": self.write,
+            "functions": [{"file": file, "line": line, "function": name} for file, line, name in self.functions],
         }
 
 
@@ -122,6 +147,7 @@ class Report:
     files: int
     lines: int
     suppressed: int = 0
+    places: list[Place] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)  # what a baseline lists and is gone
 
     @property
@@ -133,6 +159,14 @@ class Report:
         """Return how many of the handlers that block are migrated, and how many there are."""
         blocking = [handler for handler in self.handlers if handler.blocking]
         return sum(handler.migrated for handler in blocking), len(blocking)
+
+    def opened(self) -> str:
+        """Return how many places open the connections of how many functions."""
+        functions = {function for place in self.places for function in place.functions}
+        return (
+            f"Places that open connections: {len(self.places)}, for {len(functions)} of the functions below. "
+            "What to write there first, so that a bridge frees them:"
+        )
 
     def by_file(self) -> dict[str, tuple[int, int, int]]:
         """Return for each file its open findings, and its blocking handlers: migrated ones, and all."""

@@ -39,11 +39,10 @@ class Graph:
         self.of_handler: dict[Scope, list[Route]] = {}
         for route in routes:
             self.of_handler.setdefault(route.handler, []).append(route)
+        self._repeated: dict[Scope, Call] = {}
         self._steps = {name: self.towards(functools.partial(_drives_with, name)) for name in _RANKS}
-        # what a bridge does not free, by who reaches it
-        self.to_raw = self.towards(
-            lambda call: _drives(call) and call.effect is not None and call.effect.reach == "raw", through_hops=False
-        )
+        # a statement that is sent again and again: for each row of another one, most of the time
+        self._repeated = self.towards(lambda call: bool(call.loops) and self._leads_to_statement(call))
         self.to_unwrapped = self.towards(
             lambda call: _drives(call) and call.effect is not None and call.effect.reach == "wrappable"
         )
@@ -72,7 +71,14 @@ class Graph:
         return steps
 
     def below(self, call: Call) -> list[Call]:
-        """Return the calls from a call's target down to the driver, the best chain there is; empty if none."""
+        """Return the calls from a call's target down to the driver, the costliest chain there is; empty if none."""
+        repeated = [target for target in call.targets if not target.is_async and target in self._repeated]
+        if repeated:
+            chain = list(self._follow(self._repeated[repeated[0]], self._repeated))
+            return [*chain, *(self._below(chain[-1]) if chain[-1].effect is None else ())]
+        return self._below(call)
+
+    def _below(self, call: Call) -> list[Call]:
         for name in _RANKS:
             steps = self._steps[name]
             targets = [target for target in call.targets if not target.is_async and target in steps]
@@ -80,12 +86,17 @@ class Graph:
                 return list(self._follow(steps[targets[0]], steps))
         return []
 
+    def _leads_to_statement(self, call: Call) -> bool:
+        return _drives_with("statement", call) or self.reaches(call, self._steps["statement"])
+
     def _follow(self, call: Call, steps: dict[Scope, Call]) -> Iterator[Call]:
         seen: set[Scope] = set()
         while True:
             yield call
             seen.add(call.scope)
-            if call.effect is not None and call.effect.kind != "elsewhere":
+            if (call.effect is not None and call.effect.kind != "elsewhere") or (
+                steps is self._repeated and call.loops
+            ):
                 return
             following = next((t for t in call.targets if t in steps and not t.is_async and t not in seen), None)
             if following is None:

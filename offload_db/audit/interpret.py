@@ -130,8 +130,8 @@ class Interpreter(Imports):
         for number, parameter in enumerate(scope.parameters):
             values = self.annotation(parameter.annotation)
             if number == 0 and owner is not None and "staticmethod" not in scope.decorators:
-                made: Value = class_ref(owner) if "classmethod" in scope.decorators else instance(owner)
-                values = frozenset((made,))
+                make = class_ref if scope.name == "__new__" or "classmethod" in scope.decorators else instance
+                values = frozenset((make(owner),))
             elif parameter.default is not None:
                 given = self.dependency(parameter.default, parameter.annotation)
                 values = values if given is None else (values - {OPAQUE} if given else values) | given

@@ -250,7 +250,7 @@ LOCKS = frozenset(
     f"threading.{name}" for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore")
 ) | {"_thread.allocate_lock", "multiprocessing.Lock", "multiprocessing.RLock"}  # fmt: skip
 _ELSEWHERE = (
-    "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.", "openpyxl.", "ftplib.",
+    "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.read_", "openpyxl.", "ftplib.",
 )  # fmt: skip
 _ELSEWHERE_NAMES = frozenset(
     {"time.sleep", "os.system", "socket.create_connection", "socket.getaddrinfo", "httpx.get", "httpx.post",

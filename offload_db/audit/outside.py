@@ -31,6 +31,7 @@ from .model import (
     app_value,
     database,
     decorating,
+    instance,
 )
 
 _CURSOR_NAME = re.compile(r"(^|_)(cur|curs|cursor|conn|cnx|connection)\d?$")
@@ -65,6 +66,9 @@ _TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values",
 class Outside(Calling):
     """Calls what is not audited."""
 
+    # Places of calls that are looked at as if they were offload_db.connect's.
+    converted: frozenset[tuple[str, int, int]] = frozenset()
+
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()
         if _is_awaitable(arguments) and libraries.maker(name):
@@ -72,7 +76,8 @@ class Outside(Calling):
         elif made := libraries.maker(name):
             kind, driver, reach, does = made
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
-            if "offloaded" in given:
+            here = (self.scope.module.shown, node.lineno, node.col_offset)
+            if "offloaded" in given or here in self.converted:
                 reach = "offloaded"
             if kind == "pool" and of_other_driver(first or arguments.named.get("creator", NOTHING)):
                 outcome.values.add(FOREIGN)
@@ -185,6 +190,8 @@ class Outside(Calling):
                 outcome.values |= self.entered(value)
         elif name in _HANDING:
             self._handed(arguments, outcome)
+        elif name == "__new__":  # super().__new__(cls)
+            outcome.values |= {instance(value.scope) for value in arguments.first() if isinstance(value, ClassRef)}
         elif name in ("get", "pop") and node.args and isinstance(key := node.args[0], ast.Constant):
             outcome.values |= self.loosely(func.value, str(key.value))  # g.pop("db", None)
         elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .context import Context
-from .libraries import METHODS
-from .model import Call, ClassRef, Database, External, Module, ModuleRef, Scope, Values
-from .outside import of_other_driver
+from .findings import Place
+from .model import Call, Module, Scope
+from .own_names import can_import
+from .places import find_places
 from .rules import RULES
-from .texts import source_of
+from .wrapping import wrapping_of
 
-_POOLS = frozenset({"dbutils.pooled_db.PooledDB", "DBUtils.PooledDB.PooledDB"})
-_LOOP_METHODS = frozenset(
-    {"create_task", "ensure_future", "call_soon", "call_later", "call_at", "put_nowait", "get_nowait", "set_result",
-     "set_exception", "add_callback", "spawn_callback", "start_soon"}
-)  # fmt: skip
-_TORNADO_METHODS = frozenset({"finish", "flush", "render", "redirect", "send_error", "write_message"})
 _DEF = (
     "it is a def: FastAPI, Starlette and Quart run those in threads; under Sanic, aiohttp and Tornado make it an async "
     "def first"
 )
-_LOOP_MODULES = frozenset({"asyncio", "anyio", "trio", "create_task", "get_running_loop", "get_event_loop"})
+
+
+_ASGI = frozenset({"fastapi", "starlette", "quart"})
+_MANY = 20  # decorators, from which on a middleware is less to change
 
 
 class PlanError(ValueError):
@@ -46,6 +44,7 @@ class LeftAlone:
 
     scope: Scope
     why: str
+    minor: bool = False  # nothing is to be done
 
 
 @dataclass(slots=True)
@@ -54,7 +53,9 @@ class Plan:
 
     decorate: list[Decorate] = field(default_factory=list)
     wrap: list[tuple[Module, ast.Call]] = field(default_factory=list)
+    convert: list[tuple[Module, int, int]] = field(default_factory=list)
     left: list[LeftAlone] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # to be changed first, by hand
     notes: list[str] = field(default_factory=list)
 
 
@@ -65,18 +66,44 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
     :raises PlanError: if one of them is not there
     """
     plan = Plan()
-    chosen = _chosen(context, only) if only else None
-    for scope in sorted(context.asynchronous, key=lambda s: (s.module.shown, s.line)):
-        decision = _decide(context, scope, chosen)
+    chosen = chosen_by(context, only) if only else None
+    order = sorted(context.asynchronous, key=Scope.place)
+    decided = {scope: _decide(context, scope, chosen) for scope in order}
+    for scope, decision in decided.items():
         if isinstance(decision, Decorate):
             plan.decorate.append(decision)
         elif decision is not None:
             plan.left.append(decision)
+        elif not context.sites_of(scope) and scope in context.graph.of_handler:
+            plan.left.append(_no_query(context, scope, decided))
     for route in context.graph.routes:
         if not route.handler.is_async and all(left.scope is not route.handler for left in plan.left):
-            plan.left.append(LeftAlone(route.handler, _DEF))
+            plan.left.append(LeftAlone(route.handler, _DEF, minor=True))
     if plan.decorate or any(scope.is_async for scope in context.covered):
-        _wrap(context, plan)
+        wrapping = wrapping_of(context)
+        plan.wrap += wrapping.pools
+        plan.notes += wrapping.notes
+    bridged = [
+        one for one in plan.decorate if one.mode == "bridge" and not _ASGI.isdisjoint(one.scope.module.libraries)
+    ]
+    if len(bridged) >= _MANY:
+        plan.notes.append(
+            f"{len(bridged)} of the {len(plan.decorate)} decorators are in ASGI applications: there OffloadMiddleware "
+            "does the same with a line for each application"
+        )
+    for scope in order:
+        in_thread = scope.offload is not None and scope.offload.mode == "thread" and context.is_offloaded(scope)
+        if in_thread and context.sites_of(scope) and context.advice(scope).mode in ("either", "bridge"):
+            why = 'nothing in it blocks that a bridge does not free: mode="thread" may go'
+            plan.notes.append(f"{scope.module.shown}:{scope.line} {scope.qualname}: {why}")
+    converted = context.interpreter.converted
+    plan.convert = [
+        (m, line, column)
+        for m in context.project.modules
+        for shown, line, column in sorted(converted)
+        if shown == m.shown
+    ]
+    plan.places = [place for place in find_places(context) if not place.call.endswith("PooledDB")]
     return plan
 
 
@@ -86,97 +113,61 @@ def _decide(context: Context, scope: Scope, chosen: set[Scope] | None) -> Decora
     if scope in context.ineffective:
         return LeftAlone(scope, f"its @offload has no effect: {context.ineffective[scope][1]}")
     if not sites:
-        return LeftAlone(scope, _no_query(context, scope)) if is_handler else None
+        return None  # `make` says why, when it is known what becomes of the others
     if scope in context.covered:
-        return LeftAlone(scope, "it is offloaded already")
+        return _offloaded(context, scope)
     if chosen is not None and scope not in chosen:
-        return LeftAlone(scope, "--only names other routes") if is_handler else None
+        return LeftAlone(scope, "--only names other routes", minor=True) if is_handler else None
     if all(_ignored(call) for call in sites):
         return LeftAlone(scope, "comments in it switch its findings off")
-    if not _can_import(scope.module):
+    if not can_import(scope.module):
         return LeftAlone(scope, "its module uses the name offload_db for something else")
-    return _with_mode(context, scope, sites)
+    return _with_mode(context, scope)
 
 
-def _no_query(context: Context, scope: Scope) -> str:
-    others = [
-        target.qualname
-        for call in scope.calls
-        for target in call.targets
-        if target.is_async and context.blocks_in_task(target)
-    ]
-    if others:
-        return f"it queries only through {', '.join(dict.fromkeys(others))}, which is decorated itself"
-    return "it makes no blocking database call"
-
-
-def _with_mode(context: Context, scope: Scope, sites: list[Call]) -> Decorate | LeftAlone:
-    whole = not scope.awaits and not scope.is_generator and not _uses_loop(scope)
-    lock = holds_lock(context, scope)
-    if lock is not None:
-        if not whole:
-            return LeftAlone(
-                scope,
-                f"the lock {lock} is held across a database call, and it awaits: in a bridge the loop could stop for "
-                "good. Release the lock before the call, or drop it",
-            )
-        return Decorate(scope, "thread", f"the lock {lock} is held across a database call")
-    elsewhere = context.blocks_elsewhere(scope)
-    if elsewhere is None:
-        return Decorate(scope, "bridge", "")
-    shared = context.unprotected(scope)
-    if shared is not None:
-        why = f"all callers share {shared}, and in threads they would use it at once"
-    elif whole:
-        return Decorate(scope, "thread", f"{elsewhere.text}() blocks, too, and a bridge does not free it")
-    elif scope.awaits or scope.is_generator:
-        why = "it awaits"
-    else:
-        why = "it uses the event loop itself"
-    if any(_freed(context, call) for call in sites):
-        return Decorate(
-            scope, "bridge", f'{elsewhere.text}() goes on blocking: {why}, so that mode="thread" does not fit'
-        )
-    return LeftAlone(
-        scope,
-        f'{elsewhere.text}() uses what a bridge does not free, and {why}, so that mode="thread" does not fit: take a '
-        "connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine",
-    )
-
-
-def _freed(context: Context, call: Call) -> bool:
-    chain = [call, *context.graph.below(call)]
-    return any(step.effect is not None and step.effect.reach != "raw" for step in chain)
-
-
-def _uses_loop(scope: Scope) -> bool:
-    """Tell whether a function does what only the event loop's thread may do."""
-    for statement in scope.body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and node.id in _LOOP_MODULES:
-                return True
-            if isinstance(node, ast.Attribute) and node.attr in _LOOP_METHODS:
-                return True
-            if isinstance(node, ast.Attribute) and node.attr in _TORNADO_METHODS and _last(node.value) == "self":
-                return True
-    return False
-
-
-def holds_lock(context: Context, scope: Scope) -> str | None:
-    """Return the lock that a function, or a helper below it, holds across a database call."""
+def _no_query(context: Context, scope: Scope, decided: Mapping[Scope, Decorate | LeftAlone | None]) -> LeftAlone:
+    others: dict[str, list[str]] = {}
     seen = {scope}
     waiting = [scope]
     while waiting:
         for call in waiting.pop().calls:
-            if call.passed:
-                continue
-            if call.locks and context.graph.blocks(call):
-                return call.locks[0].text
             for target in call.targets:
-                if not target.is_async and target not in seen:
-                    seen.add(target)
+                if target in seen or not target.is_async or not context.blocks_in_task(target):
+                    continue
+                seen.add(target)
+                if target in context.covered:
+                    others.setdefault("is offloaded already", []).append(target.qualname)
+                elif context.sites_of(target):
+                    how = "is decorated itself" if isinstance(decided[target], Decorate) else "is left alone"
+                    others.setdefault(how, []).append(target.qualname)
+                else:
                     waiting.append(target)
-    return None
+    if others:
+        texts = [f"{', '.join(dict.fromkeys(names))}, which {how}" for how, names in others.items()]
+        why = f"it queries only through {'; and through '.join(texts)}"
+        return LeftAlone(scope, why, minor="is left alone" not in others)
+    return LeftAlone(scope, "it makes no blocking database call", minor=True)
+
+
+def _offloaded(context: Context, scope: Scope) -> LeftAlone:
+    call = context.advisor.blocks_elsewhere(scope) if context.runs_in(scope) == "bridge" else None
+    if call is None or not context.advisor.leads_to_raw(call):
+        return LeftAlone(scope, "it is offloaded already", minor=True)
+    why = f"it is offloaded already, but {call.text}() goes on blocking: a bridge does not free what it uses"
+    return LeftAlone(scope, why)
+
+
+def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:
+    advice = context.advice(scope)
+    if advice.mode == "thread":
+        return Decorate(scope, "thread", advice.why)
+    if advice.blocker is None and advice.mode != "neither":
+        return Decorate(scope, "bridge", "")
+    if advice.mode == "bridge":
+        assert advice.blocker is not None
+        why = f'{advice.blocker.text}() goes on blocking: {advice.why}, so that mode="thread" does not fit'
+        return Decorate(scope, "bridge", why)
+    return LeftAlone(scope, context.change(scope) or "")
 
 
 def _ignored(call: Call) -> bool:
@@ -185,33 +176,14 @@ def _ignored(call: Call) -> bool:
     return any(codes & call.scope.module.ignores.get(line, frozenset()) for line in lines)
 
 
-def offload_name(module: Module) -> str | None:
-    """Return how a module calls the decorator already; None if it does not import it."""
-    for name in sorted(module.scope.bound_names):
-        for value in module.scope.cell(name).values:
-            if isinstance(value, External) and value.name == "offload_db.offload":
-                return name
-    package = package_name(module)
-    return f"{package}.offload" if package is not None else None
-
-
-def package_name(module: Module) -> str | None:
-    """Return the name under which a module imports the package; None if it does not."""
-    for name in sorted(module.scope.bound_names):
-        for value in module.scope.cell(name).values:
-            if isinstance(value, External) and value.name == "offload_db":
-                return name
-    return None
-
-
-def _can_import(module: Module) -> bool:
-    return offload_name(module) is not None or "offload_db" not in module.scope.bound_names
-
-
 # --- one route
 
 
-def _chosen(context: Context, only: Iterable[str]) -> set[Scope]:
+def chosen_by(context: Context, only: Iterable[str]) -> set[Scope]:
+    """Return the functions that run in the course of some routes.
+
+    :raises PlanError: if one of the routes is not there
+    """
     chosen: set[Scope] = set()
     names = {f"{route.method}:{route.path}": route.handler for route in context.graph.routes}
     handlers: dict[str, list[Scope]] = {}
@@ -239,95 +211,3 @@ def _in_the_course_of(handler: Scope) -> set[Scope]:
                 found.add(target)
                 waiting.append(target)
     return found
-
-
-# --- pools
-
-
-def _wrap(context: Context, plan: Plan) -> None:
-    calls = context.interpreter.framework_calls.values()
-    wrapping = [(call, argument) for call in calls if _is_wrapper(call.callee) for argument in _arguments(call.node)]
-    inside = {id(argument) for _, argument in wrapping}
-    wrapped = {place for call, argument in wrapping for place in _places(context, argument, call.scope)}
-    for call in calls:
-        made = _makes_pool(context, call.callee)
-        creator = call.arguments.first() or call.arguments.named.get("creator", frozenset())
-        if made is None or id(call.node) in inside or of_other_driver(creator):
-            continue
-        module = call.scope.module
-        target = _target(call.node, module)
-        if target is not None and (module, _last(target)) in wrapped:
-            continue
-        where = f"{module.shown}:{call.node.lineno}"
-        if isinstance(made, Scope) and (extra := _own_methods(context, made)):
-            plan.notes.append(f"{where}: the pool is not wrapped: {made.name} has methods of its own ({extra})")
-        elif package_name(module) is None and "offload_db" in module.scope.bound_names:
-            plan.notes.append(f"{where}: the pool is not wrapped: offload_db is another name")
-        else:
-            plan.wrap.append((module, call.node))
-    for scope in context.graph.scopes:
-        for made_call in scope.calls:
-            values = [v for v in scope.module.scope.cell(made_call.text).values if isinstance(v, External)]
-            if any(value.name.endswith(".PersistentDB") for value in values):
-                where = f"{scope.module.shown}:{made_call.line}"
-                plan.notes.append(f"{where}: {made_call.text} is no PooledDB, and is not wrapped")
-
-
-def _is_wrapper(callee: Values) -> bool:
-    return any(isinstance(value, External) and value.name == "offload_db.OffloadPool" for value in callee)
-
-
-def _arguments(node: ast.Call) -> list[ast.expr]:
-    return [*node.args, *(keyword.value for keyword in node.keywords)]
-
-
-def _makes_pool(context: Context, callee: Values) -> External | Scope | None:
-    """Return what makes a pool: the library's class, or the audited class that is derived from it."""
-    for value in callee:
-        if isinstance(value, External) and value.name in _POOLS:
-            return value
-        if isinstance(value, ClassRef):
-            for base in context.interpreter.outside_bases(value.scope):
-                if isinstance(base, Database) and base.kind == "pool" and base.reach == "wrappable":
-                    return value.scope
-    return None
-
-
-def _own_methods(context: Context, scope: Scope) -> str:
-    """Return the methods that callers of a derived pool could miss in an ``OffloadPool``."""
-    known = {"__init__", *METHODS["pool"]}
-    return ", ".join(
-        sorted(
-            name
-            for one in context.interpreter.classes(scope)
-            for name in one.bound_names
-            if name not in known and not name.startswith("_")
-        )
-    )
-
-
-def _places(context: Context, node: ast.expr, scope: Scope) -> Iterator[tuple[Module, str]]:
-    """Yield the modules and names under which a pool that is wrapped was made."""
-    module = scope.module
-    yield module, _last(node)
-    if isinstance(node, ast.Name):
-        for statement in module.tree.body:
-            if isinstance(statement, ast.ImportFrom) and (source := source_of(statement, module, context.project)):
-                yield from ((source, a.name) for a in statement.names if (a.asname or a.name) == node.id)
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        for value in module.scope.cell(node.value.id).values:
-            if isinstance(value, ModuleRef):
-                yield value.module, node.attr
-
-
-def _target(node: ast.Call, module: Module) -> ast.expr | None:
-    for statement in ast.walk(module.tree):
-        if isinstance(statement, ast.Assign) and statement.value is node and len(statement.targets) == 1:
-            return statement.targets[0]
-        if isinstance(statement, ast.AnnAssign) and statement.value is node:
-            return statement.target
-    return None
-
-
-def _last(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

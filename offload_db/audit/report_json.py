@@ -15,6 +15,7 @@ def render(report: Report) -> str:
         json.dumps(
             {
                 "version": VERSION,
+                "places": [place.as_dict() for place in report.places],
                 "findings": [finding.as_dict() for finding in report.findings],
                 "handlers": [handler.as_dict() for handler in report.handlers],
                 "errors": report.errors,

@@ -29,6 +29,16 @@ def _lines(report: Report) -> Iterator[str]:
     yield "|---|---|"
     for severity in SEVERITIES:
         yield f"| {severity} | {totals['by_severity'][severity]} |"
+    if report.places:
+        yield ""
+        yield "## Where connections are made"
+        yield ""
+        yield report.opened()
+        yield ""
+        yield "| place | call | functions | write |"
+        yield "|---|---|---|---|"
+        for place in report.places:
+            yield f"| {place.file}:{place.line} | `{place.call}()` | {len(place.functions)} | {place.write} |"
     yield ""
     yield "## Blocking I/O found"
     for file in report.by_file():
@@ -62,7 +72,9 @@ def _finding(number: int, finding: Finding) -> Iterator[str]:
         yield f"**Endpoints:** {', '.join(f'`{endpoint}`' for endpoint in finding.endpoints)}  "
     if finding.chain:
         yield f"**Via:** {' > '.join(f'`{step}`' for step in finding.chain)}  "
-    yield f"**What:** {finding.message}"
+    yield f"**What:** {finding.message}" + ("  " if finding.advice else "")
+    if finding.advice:
+        yield f"**Neither mode fits:** {finding.advice}"
 
 
 def _checklist(report: Report) -> Iterator[str]:

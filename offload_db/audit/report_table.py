@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .findings import Finding, Report
+from .findings import Finding, Place, Report
 
 _WIDTH = 20
+_USERS = 3  # of a place that are named
 
 
 def render(report: Report) -> str:
@@ -15,6 +16,12 @@ def render(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
+    if report.places:
+        yield report.opened()
+        for place in report.places:
+            yield f"  {place.file}:{place.line}  {place.call}()  {_users(place)}"
+            yield f"    {place.write}"
+        yield ""
     for file, (found, migrated, blocking) in report.by_file().items():
         if not found and not blocking:
             continue
@@ -26,6 +33,8 @@ def _lines(report: Report) -> Iterator[str]:
             if finding.function != last:
                 last = finding.function
                 yield f"  {_head(finding)}"
+                if finding.advice is not None:
+                    yield f"    neither mode fits: {finding.advice}"
             via = f"  via {' > '.join(finding.via)}" if finding.via else ""
             yield f"    {finding.line}:{finding.column}  {finding.rule}  {finding.severity:8}  {finding.message}{via}"
         yield ""
@@ -43,6 +52,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield "; ".join(part for part in (severities, ", ".join(others)) if part)
     if report.stale:
         yield f"{len(report.stale)} findings of the baseline are gone: write it anew"
+
+
+def _users(place: Place) -> str:
+    more = f" and {len(place.functions) - _USERS} more" if len(place.functions) > _USERS else ""
+    return f"for {', '.join(name for _, _, name in place.functions[:_USERS])}{more}"
 
 
 def _head(finding: Finding) -> str:

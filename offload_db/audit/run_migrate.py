@@ -5,28 +5,37 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import examine
+from . import Context, examine
+from .converting import convertible
 from .migrate import migrate
+from .plan import chosen_by
 from .project import Project
 from .run_audit import clear_line, progress_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.epilog = "exit status: 0 done, 2 a usage error, or a file that could not be read or changed"
+    parser.epilog = "exit status: 0 done, 2 a usage error, no file that can be read, or one that could not be changed"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and directories; name the whole application")
     parser.add_argument("--write", action="store_true", help="change the files (default: print the diff)")
     parser.add_argument(
         "--only", action="append", default=[], metavar="METHOD:/PATH", help="migrate this route alone; may be repeated"
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="paths to leave alone")
+    parser.add_argument("--verbose", action="store_true", help="tell also of the handlers that need nothing")
     parser.add_argument("--quiet", action="store_true", help="explain nothing, and show no progress")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Migrate; return the exit status. The diff goes to standard output, explanations to standard error."""
     try:
-        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress_line(quiet=arguments.quiet))
+        progress = progress_line(quiet=arguments.quiet)
+        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress)
+        if isinstance(context, Context):
+            chosen = chosen_by(context, arguments.only) if arguments.only else None
+            if converted := convertible(context, chosen):
+                # Connections come first: with these handlers need no threads, and what is shared is protected.
+                context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
         project = context if isinstance(context, Project) else context.project
         clear_line()
         for error in project.errors:
@@ -44,6 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not arguments.quiet:
-        for line in migration.explain():
+        for line in migration.explain(verbose=arguments.verbose):
             print(line, file=sys.stderr)
-    return 2 if project.errors or migration.failures else 0
+    return 2 if migration.failures else 0

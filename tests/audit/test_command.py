@@ -78,7 +78,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The keys are those that are documented, and lines and columns count from 1."""
     status, report = run_json(capsys, str(steps.LEGACY))
     assert status == 1
-    assert set(report) == {"version", "findings", "handlers", "errors", "summary"}
+    assert set(report) == {"version", "places", "findings", "handlers", "errors", "summary"}
     for finding in report["findings"]:
         assert set(finding) >= KEYS
         assert finding["severity"] in ("critical", "high", "medium", "low")
@@ -198,6 +198,29 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "get_fleet_summary  (GET /api/fleet/summary, mode either)" in shown.out
     assert "via build_fleet_summary > _consumption > _query" in shown.out
     assert shown.err == ""
+
+
+@pytest.mark.parametrize("format", ["table", "markdown"])
+def test_first_page(project: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:  # noqa: A002  # its name
+    """A report begins with the places that open connections, and says what to change where neither mode fits."""
+    source = """
+import asyncio
+import MySQLdb
+
+kept = MySQLdb.connect(passwd="secret")
+
+async def handler():
+    kept.ping()
+    await asyncio.sleep(0)
+"""
+    (project / "app.py").write_text(source, encoding="utf-8")
+    assert main(["audit", ".", "--format", format]) == 1
+    shown = capsys.readouterr().out
+    first = shown.index("Places that open connections: 1, for 1 of the functions below.")
+    assert first < shown.index("app.py:5") < shown.index("handler")
+    assert "offload_db.OffloadPool.create(MySQLdb, max_size=1, …).connection()" in shown
+    assert 'it awaits, so that mode="thread" does not fit: in app.py:5 write' in shown
+    assert "secret" not in shown
 
 
 def test_comments(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

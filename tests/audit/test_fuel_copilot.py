@@ -120,7 +120,9 @@ def test_migrated_like_the_steps(backend: Path, tmp_path: Path) -> None:
         migrated = (backend / file.name).read_text(encoding="utf-8")
         assert migrated.count('(mode="thread")') == (2 if file.name == "reporting.py" else 0), file.name
         assert migrated.replace('(mode="thread")', "") == by_hand.replace('(mode="thread")', ""), file.name
-    assert audit([backend]).open == []
+    after = audit([backend])
+    assert after.open == []
+    assert after.places == []
 
 
 def test_migrating_again(backend: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +139,7 @@ def test_migrating_again(backend: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_diff(backend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --write the diff is printed, which only adds lines, and no file is changed."""
-    assert main(["migrate", str(backend)]) == 0
+    assert main(["migrate", str(backend), "--verbose"]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert [line for line in lines if line.startswith("-") and not line.startswith("---")] == []

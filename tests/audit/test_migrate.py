@@ -114,6 +114,53 @@ except ImportError:
 from database import query
 """,
         ),
+        (
+            "# the hash of every answer\nimport xxhash\n\nfrom database import query\n",
+            "# the hash of every answer\nimport xxhash\nimport offload_db\n\nfrom database import query\n",
+        ),
+        (
+            "import json\n\n# the hash of every answer\nimport xxhash\n\nfrom database import query\n",
+            """\
+import json
+
+import offload_db
+# the hash of every answer
+import xxhash
+
+from database import query
+""",
+        ),
+        (
+            "import os\n\n# first of all: it reads the settings\nfrom database import query\n",
+            """\
+import os
+
+import offload_db
+
+# first of all: it reads the settings
+from database import query
+""",
+        ),
+        (
+            """\
+from typing import TYPE_CHECKING
+
+from database import query
+
+if TYPE_CHECKING:
+    import offload_db
+""",
+            """\
+from typing import TYPE_CHECKING
+
+import offload_db
+
+from database import query
+
+if TYPE_CHECKING:
+    import offload_db
+""",
+        ),
         ("import offload_db as odb\nfrom database import query\n", None),
         ("from offload_db import offload\nfrom database import query\n", None),
     ],
@@ -211,7 +258,7 @@ def test_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         from database import query
 
         app = FastAPI()
-        engine = create_engine("mysql+pymysql://x")
+        engine = create_engine("mysql+mysqldb://x")
         lock = threading.Lock()
 
 
@@ -255,7 +302,7 @@ def test_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         async def ignored():
             query()  # offload: ignore[ODB104] it is never called
         """
-    after = migrated(tmp_path, source)
+    after = migrated(tmp_path, source, "--verbose")
     assert after == textwrap.dedent(source)
     said = capsys.readouterr().err
     for name, why in {
@@ -339,10 +386,10 @@ def test_form_feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Handlers that share a connection of its own get no mode="thread": threads would use it at once."""
     source = """
-        import pymysql
+        import MySQLdb
         from database import query
 
-        connection = pymysql.connect(host="db")
+        connection = MySQLdb.connect(host="db")
 
         async def shares():
             connection.ping()
@@ -352,14 +399,14 @@ def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.C
             query()
 
         async def has_its_own():
-            pymysql.connect(host="db").ping()
+            MySQLdb.connect(host="db").ping()
         """
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
     assert "async def shares():" in after.split("@offload_db.offload")[0]
     assert "@offload_db.offload\nasync def shares_and_asks" in after
     assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
-    assert "all callers share the connection connection" in capsys.readouterr().err
+    assert "connection is kept in " in capsys.readouterr().err
     by_hand = after.replace("async def shares():", '@offload_db.offload(mode="thread")\nasync def shares():')
     (tmp_path / "handlers.py").write_text(by_hand, encoding="utf-8")
     assert "ODB304" in {finding.rule for finding in audit([tmp_path]).open}
@@ -457,3 +504,264 @@ def test_made_on_demand(tmp_path: Path) -> None:
     assert isinstance(after, str)
     assert "            cls._pool = offload_db.OffloadPool(cls._pool)\n" in after
     assert audit([tmp_path]).open == []
+
+
+def test_pools_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pool that only plain handlers and scripts use is not wrapped."""
+    source = """
+        import pymysql
+        from dbutils.pooled_db import PooledDB
+        from fastapi import FastAPI
+
+        app = FastAPI()
+        used = PooledDB(pymysql, 5)
+        for_threads = PooledDB(pymysql, 5)
+
+        def get():
+            return used.connection()
+
+        @app.get("/async")
+        async def on_the_loop():
+            get().ping()
+
+        @app.get("/plain")
+        def in_threads():
+            for_threads.connection().ping()
+
+        def nightly():
+            for_threads.connection().commit()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == [
+        "import offload_db",
+        "used = offload_db.OffloadPool(used)",
+        "@offload_db.offload",
+    ]
+    assert "the pool is not wrapped: no async function uses it" in capsys.readouterr().err
+
+
+def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A handler that queries through others is told what becomes of them."""
+    source = """
+        import asyncio
+        import MySQLdb
+        from fastapi import FastAPI
+
+        from database import query
+
+        app = FastAPI()
+        shared = MySQLdb.connect()
+
+        async def freed():
+            query()
+
+        async def stays():
+            shared.ping()
+            await asyncio.sleep(0)
+
+        async def between():
+            await stays()
+
+        @app.get("/freed")
+        async def of_freed():
+            await freed()
+
+        @app.get("/stays")
+        async def of_stays():
+            await between()
+        """
+    migrated(tmp_path, source, "--verbose")
+    assert audit([tmp_path]).open
+    assert main(["migrate", str(tmp_path), "--verbose"]) == 0
+    said = capsys.readouterr().err
+    assert "of_freed: it queries only through freed, which is decorated itself" in said
+    assert "of_freed: it queries only through freed, which is offloaded already" in said
+    assert "of_stays: it queries only through stays, which is left alone" in said
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        """
+        import MySQLdb
+
+        class Store:
+            _instance = None
+
+            def __new__(cls):
+                if cls._instance is None:
+                    cls._instance = super().__new__(cls)
+                    cls._instance.connection = MySQLdb.connect()
+                return cls._instance
+
+            def load(self):
+                self.connection.ping()
+
+        async def handler():
+            Store().load()
+        """,
+        """
+        import MySQLdb
+        from registry import lookup
+
+        async def handler():
+            conn = lookup("db")
+            with conn.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        """,
+    ],
+    ids=["singleton", "unknown"],
+)
+def test_not_told_as_done(tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no decorator would free the loop there is none, and the audit goes on failing; also for one by hand."""
+    file = tmp_path / "app.py"
+    file.write_text(textwrap.dedent(source), encoding="utf-8")
+    assert main(["migrate", str(file), "--write"]) == 0
+    assert file.read_text(encoding="utf-8") == textwrap.dedent(source)
+    assert " handler: " in capsys.readouterr().err
+    assert main(["audit", str(file)]) == 1
+    by_hand = textwrap.dedent(source).replace("async def", "@offload_db.offload\nasync def")
+    file.write_text(f"import offload_db\n{by_hand}", encoding="utf-8")
+    assert main(["audit", str(file)]) == 1
+    assert "ODB202" in capsys.readouterr().out
+
+
+def test_kept_connections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A connection of PyMySQL that is kept for all callers is made with this library, and then a bridge frees it.
+
+    One that each call makes is not, nor one that a call without an end would keep to itself.
+    """
+    source = """
+        import asyncio
+
+        from pymysql import connect
+
+        kept = connect(host="db", port=3306)
+        polled = connect(host="other")
+
+        async def shares():
+            kept.ping()
+            await asyncio.sleep(0)
+
+        async def has_its_own():
+            connect(host="db").ping()
+
+        async def polls():
+            while True:
+                polled.ping()
+                await asyncio.sleep(1)
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert 'kept = offload_db.connect(host="db", port=3306)\npolled = connect(host="other")\n' in after
+    assert "@offload_db.offload\nasync def shares" in after
+    assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
+    assert 'connect(host="db").ping()\n\nasync def polls' in after
+    said = capsys.readouterr().err
+    assert "to be decided: places that open connections: 2, functions: 1" in said
+    assert "converted   " in said
+
+
+def test_unrelated_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that does not parse is named, and is no reason to fail when all others are written."""
+    (tmp_path / "broken.py").write_text("def f(:\n", encoding="utf-8")
+    after = migrated(tmp_path, "from database import query\nasync def handler():\n    query()\n")
+    assert isinstance(after, str)
+    assert "@offload_db.offload\n" in after
+    assert "broken.py:1: it does not parse" in capsys.readouterr().err
+
+
+def test_reconsidered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second migration names the threads whose reason has gone, and touches none: somebody may have chosen them."""
+    source = """
+        import offload_db
+        import time
+
+        from database import query
+
+        @offload_db.offload(mode="thread")
+        async def sleeps():
+            query()
+            time.sleep(1)
+
+        @offload_db.offload(mode="thread")
+        async def slept():
+            query()
+        """
+    after = migrated(tmp_path, source)
+    assert after == textwrap.dedent(source)
+    said = capsys.readouterr().err
+    assert 'slept: nothing in it blocks that a bridge does not free: mode="thread" may go' in said
+    assert "sleeps" not in said
+
+
+ENGINE = """
+    import os
+
+    from sqlalchemy import create_engine
+    {head}
+
+    URL = "mysql+pymysql://fleet:" + os.environ["PASSWORD"] + "@db/fleet"
+    engine = {made}
+
+    async def handler():
+        with engine.connect() as connection:
+            connection.commit()
+    """
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ("create_engine(URL)", ["max_size=15,", '**sqlalchemy.make_url(URL).translate_connect_args(username="user"),']),
+        ("create_engine(URL, pool_size=3, max_overflow=0, echo=True)", ["max_size=3,", "echo=True,"]),
+        ("create_engine(URL, pool_size=2, pool_timeout=5)", ["max_size=12,", "checkout_timeout=5,"]),
+        ("create_engine(URL, pool_recycle=-1, pool_pre_ping=True)", ["max_size=15,", "pool_pre_ping=True,"]),
+        ("create_engine(URL, connect_args=ARGS, pool_recycle=60)", ["max_age=60,", "**ARGS,"]),
+    ],
+)
+def test_engines(tmp_path: Path, made: str, expected: list[str]) -> None:
+    """An engine whose URL and options can be read goes on a pool of its size, and its handlers are bridged."""
+    source = ENGINE.format(made=made, head="ARGS = {'charset': 'utf8mb4'}")
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert "import offload_db.contrib.sqlalchemy\nimport sqlalchemy\nfrom sqlalchemy" in after
+    assert "engine = offload_db.contrib.sqlalchemy.create_engine(\n    offload_db.OffloadPool.create(\n" in after
+    assert "@offload_db.offload\nasync def handler" in after
+    lines = [line.strip() for line in after.splitlines()]
+    assert set(expected) <= set(lines)
+    assert not {"max_age=-1,", "pool_recycle=-1,"} & set(lines)
+    assert audit([tmp_path]).open == []
+
+
+@pytest.mark.parametrize(
+    ("made", "head"),
+    [
+        ("create_engine(URL + '?charset=latin1')", ""),
+        ("create_engine(URL, poolclass=NullPool)", "from sqlalchemy.pool import NullPool"),
+        ("create_engine(URL, pool_size=0)", ""),
+        ("create_engine(URL, max_overflow=-1)", ""),
+        ("create_engine(URL, **{'echo': True})", ""),
+        ("create_engine(os.environ['URL'])", ""),
+        ("create_engine('mysql+mysqldb://db')", ""),
+        ("create_engine(\n        URL,  # the fleet's\n    )", ""),
+        ("create_engine(URL, pool_size=SIZE)", "SIZE = 4"),
+        ("create_engine(URL)", "from sqlalchemy.orm import scoped_session; sessions = scoped_session(None)"),
+    ],
+)
+def test_engines_that_stay(tmp_path: Path, made: str, head: str) -> None:
+    """An engine with anything that is not certain stays, and so does the thread that its handler needs."""
+    source = ENGINE.format(made=made, head=head)
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == ["import offload_db", '@offload_db.offload(mode="thread")']
+
+
+@pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])
+def test_less_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, told: bool) -> None:
+    """Where there are many decorators, the migration names the middleware that does the same."""
+    handlers = "".join(f"@app.get('/{n}')\nasync def handler_{n}():\n    query()\n" for n in range(count))
+    head = "from database import query\nfrom fastapi import FastAPI\napp = FastAPI()\n"
+    migrated(tmp_path, head + handlers, "--verbose")
+    assert ("there OffloadMiddleware does the same" in capsys.readouterr().err) == told

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from offload_db.audit import CODES, RULES, audit
+from offload_db.audit import CODES, RULES, Context, audit, examine
+from offload_db.audit.plan import make
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "cases").glob("*.py"))
+MODES = sorted((HERE / "modes").glob("*.py"))
 ROUTES = sorted((HERE / "routes").glob("*.py"))
 PROJECTS = sorted(path for path in (HERE / "projects").iterdir() if path.is_dir())
 
@@ -114,3 +116,106 @@ async def handler():
     )
     found = [(finding.rule, finding.function) for finding in audit([tmp_path]).open]
     assert found == ([("ODB301", "Settings.theme")] if locks else [])
+
+
+def marked(path: Path, pattern: str) -> dict[int, str]:
+    """Return the lines of a file with a comment of some kind."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {number: match[1] for number, line in enumerate(lines, 1) if (match := re.search(pattern, line))}
+
+
+@pytest.mark.parametrize("path", MODES, ids=lambda path: path.stem)
+def test_modes(path: Path) -> None:
+    """Each function is given the mode that its comment claims, and sharing is told where the comments claim it.
+
+    Where neither mode fits, the advice says what to change.
+    """
+    report = audit([path])
+    modes = {handler.line: handler.mode for handler in report.handlers if handler.blocking}
+    assert modes == marked(path, r"# mode: (\w+)")
+    assert [h.line for h in report.handlers if (h.advice is not None) != (h.mode == "neither")] == []
+    shared = {finding.line for finding in report.findings if finding.rule == "ODB304"}
+    assert shared == set(marked(path, r"# (shared)"))
+
+
+@pytest.mark.parametrize("path", [*MODES, *CASES, *PROJECTS], ids=lambda path: path.stem)
+def test_audit_and_migration_agree(path: Path) -> None:
+    """The migration decorates what the audit says, with the mode that it says, and leaves alone what neither fits."""
+    context = examine([path])
+    assert isinstance(context, Context)
+    planned = make(context)
+    decorated = {decorate.scope: decorate.mode for decorate in planned.decorate}
+    for scope in context.asynchronous:
+        if scope in decorated:
+            expected = {"thread": {"thread"}, "bridge": {"bridge", "either"}}[decorated[scope]]
+            assert context.advice(scope).mode in expected, scope
+        elif context.sites_of(scope) and scope not in context.covered and scope not in context.ineffective:
+            assert context.advice(scope).mode == "neither", scope
+
+
+def test_costliest_chain(tmp_path: Path) -> None:
+    """A query in a loop two calls down counts, however short another way to the driver is."""
+    (tmp_path / "main.py").write_text(
+        """
+import offload_db
+
+pool = offload_db.OffloadPool.from_env()
+
+def one(number):
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT name FROM trucks WHERE id = %s LIMIT 1", (number,))
+
+def all_of_them(numbers):
+    for number in numbers:
+        one(number)
+
+def page(numbers):
+    one(numbers[0])
+    all_of_them(numbers)
+
+async def looped(numbers):
+    page(numbers)
+
+async def once(numbers):
+    one(numbers[0])
+""",
+        encoding="utf-8",
+    )
+    found = {finding.function: finding for finding in audit([tmp_path]).open}
+    assert (found["looped"].severity, found["looped"].reasons) == ("critical", ("in a loop",))
+    assert found["looped"].via == ("page", "all_of_them", "one")
+    assert found["once"].severity == "medium"
+
+
+def test_places(tmp_path: Path) -> None:
+    """The places that open connections are named with what to write there, and who uses them."""
+    (tmp_path / "main.py").write_text(
+        """
+import pymysql
+from sqlalchemy import create_engine
+
+engine = create_engine("mysql+pymysql://fleet:secret@db", pool_size=4, max_overflow=2)
+kept = pymysql.connect(host="db", password="secret")
+
+def fresh():
+    return pymysql.connect(host="db", password="secret")
+
+async def first():
+    engine.connect().close()
+
+async def second():
+    fresh().close()
+    kept.ping()
+""",
+        encoding="utf-8",
+    )
+    places = audit([tmp_path]).places
+    assert [(p.line, p.call, [name for _, _, name in p.functions]) for p in places] == [
+        (5, "create_engine", ["first"]),
+        (6, "pymysql.connect", ["second"]),
+        (9, "pymysql.connect", ["second"]),
+    ]
+    assert "create_engine(offload_db.OffloadPool.create(max_size=6, …))" in places[0].write
+    assert places[1].write.startswith("offload_db.connect(…)")
+    assert "OffloadPool.create" in places[2].write
+    assert not any("secret" in place.write for place in places)

@@ -29,10 +29,9 @@ def check(context: Context) -> Iterator[Finding]:
     for scope in context.asynchronous:
         if scope not in context.covered or context.runs_in(scope) != "bridge":
             continue
-        for reach, steps in (("wrappable", context.graph.to_unwrapped), ("raw", context.graph.to_raw)):
-            found = next((call for call in context.sites_of(scope) if _goes(call, reach, context, steps)), None)
+        for what, steps in ((_BARE, context.graph.to_unwrapped), (_RAW, context.advisor.to_raw)):
+            found = next((call for call in context.sites_of(scope) if _goes(call, what, context, steps)), None)
             if found is not None:
-                what = _BARE if reach == "wrappable" else _RAW
                 yield context.finding(
                     CODE,
                     scope,
@@ -44,7 +43,7 @@ def check(context: Context) -> Iterator[Finding]:
                 )
 
 
-def _goes(call: Call, reach: str, context: Context, steps: dict[Scope, Call]) -> bool:
+def _goes(call: Call, what: str, context: Context, steps: dict[Scope, Call]) -> bool:
     if call.effect is not None and call.effect.kind != "elsewhere":
-        return call.effect.reach == reach
+        return call.effect.reach == "wrappable" if what is _BARE else not context.advisor.is_freed(call.effect)
     return context.graph.reaches(call, steps)

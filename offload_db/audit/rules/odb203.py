@@ -1,6 +1,8 @@
-"""@offload(mode="thread") stands on a function that really awaits.
+"""@offload(mode="thread") stands on a function that must not run in a thread.
 
-Nothing can resume it in its thread, so it ends with a BridgeError. Use mode="bridge".
+It awaits: nothing can resume it in its thread, so it ends with a BridgeError. It uses the event loop, which belongs to
+another thread. Or several threads would use one connection at once, or empty a pool that raises an error where it
+should wait. Use mode="bridge", and connections that a bridge frees.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ from ..context import Context
 from ..findings import Finding
 
 CODE = "ODB203"
-NAME = "thread-mode-awaits"
-SUMMARY = '`@offload(mode="thread")` on a function that really awaits'
+NAME = "thread-mode-misfits"
+SUMMARY = '`@offload(mode="thread")` on a function that really awaits, needs the event loop, or shares a connection'
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Yield each function in thread mode that may suspend."""
     for scope in context.asynchronous:
         in_thread = scope.offload is not None and scope.offload.mode == "thread" and context.is_offloaded(scope)
-        if in_thread and context.suspends(scope):
+        if not in_thread:
+            continue
+        why = "it awaits" if context.suspends(scope) else context.advisor.danger(scope)
+        if context.suspends(scope):
             message = f'{scope.qualname} awaits, and would end with a BridgeError: use mode="bridge"'
+        else:
+            message = f'mode="thread" does not fit {scope.qualname}: {why}'
+        if why is not None:
             yield context.finding(CODE, scope, scope.node, call="offload", severity="high", message=message, stays=True)

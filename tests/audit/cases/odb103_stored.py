@@ -47,8 +47,8 @@ class Truck(tornado.web.RequestHandler):
 
 class Given(tornado.web.RequestHandler):
     def initialize(self, conn, other=None):
-        self.conn = conn
-        self.other = other
+        self.conn = conn  # expect: ODB304
+        self.other = other  # expect: ODB304
 
     async def get(self):
         self.conn.ping()  # expect: ODB103

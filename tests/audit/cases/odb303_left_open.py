@@ -76,3 +76,35 @@ async def stored(request):
 def a_script():
     conn = pool.connection()
     conn.ping()
+
+
+async def guarded(truck_id):
+    conn = maybe()  # expect: ODB104
+    if not conn:
+        return None
+    try:
+        conn.ping()  # expect: ODB103
+    finally:
+        conn.close()  # expect: ODB103
+
+
+async def guarded_by_none():
+    conn = maybe()  # expect: ODB104 ODB303
+    if conn is None:
+        raise HTTPException(status_code=503)
+    conn.ping()  # expect: ODB103
+    conn.close()  # expect: ODB103
+
+
+async def guarded_with_else():
+    conn = maybe()  # expect: ODB104 ODB303
+    if conn is not None:
+        conn.ping()  # expect: ODB103
+        return
+    else:
+        return
+    conn.close()  # expect: ODB103
+
+
+def maybe():
+    return pool.connection() if pool else None
