@@ -39,6 +39,7 @@ AUDIT_ORDER = (
     "libraries",
     "scan",
     "project",
+    "worklist",
     "lookup",
     "calling",
     "outside",

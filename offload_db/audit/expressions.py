@@ -20,7 +20,6 @@ from .model import (
     App,
     AppMethod,
     Call,
-    Cell,
     ClassRef,
     Container,
     Database,
@@ -290,8 +289,7 @@ class Expressions(Annotations):
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
         elif not found and isinstance(node.slice.value, str):
-            cell = self.loose.get(f"{holder(node.value)}[{node.slice.value}]")
-            return self.read(cell) if cell is not None else NOTHING
+            return self.item(node.value, node.slice.value)
         return frozenset(found)
 
     # --- branches and bindings
@@ -354,16 +352,16 @@ class Expressions(Annotations):
                 if isinstance(base, (Instance, ClassRef)):
                     self.grow(base.scope.attribute(target.attr), values)
                     if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
-                        self._keep(f"app.{target.attr}", values)
+                        self.keep("app", f".{target.attr}", values)
                 elif isinstance(base, ModuleRef):
                     self.grow(base.module.scope.cell(target.attr), values)
-            self._keep(f"{holder(target.value)}.{target.attr}", values)
+            self.keep(holder(target.value), f".{target.attr}", values)
         elif isinstance(target, ast.Subscript):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
-                self._keep(f"{holder(target.value)}[{target.slice.value}]", values)
+                self.keep(holder(target.value), f"[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):
             made = self.containers(target)
             self.grow(made.rest, values)
@@ -377,17 +375,3 @@ class Expressions(Annotations):
                     else:
                         parts |= self.elements(value)
                 self.bind_target(part, frozenset(parts))
-
-    def _keep(self, key: str, values: Values) -> None:
-        kept = frozenset(value for value in values if isinstance(value, (Database, Instance)))
-        if kept and not key.startswith("self."):
-            cell = self.loose.get(key)
-            if cell is None:
-                # Who looked for it before it was there must look again: all, once for each such name.
-                cell = self.loose[key] = Cell()
-                self.loose_names.add(key.rpartition(".")[2])
-                for module in self.project.modules:
-                    for scope in module.scopes.values():
-                        if scope.kind != "class":
-                            self.enqueue(scope)
-            self.grow(cell, kept)

@@ -26,8 +26,10 @@ class Imports(Expressions):
         waiting = [cell]
         while waiting:
             one = waiting.pop()
-            found |= one.readers
-            further = self.imported.get(one, set()) - seen
+            readers = one.readers()
+            found.update(reader for reader in readers if isinstance(reader, Scope))
+            derived = {reader for reader in readers if isinstance(reader, Cell)}
+            further = (derived | self.imported.get(one, set())) - seen
             seen |= further
             waiting += further
         return found

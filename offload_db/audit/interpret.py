@@ -88,14 +88,13 @@ class Interpreter(Imports):
         for scope in everything:
             self.enqueue(scope)
         done = 0
-        while self.queue:
-            scope = self.queue.popleft()
-            self.queued.discard(scope)
+        while (scope := self.next()) is not None:
             self._guarded(scope)
             done += 1
             if progress is not None and done % 256 == 0:
                 progress(min(done, len(everything)), len(everything), scope.module.shown)
         self.recording = True
+        self.forget_passed()
         for scope in everything:
             self._guarded(scope)
 
@@ -202,8 +201,8 @@ class Interpreter(Imports):
                     if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
                         keys.append(f"app.{target.attr}")
             for key in keys:
-                if key in self.loose:
-                    self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
+                if (kept := self.loose.get(key)) is not None and kept.values:
+                    self.shared.append(Shared(scope, statement, dotted(target), kept, kinds[0]))
 
     def _ann_assign(self, statement: ast.AnnAssign) -> None:
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)

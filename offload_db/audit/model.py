@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,13 +26,29 @@ NOTHING: Values = frozenset()
 
 
 class Cell:
-    """The values that a name, an attribute or a function's result may have, and the scopes that read them."""
+    """The values that a name, an attribute or a function's result may have, and who has read them."""
 
-    __slots__ = ("readers", "values")
+    __slots__ = ("read_by", "values")
 
     def __init__(self) -> None:
         self.values: Values = NOTHING
-        self.readers: set[Scope] = set()
+        # Most cells have one reader, and a set for it would be four times as large as the cell.
+        self.read_by: Scope | Cell | set[Scope | Cell] | None = None
+
+    def add_reader(self, reader: Scope | Cell) -> None:
+        """Note who looks again when the values grow: code, or what is derived from this cell."""
+        if self.read_by is None:
+            self.read_by = reader
+        elif type(self.read_by) is set:
+            self.read_by.add(reader)
+        elif self.read_by is not reader:
+            self.read_by = {self.read_by, reader}
+
+    def readers(self) -> Collection[Scope | Cell]:
+        """Return who has read it."""
+        if self.read_by is None:
+            return ()
+        return self.read_by if isinstance(self.read_by, set) else (self.read_by,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
