@@ -37,6 +37,7 @@ INNER = {
 AUDIT_ORDER = (
     "model",
     "libraries",
+    "trees",
     "scan",
     "project",
     "worklist",

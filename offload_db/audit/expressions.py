@@ -38,6 +38,7 @@ from .model import (
 )
 from .outside import sends_later
 from .project import Project
+from .trees import slim
 
 
 class Expressions(Annotations):
@@ -50,7 +51,7 @@ class Expressions(Annotations):
         self.spawner: ast.Call | None = None
         self.awaited: ast.expr | None = None  # the expression whose value is awaited
         self.framework_calls: dict[int, FrameworkCall] = {}
-        self._dispatch: dict[type[ast.expr], Callable[..., Values]] = {
+        kinds: dict[type[ast.expr], Callable[..., Values]] = {
             ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call_node, ast.Await: self._await,
             ast.Constant: self._nothing, ast.Tuple: self._tuple, ast.List: self._list, ast.Set: self._list,
             ast.Dict: self._dictionary, ast.Subscript: self._subscript, ast.BoolOp: self._bool_op,
@@ -59,6 +60,9 @@ class Expressions(Annotations):
             ast.GeneratorExp: self._comprehension, ast.DictComp: self._comprehension, ast.Yield: self._yield,
             ast.YieldFrom: self._yield,
         }  # fmt: skip
+        self._dispatch: dict[type[ast.AST], Callable[..., Values]] = {
+            form: evaluate for kind, evaluate in kinds.items() for form in (kind, slim(kind))
+        }
 
     def evaluate(self, node: ast.expr | None) -> Values:
         """Return what an expression may be."""

@@ -38,6 +38,7 @@ from .model import (
     instance,
 )
 from .project import Progress, Project, Unreadable
+from .trees import slim
 
 _DEFINITE = {
     "builtins.staticmethod": "staticmethod", "builtins.classmethod": "classmethod", "builtins.property": "property",
@@ -144,7 +145,7 @@ class Interpreter(Imports):
     def statements(self, body: Iterable[ast.stmt]) -> None:
         """Run over statements in their order, both sides of every branch."""
         for statement in body:
-            handler = _HANDLERS.get(type(statement))
+            handler = _HANDLERS_OF_FORMS.get(type(statement))
             if handler is not None:
                 handler(self, statement)
             else:
@@ -383,3 +384,6 @@ _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
 }
 if sys.version_info >= (3, 12):
     _HANDLERS[ast.TypeAlias] = Interpreter._type_alias
+_HANDLERS_OF_FORMS: dict[type[ast.AST], Callable[..., None]] = {
+    form: handler for kind, handler in _HANDLERS.items() for form in (kind, slim(kind))
+}
