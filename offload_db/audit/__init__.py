@@ -10,8 +10,9 @@ or executed, and nothing of the rest of the library is needed. The way through t
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from . import model
@@ -54,11 +55,12 @@ def audit(
     :returns: the findings, sorted by place
     :raises FileNotFoundError: if one of the paths is not there
     """
-    context = examine(paths, exclude=exclude, progress=progress)
-    try:
-        return report(context, select=select)
-    finally:
-        model.forget()
+    with _uncollected():
+        context = examine(paths, exclude=exclude, progress=progress)
+        try:
+            return report(context, select=select)
+        finally:
+            model.forget()
 
 
 def examine(
@@ -72,16 +74,22 @@ def examine(
     for path in given:
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; name files and directories that are")
-    # Syntax trees are millions of objects and no garbage: looking for cycles in them takes as long as the audit.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with _uncollected():
         project = load(given, exclude, _stage(progress, "reading"))
         if not project.modules:
             return project
         interpreter = Interpreter(project)
         interpreter.run(_stage(progress, "following"))
         return Context(interpreter)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage: syntax trees are millions of objects and none, and looking takes as long as the audit."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()

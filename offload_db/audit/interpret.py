@@ -296,25 +296,25 @@ class Interpreter(Imports):
         for value in found:
             if isinstance(value, External):
                 if flag := _DEFINITE.get(value.name):
-                    made.decorators.add(flag)
+                    made.decorators |= {flag}
                     if value.name == "functools.cached_property":
-                        made.decorators.add("cached")
+                        made.decorators |= {"cached"}
                 elif value.name.rpartition(".")[2] in _HANDS:
-                    made.decorators.add("hands")
+                    made.decorators |= {"hands"}
                 elif value.name.startswith("offload_db."):
                     self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
                 else:
-                    made.decorators.add("unknown")
+                    made.decorators |= {"unknown"}
             elif isinstance(value, FunctionRef):
                 wrappers |= self._wrapped(value, values)
             elif isinstance(value, Decorating):
                 self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
             else:
-                made.decorators.add("unknown")
+                made.decorators |= {"unknown"}
         if isinstance(node, ast.Attribute) and node.attr in ("setter", "deleter", "getter"):
             return NOTHING
         if not found:
-            made.decorators.add("unknown")
+            made.decorators |= {"unknown"}
         return values | wrappers
 
     def _wrapped(self, decorator: FunctionRef, values: Values) -> Values:
@@ -325,7 +325,7 @@ class Interpreter(Imports):
         if any(wrapper.scope.is_async for wrapper in wrappers) and not decorator.scope.called_parameters:
             for value in values:
                 if isinstance(value, FunctionRef) and not value.scope.is_async:
-                    value.scope.decorators.add("hands")  # the wrapper has it run by somebody else
+                    value.scope.decorators |= {"hands"}  # the wrapper has it run by somebody else
         return frozenset(wrappers)
 
     def _class(self, statement: ast.ClassDef) -> None:

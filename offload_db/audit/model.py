@@ -237,15 +237,16 @@ class Scope:
     var_positional: str | None = None
     var_keyword: str | None = None
     bound_names: set[str] = field(default_factory=set)
-    outer_names: set[str] = field(default_factory=set)  # declared global or nonlocal
+    # What most have none of is no set of their own: those are large when empty.
+    outer_names: frozenset[str] = frozenset()  # declared global or nonlocal
     assigned: dict[str, list[ast.expr]] = field(default_factory=dict)
     cells: dict[str, Cell] = field(default_factory=dict)
     attributes: dict[str, Cell] = field(default_factory=dict)  # of a class and its objects
     returns: Cell = field(default_factory=Cell)
     yields: Cell = field(default_factory=Cell)
     bases: Cell = field(default_factory=Cell)
-    called_parameters: set[str] = field(default_factory=set)
-    decorators: set[str] = field(default_factory=set)  # what is known of them: property, staticmethod, …
+    called_parameters: frozenset[str] = frozenset()
+    decorators: frozenset[str] = frozenset()  # what is known of them: property, staticmethod, …
     offload: Offload | None = None
     hops: bool = False  # wrapped by offload_db.blocking
     calls: list[Call] = field(default_factory=list)

@@ -108,7 +108,7 @@ class _Scanner:
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             self._import(node, scope)
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            scope.outer_names.update(node.names)
+            scope.outer_names |= {*node.names}
         elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
             if node.name:
                 scope.bound_names.add(node.name)
@@ -121,7 +121,7 @@ class _Scanner:
         while inner is not None and inner.kind in ("function", "lambda"):
             if name in inner.bound_names:
                 if any(parameter.name == name for parameter in inner.parameters):
-                    inner.called_parameters.add(name)
+                    inner.called_parameters |= {name}
                 return
             inner = inner.parent
 

@@ -44,6 +44,7 @@ class Worklist:
         self._queued: set[Scope] = set()
         self._finding: Derived | None = None
         self._outdated: dict[Derived, None] = {}
+        self._sets: dict[Values, Values] = {}  # equal ones are kept once: most cells hold one value
 
     def reader(self) -> Scope | Derived:
         """Return who is looked at again when what is read now grows."""
@@ -67,7 +68,7 @@ class Worklist:
         self._change(cell, cell.values | values if cell.values else values)
 
     def _change(self, cell: Cell, values: Values) -> None:
-        cell.values = values
+        cell.values = self._sets.setdefault(values, values)
         for reader in cell.readers():
             self.enqueue(reader)
 
