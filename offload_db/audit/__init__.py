@@ -45,6 +45,7 @@ def audit(
     exclude: Sequence[str] = (),
     select: Collection[str] | None = None,
     progress: Progress | None = None,
+    partial: bool = False,
 ) -> Report:
     """Audit files and directories.
 
@@ -52,11 +53,12 @@ def audit(
     :param exclude: patterns of paths or file names to leave out, as the shell knows them
     :param select: codes of the rules to check; None checks all
     :param progress: is told the stage, how much of it is done, how much there is, and what is next
+    :param partial: whether an interrupt (Ctrl-C) leads to a report of what is known by then, instead of being raised
     :returns: the findings, sorted by place
     :raises FileNotFoundError: if one of the paths is not there
     """
     with _uncollected():
-        context = examine(paths, exclude=exclude, progress=progress)
+        context = examine(paths, exclude=exclude, progress=progress, partial=partial)
         try:
             return report(context, select=select)
         finally:
@@ -64,7 +66,11 @@ def audit(
 
 
 def examine(
-    paths: Iterable[str | Path], *, exclude: Sequence[str] = (), progress: Progress | None = None
+    paths: Iterable[str | Path],
+    *,
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+    partial: bool = False,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
@@ -75,11 +81,11 @@ def examine(
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; name files and directories that are")
     with _uncollected():
-        project = load(given, exclude, _stage(progress, "reading"))
+        project = load(given, exclude, _stage(progress, "reading"), partial=partial)
         if not project.modules:
             return project
         interpreter = Interpreter(project)
-        interpreter.run(_stage(progress, "following"))
+        interpreter.run(_stage(progress, "following"), partial=partial)
         return Context(interpreter)
 
 
@@ -106,7 +112,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
     project = context if isinstance(context, Project) else context.project
     errors = [{"file": error.file, "line": error.line, "message": error.message} for error in project.errors]
     if isinstance(context, Project):
-        return Report([], [], errors, len(errors), 0)
+        return Report([], [], errors, len(errors), 0, interrupted=project.interrupted)
     found = [finding for rule in RULES if select is None or rule.code in select for finding in rule.check(context)]
     ignores = {module.shown: module.ignores for module in project.modules}
     kept = [finding for finding in found if not _ignored(finding, ignores.get(finding.file, {}))]
@@ -117,6 +123,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
+        interrupted=project.interrupted,
     )
 
 

@@ -123,6 +123,7 @@ class Report:
     lines: int
     suppressed: int = 0
     stale: list[str] = field(default_factory=list)  # what a baseline lists and is gone
+    interrupted: bool = False  # it says what was known then
 
     @property
     def open(self) -> list[Finding]:

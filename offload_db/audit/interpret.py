@@ -37,7 +37,7 @@ from .model import (
     functions,
     instance,
 )
-from .project import Progress, Project, Unreadable
+from .project import Progress, Project
 from .trees import slim
 
 _DEFINITE = {
@@ -80,26 +80,36 @@ class Interpreter(Imports):
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
 
-    def run(self, progress: Progress | None = None) -> None:
+    def run(self, progress: Progress | None = None, *, partial: bool = False) -> None:
         """Interpret all modules.
 
-        :param progress: is told how many scopes are done, how many there are, and which is next
+        :param progress: is told how many scopes are done, how many there are by now, and which is next
+        :param partial: whether an interrupt ends the work and leaves what is known, instead of being raised
         """
         everything = sorted(functions(self.project.modules), key=lambda scope: scope.kind != "module")
         for scope in everything:
             self.enqueue(scope)
         done = 0
-        while (scope := self.next()) is not None:
-            self._guarded(scope)
-            done += 1
-            if progress is not None and done % 256 == 0:
-                progress(min(done, len(everything)), len(everything), scope.module.shown)
+        try:
+            while (scope := self.next()) is not None:
+                self.guarded(scope)
+                done += 1
+                if progress is not None and done % 256 == 0:
+                    progress(done, done + self.left() + len(everything), scope.module.shown)
+        except KeyboardInterrupt:
+            if not partial:
+                raise
+            self.project.interrupted = True
+            first = self.project.modules[0].shown
+            self.project.fail(first, f"interrupted: {self.left()} of {len(everything)} functions are not followed")
         self.recording = True
         self.forget_passed()
-        for scope in everything:
-            self._guarded(scope)
+        for number, scope in enumerate(everything):
+            self.guarded(scope)
+            if progress is not None and number % 256 == 0:
+                progress(done + number, done + len(everything), scope.module.shown)
 
-    def _guarded(self, scope: Scope) -> None:
+    def guarded(self, scope: Scope) -> None:
         """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
         if scope in self.too_deep:
             return
@@ -107,7 +117,7 @@ class Interpreter(Imports):
             self._scope(scope)
         except RecursionError:
             self.too_deep.add(scope)
-            self.project.errors.append(Unreadable(scope.module.shown, scope.line, "it is nested too deeply"))
+            self.project.fail(scope.module.shown, "it is nested too deeply", scope.line)
 
     def _scope(self, scope: Scope) -> None:
         self.scope = scope

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,19 @@ class Project:
     by_tail: dict[str, list[Module]] = field(default_factory=dict)  # last part of the name -> modules
     packages: set[Path] = field(default_factory=set)
     directories: set[Path] = field(default_factory=set)
+    interrupted: bool = False
+
+    def fail(self, shown: str, message: str, line: int = 1) -> None:
+        """Note that something could not be audited."""
+        self.errors.append(Unreadable(shown, line, _printable(message)))
+
+    def add(self, module: Module) -> None:
+        """Add a module that is read."""
+        self.modules.append(module)
+        self.by_tail.setdefault(_base(module)[-1], []).append(module)
+        self.directories.update(module.path.parents)
+        if module.path.name == "__init__.py":
+            self.packages.add(module.path.parent)
 
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name."""
@@ -91,63 +104,76 @@ def _common(root: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def load(paths: Iterable[Path], exclude: Sequence[str] = (), progress: Progress | None = None) -> Project:
+def load(
+    paths: Sequence[Path], exclude: Sequence[str] = (), progress: Progress | None = None, *, partial: bool = False
+) -> Project:
     """Read every Python file below *paths*.
 
     :param exclude: patterns of paths to leave out, as the shell knows them
     :param progress: is told how many files are read, how many there are, and which is next
+    :param partial: whether an interrupt ends the reading and leaves what is read, instead of being raised
     :returns: the modules, and the files that could not be read
     """
     project = Project()
-    files = list(_files(paths, exclude))
-    for number, (file, root) in enumerate(files):
-        if progress is not None:
-            progress(number, len(files), str(file))
-        shown = _shown(file)
-        try:
-            module = scan(file, shown, _name(file, root), root)
-        except SyntaxError as error:
-            project.errors.append(Unreadable(shown, error.lineno or 1, f"it does not parse: {error.msg}"))
-        except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-            project.errors.append(Unreadable(shown, 1, f"it cannot be read: {error}"))
-        else:
-            project.modules.append(module)
-            project.by_tail.setdefault(_base(module)[-1], []).append(module)
-            project.directories.update(file.parents)
-            if file.name == "__init__.py":
-                project.packages.add(file.parent)
+    files: list[tuple[Path, Path]] = []
+    try:
+        for given in paths:
+            files += _files(given, exclude, project, {file for file, _ in files})
+        for number, (file, root) in enumerate(files):
+            if progress is not None:
+                progress(number, len(files), _shown(file))
+            _read(file, root, project)
+    except KeyboardInterrupt:
+        if not partial:
+            raise
+        project.interrupted = True
+        project.fail(_shown(paths[0].resolve()), f"interrupted: {len(project.modules)} of {len(files)} files are read")
     return project
 
 
-def _files(paths: Iterable[Path], exclude: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    seen: set[Path] = set()
-    for given in paths:
-        top = given.resolve()
-        if top.is_file():
-            found: Iterable[Path] = [top]
-            root = top.parent
-        else:
-            found = _below(top)
-            root = top
-        for file in found:
-            relative = file.relative_to(root).as_posix()
-            if file in seen or any(fnmatch.fnmatch(relative, p) or fnmatch.fnmatch(file.name, p) for p in exclude):
-                continue
-            seen.add(file)
+def _read(file: Path, root: Path, project: Project) -> None:
+    shown = _shown(file)
+    try:
+        module = scan(file, shown, _name(file, root), root)
+    except SyntaxError as error:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        message = f"it does not parse: {error.msg} (read by Python {version}; run the audit with what runs the code)"
+        project.fail(shown, message, error.lineno or 1)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, MemoryError) as error:
+        project.fail(shown, f"it cannot be read: {error}")
+    else:
+        project.add(module)
+
+
+def _files(
+    given: Path, exclude: Sequence[str], project: Project, known: Collection[Path]
+) -> Iterator[tuple[Path, Path]]:
+    top = given.resolve()
+    root = top.parent if top.is_file() else top
+    any_there = False
+    for file in [top] if top.is_file() else _below(top, project):
+        any_there = True
+        relative = file.relative_to(root).as_posix()
+        if file not in known and not any(fnmatch.fnmatch(one, p) for one in (relative, file.name) for p in exclude):
             yield file, root
+    if not any_there:
+        project.fail(_shown(top), "there is no Python file in it: is it the directory that was meant?")
 
 
-def _below(top: Path) -> Iterator[Path]:
-    for directory, subdirectories, names in os.walk(top):
+def _below(top: Path, project: Project) -> Iterator[Path]:
+    def failed(error: OSError) -> None:
+        project.fail(_shown(Path(error.filename or top)), f"its files cannot be listed: {error.strerror}")
+
+    for directory, subdirectories, names in os.walk(top, onerror=failed):
         subdirectories[:] = sorted(d for d in subdirectories if d not in SKIPPED and not d.startswith("."))
         if "pyvenv.cfg" in names:
             subdirectories.clear()
             continue
         for name in sorted(names):
-            file = Path(directory, name)
+            file = os.path.join(directory, name)
             # A pipe would wait for its writer; a link that leads nowhere is reported when it is read.
-            if name.endswith(".py") and (file.is_file() or not file.exists()):
-                yield file
+            if name.endswith(".py") and (os.path.isfile(file) or not os.path.exists(file)):
+                yield Path(file)
 
 
 def _name(file: Path, root: Path) -> str:
@@ -158,7 +184,12 @@ def _name(file: Path, root: Path) -> str:
 
 
 def _shown(file: Path) -> str:
+    """Return a path as reports have it: with a mark for each byte of it that is no UTF-8."""
     try:
-        return file.relative_to(Path.cwd()).as_posix()
+        return _printable(file.relative_to(Path.cwd()).as_posix())
     except ValueError:
-        return file.as_posix()
+        return _printable(file.as_posix())
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -8,7 +8,7 @@ import sys
 from . import examine
 from .migrate import migrate
 from .project import Project
-from .run_audit import clear_line, progress_line
+from .run_audit import INTERRUPTED, clear_line, progress_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 sys.stdout.write(change.diff())
     except (OSError, ValueError) as error:
+        clear_line()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        clear_line()
+        print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
+        return INTERRUPTED
     if not arguments.quiet:
         for line in migration.explain():
             print(line, file=sys.stderr)

@@ -32,7 +32,7 @@ def slim(kind: type[ast.AST]) -> type[ast.AST]:
 def slimmed(tree: Node) -> Node:
     """Return a tree of the same nodes, or itself where it is nested too deeply for that."""
     try:
-        return cast(Node, _node(tree, {}))
+        return cast("Node", _node(tree, {}))
     except RecursionError:
         return tree
 

@@ -89,6 +89,10 @@ class Worklist:
         self._queued.discard(scope)
         return scope
 
+    def left(self) -> int:
+        """Return how many pieces of code are still to be looked at."""
+        return len(self._queue)
+
     def derived(self, cell: Derived) -> Values:
         """Return what is derived, as of now."""
         if cell.read_by is None:
