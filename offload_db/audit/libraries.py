@@ -328,6 +328,11 @@ def is_known(name: str) -> bool:
     return maker(name) is not None or name in PANDAS or name in LOCKS or name.partition(".")[0] in FRAMEWORKS
 
 
+def is_library(name: str) -> bool:
+    """Tell whether a first name is that of a library that is known here."""
+    return name in FRAMEWORKS or name.lower() in SYNC_DRIVERS | OTHER_DRIVERS
+
+
 def maker(name: str) -> tuple[str, str, str, str | None] | None:
     """Return what calling this dotted name makes, if that is a database object."""
     found = MAKERS.get(name)

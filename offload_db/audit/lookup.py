@@ -140,7 +140,7 @@ class Lookup(Worklist):
                 return frozenset((database(*OBJECTS[full]),))
             if kept := self.loosely(around, name):
                 return kept  # such as `g.db`
-            if name in self.project.by_tail and (inner := self.project.find(full, self.scope.module)) is not None:
+            if self.project.is_name(name) and (inner := self.project.find(full, self.scope.module)) is not None:
                 return frozenset((module_ref(inner),))  # of a package without __init__.py
             return frozenset((external(full),))
         if isinstance(value, ModuleRef):

@@ -307,6 +307,7 @@ class Module:
     outer_stars: list[str] = field(default_factory=list)  # the same of libraries
     ignores: dict[int, frozenset[str]] = field(default_factory=dict)  # line -> rules
     libraries: set[str] = field(default_factory=set)  # first names of what it imports
+    imported: set[str] = field(default_factory=set)  # the same with their dots, but for relative imports
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .libraries import is_library
 from .model import Module
 from .scan import scan
 
@@ -35,10 +36,14 @@ class Project:
 
     modules: list[Module] = field(default_factory=list)
     errors: list[Unreadable] = field(default_factory=list)
-    by_tail: dict[str, list[Module]] = field(default_factory=dict)  # last part of the name -> modules
     packages: set[Path] = field(default_factory=set)
     directories: set[Path] = field(default_factory=set)
     interrupted: bool = False
+    # by the directories and the last part of its name
+    _by_base: dict[tuple[str, ...], Module] = field(default_factory=dict)
+    _by_tail: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    _imported: set[str] = field(default_factory=set)  # every dotted name that is imported, and what is before its dots
+    _roots: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
     def fail(self, shown: str, message: str, line: int = 1) -> None:
         """Note that something could not be audited."""
@@ -46,35 +51,70 @@ class Project:
 
     def add(self, module: Module) -> None:
         """Add a module that is read."""
+        base = _base(module)
         self.modules.append(module)
-        self.by_tail.setdefault(_base(module)[-1], []).append(module)
+        self._by_tail.setdefault(base[-1], []).append(base)
+        if base not in self._by_base or module.path.name == "__init__.py":
+            self._by_base[base] = module  # a package comes before a module of its name
         self.directories.update(module.path.parents)
         if module.path.name == "__init__.py":
             self.packages.add(module.path.parent)
+        for name in module.imported:
+            parts = name.split(".")
+            self._imported.update(".".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+    def is_name(self, name: str) -> bool:
+        """Tell whether a module has this as the last part of its name."""
+        return name in self._by_tail
 
     def find(self, name: str, importer: Module) -> Module | None:
-        """Return the audited module that *importer* gets for an absolute dotted name."""
-        parts = name.split(".")
+        """Return the audited module that *importer* gets for an absolute dotted name, as Python looks for it."""
+        parts = tuple(name.split("."))
         if parts[0] == "offload_db":
             return None  # known as it is documented, also where its source is among the files
+        if parts[-1] not in self._by_tail:
+            return None
+        roots, packages = self._around(importer.path.parent)
+        for root in roots:
+            if (found := self._by_base.get((*root.parts, *parts))) is not None:
+                return found
+        if parts[0] in sys.stdlib_module_names or is_library(parts[0]):
+            return None
+        # Only a script has the modules beside it, but who starts it nobody knows.
+        for root in packages:
+            if (found := self._by_base.get((*root.parts, *parts))) is not None:
+                return found
+        return self._elsewhere(parts, importer)
+
+    def _around(self, directory: Path) -> tuple[list[Path], list[Path]]:
+        """Return the directories around a file that imports start from, and those that are packages: nearest first."""
+        found = self._roots.get(directory)
+        if found is None:
+            above = [directory, *directory.parents]
+            packages = [one for one in above if self._is_package(one)]
+            found = self._roots[directory] = ([one for one in above if one not in packages], packages)
+        return found
+
+    def _is_package(self, directory: Path) -> bool:
+        """Tell whether a directory is imported: it says so itself, or somebody imports it by its name."""
+        parts = directory.parts
+        return directory in self.packages or any(
+            ".".join(parts[start:]) in self._imported for start in range(max(len(parts) - 4, 1), len(parts))
+        )
+
+    def _elsewhere(self, parts: tuple[str, ...], importer: Module) -> Module | None:
+        """Return a module that is found from a directory which is not around the importer, the nearest there is."""
         best: tuple[int, Module] | None = None
-        for module in self.by_tail.get(parts[-1], ()):
-            base = _base(module)
-            if list(base[-len(parts) :]) != parts:
-                continue
+        for base in self._by_tail[parts[-1]]:
             root = base[: len(base) - len(parts)]
-            depth = _common(root, importer.path.parent.parts)
-            if depth < len(root) and not self._is_root(Path(*root), module, name):
+            if base[len(root) :] != parts:
                 continue
-            if best is None or depth > best[0]:
+            module = self._by_base[base]
+            starts = root == module.root.parts or root[-1:] == ("src",) or len(parts) > 1
+            depth = _common(root, importer.path.parent.parts)
+            if starts and Path(*root) not in self.packages and (best is None or depth > best[0]):
                 best = (depth, module)
         return best[1] if best else None
-
-    def _is_root(self, root: Path, module: Module, name: str) -> bool:
-        """Tell whether imports of a file elsewhere may start from *root*."""
-        if name.partition(".")[0] in sys.stdlib_module_names:
-            return False
-        return root == module.root or root.name == "src" or ("." in name and root not in self.packages)
 
     def relative(self, name: str | None, level: int, importer: Module) -> str:
         """Return the path-like dotted name that a relative import means."""
@@ -86,8 +126,7 @@ class Project:
 
     def at(self, path_name: str) -> Module | None:
         """Return the module that a relative import leads to, see `relative`."""
-        parts = tuple(path_name.split("\0"))
-        return next((module for module in self.by_tail.get(parts[-1], ()) if _base(module) == parts), None)
+        return self._by_base.get(tuple(path_name.split("\0")))
 
 
 def _base(module: Module) -> tuple[str, ...]:

@@ -128,9 +128,12 @@ class _Scanner:
     def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             self.module.libraries.add(node.module.partition(".")[0].lower())
+            self.module.imported.add(node.module)
+            self.module.imported.update(f"{node.module}.{alias.name}" for alias in node.names)
         for alias in node.names:
             if isinstance(node, ast.Import):
                 self.module.libraries.add(alias.name.partition(".")[0].lower())
+                self.module.imported.add(alias.name)
             if alias.name != "*":
                 scope.bound_names.add(alias.asname or alias.name.partition(".")[0])
 
