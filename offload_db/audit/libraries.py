@@ -23,6 +23,8 @@ _PYMYSQL = ("connection", "pymysql", "raw", "connect")
 _MYSQLCLIENT = ("connection", "mysqlclient", "raw", "connect")
 _CONNECTOR = ("connection", "mysql-connector", "raw", "connect")
 _MARIADB = ("connection", "mariadb", "raw", "connect")
+_OFFLOAD_POOL = ("offload_pool", "pymysql", "offloaded", None)
+_AWAITED = ("awaitable", "pymysql", "offloaded", None)
 _POOL = ("pool", "dbutils", "wrappable", "connect")
 _THREAD_POOL = ("pool", "dbutils", "raw", None)
 _SESSION = ("session", "sqlalchemy", "raw", None)
@@ -57,12 +59,22 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "DBUtils.PersistentDB.PersistentDB": _THREAD_POOL,
     "dbutils.simple_pooled_db.PooledDB": _THREAD_POOL,
     "dbutils.steady_db.connect": ("connection", "dbutils", "raw", "connect"),
-    "offload_db.OffloadPool": ("offload_pool", "pymysql", "offloaded", None),
-    "offload_db.OffloadPool.create": ("offload_pool", "pymysql", "offloaded", None),
-    "offload_db.OffloadPool.from_env": ("offload_pool", "pymysql", "offloaded", None),
+    "offload_db.OffloadPool": _OFFLOAD_POOL,
+    "offload_db.OffloadPool.create": _OFFLOAD_POOL,
+    "offload_db.OffloadPool.from_env": _OFFLOAD_POOL,
     "offload_db.connect": ("connection", "pymysql", "offloaded", "connect"),
     "offload_db.OffloadConnection": ("connection", "pymysql", "offloaded", None),
     "offload_db.OffloadCursor": ("cursor", "pymysql", "offloaded", None),
+    "offload_db.AsyncConnection": _AWAITED,
+    "offload_db.AsyncCursor": _AWAITED,
+    "offload_db.aio.AsyncConnection": _AWAITED,
+    "offload_db.aio.AsyncCursor": _AWAITED,
+    "offload_db.aio.Connection": _AWAITED,
+    "offload_db.aio.Cursor": _AWAITED,
+    "offload_db.aio.connect": _AWAITED,
+    "offload_db.aio.Pool": _OFFLOAD_POOL,
+    "offload_db.aio.create_pool": _OFFLOAD_POOL,
+    "offload_db.queries.get_async_pool": _OFFLOAD_POOL,
     "offload_db.contrib.sqlalchemy.create_engine": ("engine", "sqlalchemy", "offloaded", None),
     "sqlalchemy.create_engine": _ENGINE,
     "sqlalchemy.engine.create_engine": _ENGINE,
@@ -162,7 +174,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "offload_pool": {
         **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
-        **dict.fromkeys(("connection", "dedicated_connection"), ("connect", "connection")),
+        **dict.fromkeys(("connect", "connection", "dedicated_connection"), ("connect", "connection")),
+        "variant": ("", "offload_pool"),
         "close": ("close", ""),
     },
     "engine": {

@@ -84,7 +84,7 @@ class Outside(Calling):
             if does:
                 outcome.effects.append(Effect(does, driver, reach))
         elif name in libraries.PANDAS:
-            outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
+            outcome.effects.append(self._reads(arguments))
             outcome.values.add(OPAQUE)
         elif name in libraries.APPS:
             where = (self.scope.module.shown, node.lineno, node.col_offset)
@@ -108,6 +108,13 @@ class Outside(Calling):
             if isinstance(value, FunctionRef) and value.scope.offload is None:
                 value.scope.offload = Offload(mode, line)
         return values
+
+    def _reads(self, arguments: Arguments) -> Effect:
+        """Return what reading or writing a data frame does; another database's connection is not looked at."""
+        given = {value for values in arguments.all() for value in values}
+        if FOREIGN in given and not any(isinstance(value, Database) for value in given):
+            return Effect("elsewhere", "pandas", "raw")
+        return Effect("statement", "pandas", self._reach(arguments))
 
     @staticmethod
     def _reach(arguments: Arguments) -> str:
@@ -189,7 +196,7 @@ class Outside(Calling):
             outcome.values |= self.loosely(func.value, str(key.value))  # g.pop("db", None)
         elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):
             if "pandas" in self.scope.module.libraries or self._reach(arguments) != "raw":
-                outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
+                outcome.effects.append(self._reads(arguments))
         elif name in ("create_all", "drop_all"):
             for value in [value for values in arguments.all() for value in values]:
                 if isinstance(value, Database) and value.kind in ("engine", "sa_connection"):
