@@ -47,6 +47,7 @@ AUDIT_ORDER = (
     "annotations",
     "expressions",
     "imports",
+    "decorators",
     "interpret",
     "texts",
     "route_tables",

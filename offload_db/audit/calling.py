@@ -106,8 +106,14 @@ class Calling(Lookup, abc.ABC):
         :param inside: what the callee is an attribute of, if it is one
         """
         outcome = Outcome(set(), [], [])
-        for value in callee:
+        wrapped = [value for value in callee if isinstance(value, FunctionRef) and value.scope.passes_on]
+        for value in callee.difference(wrapped):
             self._call(value, node, arguments, outcome)
+        returned = set(outcome.values)
+        for value in wrapped:
+            self._call(value, node, arguments, outcome)
+        if len(wrapped) < len(callee):
+            outcome.values = returned  # a wrapper returns what all of its functions do
         if isinstance(node.func, ast.Attribute):
             self._by_name(node, node.func, inside, arguments, outcome, unknown=not callee)
             for target in outcome.targets:
@@ -262,7 +268,12 @@ class Calling(Lookup, abc.ABC):
 
     def _iterate(self, value: Value, node: ast.expr, outcome: Outcome) -> None:
         if isinstance(value, Instance):
-            self.protocol(value, "__iter__", outcome)
+            iterating = Outcome(set(), [], [])
+            self.protocol(value, "__iter__", iterating)
+            outcome.targets += iterating.targets
+            outcome.iterated += iterating.iterated
+            for iterator in iterating.values:
+                self.protocol(iterator, "__next__", outcome)
         if isinstance(value, Generated) and value.scope.is_lazy:
             outcome.iterated.append(value.scope)
         does = libraries.ITERATED.get(value.kind) if isinstance(value, Database) else None

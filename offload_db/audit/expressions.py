@@ -123,6 +123,10 @@ class Expressions(Annotations):
         elif spawner is not None and not isinstance(node.func, ast.Name | ast.Attribute):
             self.spawner = None
         positional = [self._given(argument, node) for argument in node.args]
+        if self.scope.passes_on and self._is_parameter(node.func):
+            # A wrapper gives on what all of its functions are given, which they are given by themselves, too.
+            pairs = zip(node.args, positional, strict=True)
+            positional = [NOTHING if isinstance(one, ast.Starred) else values for one, values in pairs]
         named = {keyword.arg or "": self._given(keyword.value, node) for keyword in node.keywords}
         here, self.spawner = self.spawner, spawner
         arguments = Arguments(positional, named)
@@ -214,7 +218,9 @@ class Expressions(Annotations):
             handed = [
                 value.scope
                 for argument, values in pairs
-                if isinstance(argument, (ast.Name, ast.Attribute)) or last_name(argument) in ("partial", "offload")
+                if isinstance(argument, (ast.Name, ast.Attribute))
+                or last_name(argument) in ("partial", "offload")
+                or (isinstance(argument, ast.Lambda) and last_name(node.func) in libraries.CALLBACKS)
                 for value in values
                 if isinstance(value, FunctionRef) and value.scope not in outcome.targets
             ]

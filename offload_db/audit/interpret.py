@@ -11,20 +11,17 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .calling import Arguments, Outcome, unbound
-from .imports import Imports
+from .calling import Outcome, unbound
+from .decorators import Decorated, Decorators
 from .libraries import CONNECTIONS
 from .lookup import dotted, holder, last_name
 from .model import (
     LOCK,
-    NOTHING,
     OPAQUE,
     App,
     Cell,
     ClassRef,
     Database,
-    Decorating,
-    External,
     FunctionRef,
     Generated,
     Instance,
@@ -40,24 +37,6 @@ from .model import (
 from .project import Progress, Project
 from .trees import slim
 
-_DEFINITE = {
-    "builtins.staticmethod": "staticmethod", "builtins.classmethod": "classmethod", "builtins.property": "property",
-    "functools.cached_property": "property", "abc.abstractmethod": "abstract",
-    "contextlib.contextmanager": "contextmanager", "contextlib.asynccontextmanager": "contextmanager",
-}  # fmt: skip
-_HANDS = frozenset(
-    {"sync_to_async", "threadpool", "run_in_threadpool", "in_thread", "to_thread", "asyncify", "async_wrap"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Decorated:
-    """One decorator of a function or class, as it stands in the source."""
-
-    scope: Scope
-    node: ast.expr
-    values: Values
-
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -70,12 +49,11 @@ class Shared:
     kind: str
 
 
-class Interpreter(Imports):
+class Interpreter(Decorators):
     """Knows what names may be, and what each function calls."""
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self.decorated: list[Decorated] = []
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
@@ -91,11 +69,11 @@ class Interpreter(Imports):
             self.enqueue(scope)
         done = 0
         try:
-            while (scope := self.next()) is not None:
-                self.guarded(scope)
+            while (following := self.next()) is not None:
+                self.guarded(following)
                 done += 1
                 if progress is not None and done % 256 == 0:
-                    progress(done, done + self.left() + len(everything), scope.module.shown)
+                    progress(done, done + self.left() + len(everything), following.module.shown)
         except KeyboardInterrupt:
             if not partial:
                 raise
@@ -298,46 +276,6 @@ class Interpreter(Imports):
             if parameter.default is not None:
                 self.evaluate(parameter.default)
 
-    def _decorate(self, node: ast.expr, made: Scope, values: Values) -> Values:
-        found = self.evaluate(node)
-        if self.recording:
-            self.decorated.append(Decorated(made, node, found))
-        wrappers: set[Value] = set()
-        for value in found:
-            if isinstance(value, External):
-                if flag := _DEFINITE.get(value.name):
-                    made.decorators |= {flag}
-                    if value.name == "functools.cached_property":
-                        made.decorators |= {"cached"}
-                elif value.name.rpartition(".")[2] in _HANDS:
-                    made.decorators |= {"hands"}
-                elif value.name.startswith("offload_db."):
-                    self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
-                else:
-                    made.decorators |= {"unknown"}
-            elif isinstance(value, FunctionRef):
-                wrappers |= self._wrapped(value, values)
-            elif isinstance(value, Decorating):
-                self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
-            else:
-                made.decorators |= {"unknown"}
-        if isinstance(node, ast.Attribute) and node.attr in ("setter", "deleter", "getter"):
-            return NOTHING
-        if not found:
-            made.decorators |= {"unknown"}
-        return values | wrappers
-
-    def _wrapped(self, decorator: FunctionRef, values: Values) -> Values:
-        """Apply a decorator of the audited files: its wrapper is called besides, or instead of, the function."""
-        outcome = Outcome(set(), [], [])
-        self._enter(decorator, Arguments([values], {}), outcome)
-        wrappers = {v for v in outcome.values if isinstance(v, FunctionRef) and v not in values}
-        if any(wrapper.scope.is_async for wrapper in wrappers) and not decorator.scope.called_parameters:
-            for value in values:
-                if isinstance(value, FunctionRef) and not value.scope.is_async:
-                    value.scope.decorators |= {"hands"}  # the wrapper has it run by somebody else
-        return frozenset(wrappers)
-
     def _class(self, statement: ast.ClassDef) -> None:
         made = self.scope.module.scopes[id(statement)]
         outer = self.scope
@@ -366,13 +304,6 @@ class Interpreter(Imports):
                 if inner.value is not None:  # a class-based view: `db: Session = Depends(get_db)`
                     values = self.dependency(inner.value, inner.annotation) or values
                 self.grow(made.attribute(inner.target.id), values)
-
-
-def _call_of(node: ast.expr) -> ast.Call:
-    """Return the call that a decorator stands for."""
-    if isinstance(node, ast.Call):
-        return node
-    return ast.copy_location(ast.Call(func=node, args=[node], keywords=[]), node)
 
 
 _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {

@@ -330,6 +330,11 @@ SPAWNERS = frozenset(
      "as_completed", "add_task", "spawn", "create_background_task", "wait_for", "shield"}
 )  # fmt: skip
 
+# Of the event loop and its futures: what these are given runs on the loop's thread, in no task.
+CALLBACKS = frozenset(
+    {"call_later", "call_soon", "call_at", "call_soon_threadsafe", "add_done_callback", "add_callback"}
+)
+
 
 def is_foreign(name: str) -> bool:
     """Tell whether a dotted name belongs to a driver that is not looked at."""

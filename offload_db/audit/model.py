@@ -39,7 +39,7 @@ class Cell:
         """Note who looks again when the values grow: code, or what is derived from this cell."""
         if self.read_by is None:
             self.read_by = reader
-        elif type(self.read_by) is set:
+        elif isinstance(self.read_by, set):
             self.read_by.add(reader)
         elif self.read_by is not reader:
             self.read_by = {self.read_by, reader}
@@ -249,6 +249,7 @@ class Scope:
     decorators: frozenset[str] = frozenset()  # what is known of them: property, staticmethod, …
     offload: Offload | None = None
     hops: bool = False  # wrapped by offload_db.blocking
+    passes_on: bool = False  # a decorator's wrapper, which gives and returns what the function takes and returns
     calls: list[Call] = field(default_factory=list)
     opened: list[Opened] = field(default_factory=list)
     spawners: list[ast.Call] = field(default_factory=list)

@@ -148,6 +148,7 @@ class Outside(Calling):
         elif name in ("builtins.next", "builtins.anext"):
             for value in first:
                 outcome.values |= self.elements(value)
+                self.protocol(value, "__next__" if name == "builtins.next" else "__anext__", outcome)
         elif name == "dataclasses.field":
             inner = Outcome(set(), [], [])
             for value in arguments.named.get("default_factory", NOTHING):

@@ -19,8 +19,8 @@ FORMATS: dict[str, Callable[[Report], str]] = {
     "markdown": report_markdown.render,
 }
 EXIT_STATUS = (
-    "exit status: 0 nothing is open, 1 open findings, 2 a usage error, or a file that could not be read, 130 interrupted "
-    "(the report says what was known by then)"
+    "exit status: 0 nothing is open, 1 open findings, 2 a usage error, or a file that could not be read, 130 "
+    "interrupted (the report says what was known by then)"
 )
 INTERRUPTED = 130
 

@@ -7,7 +7,6 @@ that keep them in slots, and without what nobody here asks for.
 from __future__ import annotations
 
 import ast
-import functools
 from typing import TypeVar, cast
 
 Node = TypeVar("Node", bound=ast.AST)
@@ -15,11 +14,18 @@ Node = TypeVar("Node", bound=ast.AST)
 _LEFT_OUT = ("end_col_offset", "type_comment", "kind", "type_ignores")
 _LINES = ("lineno", "end_lineno")
 _NO_NODES: list[ast.AST] = []  # most lists are empty
+_made: dict[type[ast.AST], type[ast.AST]] = {}
 
 
-@functools.cache
 def slim(kind: type[ast.AST]) -> type[ast.AST]:
     """Return the class that takes the place of one of ``ast``'s; a class without fields stays as it is."""
+    made = _made.get(kind)
+    if made is None:
+        made = _made[kind] = _slim(kind)
+    return made
+
+
+def _slim(kind: type[ast.AST]) -> type[ast.AST]:
     names = [name for name in (*kind._fields, *kind._attributes) if name not in _LEFT_OUT]
     if not names:
         return kind
@@ -37,6 +43,12 @@ def slimmed(tree: Node) -> Node:
         return tree
 
 
+def _field(value: object, numbers: dict[int, int]) -> object:
+    if isinstance(value, list):
+        return [_node(one, numbers) if isinstance(one, ast.AST) else one for one in value] or _NO_NODES
+    return _node(value, numbers) if isinstance(value, ast.AST) else value
+
+
 def _node(node: ast.AST, numbers: dict[int, int]) -> ast.AST:
     kind = type(node)
     made = slim(kind)
@@ -48,9 +60,5 @@ def _node(node: ast.AST, numbers: dict[int, int]) -> ast.AST:
             # One line has many nodes; each of them comes with a number of its own.
             setattr(new, name, numbers.setdefault(value, value))
         elif name not in _LEFT_OUT:
-            if isinstance(value, list):
-                value = [_node(one, numbers) if isinstance(one, ast.AST) else one for one in value] or _NO_NODES
-            elif isinstance(value, ast.AST):
-                value = _node(value, numbers)
-            setattr(new, name, value)
+            setattr(new, name, _field(value, numbers))
     return new
