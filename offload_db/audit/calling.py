@@ -16,6 +16,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    App,
     AppMethod,
     Cell,
     ClassRef,
@@ -178,9 +179,23 @@ class Calling(Lookup, abc.ABC):
                 app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
             )
         elif isinstance(value, AppMethod) or value is OPAQUE:
+            if isinstance(value, AppMethod) and value.owner.framework == "aiogram":
+                self.inject(arguments)
             outcome.values.add(OPAQUE)
         elif value is FOREIGN:
             outcome.values.add(FOREIGN)
+
+    def inject(self, arguments: Arguments) -> None:
+        """Store what aiogram gives to the parameters of handlers, by their names."""
+        for name, values in arguments.named.items():
+            self.keep("aiogram", f"[{name}]", values)
+
+    def known_as(self, scope: Scope) -> str | None:
+        """Return by what name the one object of a class is usually known: ``app``, ``bot``; None if it is none."""
+        if any(isinstance(base, App) for base in self.outside_bases(scope)):
+            return "app"
+        bases = {base.name for one in self.classes(scope) for base in one.bases.values if isinstance(base, External)}
+        return "bot" if any(name.endswith(("Bot", ".Client")) for name in bases) else None
 
     def _enter(self, value: FunctionRef, arguments: Arguments, outcome: Outcome) -> None:
         scope = value.scope

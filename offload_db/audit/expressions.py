@@ -299,7 +299,7 @@ class Expressions(Annotations):
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
         elif not found and isinstance(node.slice.value, str):
-            return self.item(node.value, node.slice.value)
+            return self.item(holder(node.value), node.slice.value)
         return frozenset(found)
 
     # --- branches and bindings
@@ -361,8 +361,8 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     self.grow(base.scope.attribute(target.attr), values)
-                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
-                        self.keep("app", f".{target.attr}", values)
+                    if (kept_as := self.known_as(base.scope)) is not None:
+                        self.keep(kept_as, f".{target.attr}", values)
                 elif isinstance(base, ModuleRef):
                     self.grow(base.module.scope.cell(target.attr), values)
             self.keep(holder(target.value), f".{target.attr}", values)
@@ -370,6 +370,8 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
+                elif isinstance(base, App) and isinstance(target.slice, ast.Constant):
+                    self.keep(base.framework, f"[{target.slice.value}]", values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
                 self.keep(holder(target.value), f"[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):

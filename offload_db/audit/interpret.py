@@ -123,6 +123,8 @@ class Interpreter(Decorators):
             elif parameter.default is not None:
                 given = self.dependency(parameter.default, parameter.annotation)
                 values = values if given is None else (values - {OPAQUE} if given else values) | given
+            elif scope.is_async and "aiogram" in scope.module.libraries:
+                values |= self.item("aiogram", parameter.name)
             self.grow(scope.cell(parameter.name), values)
         assert isinstance(scope.node, (ast.FunctionDef, ast.AsyncFunctionDef))
         if scope.node.returns is not None:
@@ -187,8 +189,8 @@ class Interpreter(Decorators):
                 if isinstance(base, (Instance, ClassRef)):
                     cell = base.scope.attribute(target.attr)
                     self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))
-                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
-                        keys.append(f"app.{target.attr}")
+                    if (kept_as := self.known_as(base.scope)) is not None:
+                        keys.append(f"{kept_as}.{target.attr}")
             for key in keys:
                 if (kept := self.loose.get(key)) is not None and kept.values:
                     self.shared.append(Shared(scope, statement, dotted(target), kept, kinds[0]))

@@ -289,6 +289,8 @@ APPS: Mapping[str, tuple[str, str]] = {
     "quart.blueprints.Blueprint": ("quart", "router"),
     "tornado.web.Application": ("tornado", "app"),
     "tornado.routing.RuleRouter": ("tornado", "app"),
+    "aiogram.Dispatcher": ("aiogram", "app"),
+    "aiogram.Router": ("aiogram", "router"),
 }
 
 TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})

@@ -155,7 +155,7 @@ class Lookup(Worklist):
                 return frozenset((database(held, value.driver, value.reach),))
             return frozenset((method(value, name),))
         if isinstance(value, App):
-            if name == "router" and value.kind == "app":
+            if (name == "router" and value.kind == "app") or name == "workflow_data":
                 return frozenset((value,))
             if name in ("state", "ctx", "config"):
                 return frozenset((OPAQUE,))
@@ -216,11 +216,11 @@ class Lookup(Worklist):
         self._sought.setdefault(name, set()).add(self.reader())
         return NOTHING
 
-    def item(self, around: ast.expr, key: str) -> Values:
+    def item(self, holding: str, key: str) -> Values:
         """Return what was stored in an object that is not known, such as ``app["pool"]``."""
         name = f"[{key}]"
         if name in self._loose_names:
-            return self.read(self._loose(f"{holder(around)}{name}"))
+            return self.read(self._loose(f"{holding}{name}"))
         self._sought.setdefault(name, set()).add(self.reader())
         return NOTHING
 

@@ -89,6 +89,8 @@ class Outside(Calling):
         elif name in libraries.APPS:
             where = (self.scope.module.shown, node.lineno, node.col_offset)
             outcome.values.add(app_value(where, *libraries.APPS[name]))
+            if libraries.APPS[name][0] == "aiogram":
+                self.inject(arguments)
         elif name in libraries.LOCKS:
             outcome.values.add(LOCK)
         elif name == "offload_db.offload":
