@@ -16,6 +16,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    UNSEEN,
     App,
     AppMethod,
     Cell,
@@ -182,8 +183,8 @@ class Calling(Lookup, abc.ABC):
             if isinstance(value, AppMethod) and value.owner.framework == "aiogram":
                 self.inject(arguments)
             outcome.values.add(OPAQUE)
-        elif value is FOREIGN:
-            outcome.values.add(FOREIGN)
+        elif value is FOREIGN or value is UNSEEN:
+            outcome.values.add(value)
 
     def inject(self, arguments: Arguments) -> None:
         """Store what aiogram gives to the parameters of handlers, by their names."""

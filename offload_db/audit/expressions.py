@@ -370,8 +370,8 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
-                elif isinstance(base, App) and isinstance(target.slice, ast.Constant):
-                    self.keep(base.framework, f"[{target.slice.value}]", values)
+                elif isinstance(base, App):
+                    self.keep(base.framework, f"[{getattr(target.slice, 'value', None)}]", values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
                 self.keep(holder(target.value), f"[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):

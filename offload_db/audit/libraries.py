@@ -24,6 +24,7 @@ _MYSQLCLIENT = ("connection", "mysqlclient", "raw", "connect")
 _CONNECTOR = ("connection", "mysql-connector", "raw", "connect")
 _MARIADB = ("connection", "mariadb", "raw", "connect")
 _OFFLOAD_POOL = ("offload_pool", "pymysql", "offloaded", None)
+_AIO_POOL = ("aio_pool", "pymysql", "offloaded", None)
 _AWAITED = ("awaitable", "pymysql", "offloaded", None)
 _POOL = ("pool", "dbutils", "wrappable", "connect")
 _THREAD_POOL = ("pool", "dbutils", "raw", None)
@@ -72,8 +73,8 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "offload_db.aio.Connection": _AWAITED,
     "offload_db.aio.Cursor": _AWAITED,
     "offload_db.aio.connect": _AWAITED,
-    "offload_db.aio.Pool": _OFFLOAD_POOL,
-    "offload_db.aio.create_pool": _OFFLOAD_POOL,
+    "offload_db.aio.Pool": _AIO_POOL,
+    "offload_db.aio.create_pool": _AIO_POOL,
     "offload_db.queries.get_async_pool": _OFFLOAD_POOL,
     "offload_db.contrib.sqlalchemy.create_engine": ("engine", "sqlalchemy", "offloaded", None),
     "sqlalchemy.create_engine": _ENGINE,
@@ -146,6 +147,11 @@ _SESSION_METHODS = {
     "close": ("close", ""),
     "reset": ("close", ""),
 }  # fmt: skip
+_HANDING_OUT = {
+    **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
+    **dict.fromkeys(("connect", "connection", "dedicated_connection"), ("connect", "connection")),
+    "variant": ("", "offload_pool"),
+}
 # kind -> method -> (what it does, kind of what it returns); "" is neither
 METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "connection": {
@@ -172,12 +178,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "close": ("close", ""),
     },
-    "offload_pool": {
-        **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
-        **dict.fromkeys(("connect", "connection", "dedicated_connection"), ("connect", "connection")),
-        "variant": ("", "offload_pool"),
-        "close": ("close", ""),
-    },
+    "offload_pool": {**_HANDING_OUT, "close": ("close", "")},
+    "aio_pool": _HANDING_OUT,  # its close() waits for nothing
     "engine": {
         **dict.fromkeys(("connect", "begin"), ("connect", "sa_connection")),
         "execute": ("statement", "result"),

@@ -14,6 +14,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    UNSEEN,
     App,
     Cell,
     ClassRef,
@@ -160,8 +161,8 @@ class Lookup(Worklist):
             if name in ("state", "ctx", "config"):
                 return frozenset((OPAQUE,))
             return self.loosely(around, name) or frozenset((app_method(value, name),))
-        if value is FOREIGN:
-            return frozenset((FOREIGN,))
+        if value is FOREIGN or value is UNSEEN:
+            return frozenset((value,))
         return self.loosely(around, name)
 
     def _passed_on(self, value: Instance | ClassRef, name: str) -> Values:

@@ -166,6 +166,7 @@ class Decorating(Value):
 
 OPAQUE = Opaque()
 FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
+UNSEEN = Opaque()  # of a file of the application that is not among those that are read; so is whatever comes of it
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)

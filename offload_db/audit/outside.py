@@ -16,6 +16,7 @@ from .model import (
     LOCK,
     NOTHING,
     OPAQUE,
+    UNSEEN,
     ClassRef,
     Container,
     Database,
@@ -162,7 +163,8 @@ class Outside(Calling):
                 self.grow(made.rest, self.elements(value))
             outcome.values.add(made)
         else:
-            outcome.values.add(FOREIGN if libraries.is_foreign(name) else OPAQUE)
+            unseen = UNSEEN if self.project.is_own(name, self.scope.module) else OPAQUE
+            outcome.values.add(FOREIGN if libraries.is_foreign(name) else unseen)
         if name in _ITERATING:
             for value in first:
                 if name == "builtins.len" and isinstance(value, Instance):
@@ -207,10 +209,12 @@ class Outside(Calling):
         for value in inside:
             if isinstance(value, Container):
                 self._container(value, name, arguments, outcome)
-        if unknown and not inside and name in _CURSOR_METHODS and _CURSOR_NAME.search(last_name(func.value)):
-            # Nothing is known of the object but its name, in a file that uses a blocking driver and no other.
+        if name in _CURSOR_METHODS and _CURSOR_NAME.search(last_name(func.value)):
+            # Nothing is known of the object but its name, in a file that uses a blocking driver and no other; or it
+            # comes from a file of the application that is not among those that are read.
             used = self.scope.module.libraries
-            if used & libraries.SYNC_DRIVERS and not used & libraries.OTHER_DRIVERS:
+            seems = unknown and not inside and used & libraries.SYNC_DRIVERS
+            if (seems or inside == {UNSEEN}) and not used & libraries.OTHER_DRIVERS:
                 outcome.effects.append(Effect(_CURSOR_METHODS[name], "unknown", "unknown"))
 
     def _container(self, value: Container, name: str, arguments: Arguments, outcome: Outcome) -> None:

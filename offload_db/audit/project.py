@@ -67,6 +67,12 @@ class Project:
         """Tell whether a module has this as the last part of its name."""
         return name in self._by_tail
 
+    def is_own(self, name: str, importer: Module) -> bool:
+        """Tell whether a dotted name is of the application, though its file is not among those that are read."""
+        first, dot, _ = name.partition(".")
+        roots, packages = self._around(importer.path.parent)
+        return bool(dot) and not is_library(first) and any(one / first in self.directories for one in roots + packages)
+
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name, as Python looks for it."""
         parts = tuple(name.split("."))

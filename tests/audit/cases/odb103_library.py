@@ -56,6 +56,8 @@ async def awaited(given: offload_db.AsyncConnection):
         await cursor.execute("SELECT id FROM trucks LIMIT 1")
     async with aio.create_pool(host="db") as made, made.acquire() as conn:
         await conn.commit()
+        made.close()
+        await made.wait_closed()
     conn = await aio.connect(host="db")
     await conn.ping()
     conn.close()
