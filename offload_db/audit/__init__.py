@@ -3,8 +3,8 @@
 ``audit`` reads files and returns a report; the ``offload-db`` command prints it. Nothing that is audited is imported
 or executed, and nothing of the rest of the library is needed. The way through the files:
 
-``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
-``outside``, ``annotations``, ``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
+``project`` finds and ``scan`` reads them (``trees``); ``interpret`` learns what names may be (``worklist``, ``lookup``,
+``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
 ``context`` answers what the ``rules`` ask.
 """
 
