@@ -4,8 +4,8 @@
 or executed, and nothing of the rest of the library is needed. The way through the files:
 
 ``project`` finds and ``scan`` reads them (``trees``); ``interpret`` learns what names may be (``worklist``, ``lookup``,
-``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
-``context`` answers what the ``rules`` ask.
+``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``,
+``routes`` and ``coverage`` connect them; ``context`` answers what the ``rules`` ask.
 """
 
 from __future__ import annotations
