@@ -43,6 +43,7 @@ class Project:
     _by_base: dict[tuple[str, ...], Module] = field(default_factory=dict)
     _by_tail: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     _imported: set[str] = field(default_factory=set)  # every dotted name that is imported, and what is before its dots
+    _own: dict[tuple[Module, str], bool] = field(default_factory=dict)
     _roots: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
     def fail(self, shown: str, message: str, line: int = 1) -> None:
@@ -70,8 +71,12 @@ class Project:
     def is_own(self, name: str, importer: Module) -> bool:
         """Tell whether a dotted name is of the application, though its file is not among those that are read."""
         first, dot, _ = name.partition(".")
-        roots, packages = self._around(importer.path.parent)
-        return bool(dot) and not is_library(first) and any(one / first in self.directories for one in roots + packages)
+        known = self._own.get((importer, first))
+        if known is None:
+            around = [importer.path.parent, *importer.path.parent.parents]
+            known = not is_library(first) and any(one / first in self.directories for one in around)
+            self._own[importer, first] = known
+        return bool(dot) and known
 
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name, as Python looks for it."""
