@@ -3,17 +3,18 @@
 ``audit`` reads files and returns a report; the ``offload-db`` command prints it. Nothing that is audited is imported
 or executed, and nothing of the rest of the library is needed. The way through the files:
 
-``project`` finds and ``scan`` reads them; ``interpret`` learns what names may be (``lookup``, ``calling``,
-``outside``, ``annotations``, ``expressions``) and notes the calls; ``graph``, ``routes`` and ``coverage`` connect them;
-``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections back to what makes them, ``ownership`` says
-whether they are a call's own, ``advice`` which mode fits, ``remedies`` and ``places`` what to change; ``context``
-answers what the ``rules`` ask.
+``project`` finds and ``scan`` reads them (``trees``); ``interpret`` learns what names may be (``worklist``, ``lookup``,
+``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``,
+``routes`` and ``coverage`` connect them; ``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections
+back to what makes them, ``ownership`` says whether they are a call's own, ``advice`` which mode fits, ``remedies`` and
+``places`` what to change; ``context`` answers what the ``rules`` ask.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from . import model
@@ -47,6 +48,7 @@ def audit(
     exclude: Sequence[str] = (),
     select: Collection[str] | None = None,
     progress: Progress | None = None,
+    partial: bool = False,
 ) -> Report:
     """Audit files and directories.
 
@@ -54,14 +56,16 @@ def audit(
     :param exclude: patterns of paths or file names to leave out, as the shell knows them
     :param select: codes of the rules to check; None checks all
     :param progress: is told the stage, how much of it is done, how much there is, and what is next
+    :param partial: whether an interrupt (Ctrl-C) leads to a report of what is known by then, instead of being raised
     :returns: the findings, sorted by place
     :raises FileNotFoundError: if one of the paths is not there
     """
-    context = examine(paths, exclude=exclude, progress=progress)
-    try:
-        return report(context, select=select)
-    finally:
-        model.forget()
+    with _uncollected():
+        context = examine(paths, exclude=exclude, progress=progress, partial=partial)
+        try:
+            return report(context, select=select)
+        finally:
+            model.forget()
 
 
 def examine(
@@ -70,6 +74,7 @@ def examine(
     exclude: Sequence[str] = (),
     converted: frozenset[tuple[str, int, int]] = frozenset(),
     progress: Progress | None = None,
+    partial: bool = False,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
@@ -80,17 +85,23 @@ def examine(
     for path in given:
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; name files and directories that are")
-    # Syntax trees are millions of objects and no garbage: looking for cycles in them takes as long as the audit.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        project = load(given, exclude, _stage(progress, "reading"))
+    with _uncollected():
+        project = load(given, exclude, _stage(progress, "reading"), partial=partial)
         if not project.modules:
             return project
         interpreter = Interpreter(project)
         interpreter.converted = converted
-        interpreter.run(_stage(progress, "following"))
+        interpreter.run(_stage(progress, "following"), partial=partial)
         return Context(interpreter)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage: syntax trees are millions of objects and none, and looking takes as long as the audit."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
@@ -107,7 +118,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
     project = context if isinstance(context, Project) else context.project
     errors = [{"file": error.file, "line": error.line, "message": error.message} for error in project.errors]
     if isinstance(context, Project):
-        return Report([], [], errors, len(errors), 0)
+        return Report([], [], errors, len(errors), 0, interrupted=project.interrupted)
     found = [finding for rule in RULES if select is None or rule.code in select for finding in rule.check(context)]
     ignores = {module.shown: module.ignores for module in project.modules}
     kept = [finding for finding in found if not _ignored(finding, ignores.get(finding.file, {}))]
@@ -119,6 +130,7 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
         places=find_places(context),
+        interrupted=project.interrupted,
     )
 
 

@@ -16,6 +16,8 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    UNSEEN,
+    App,
     AppMethod,
     Cell,
     ClassRef,
@@ -106,8 +108,14 @@ class Calling(Lookup, abc.ABC):
         :param inside: what the callee is an attribute of, if it is one
         """
         outcome = Outcome(set(), [], [])
-        for value in callee:
+        wrapped = [value for value in callee if isinstance(value, FunctionRef) and value.scope.passes_on]
+        for value in callee.difference(wrapped):
             self._call(value, node, arguments, outcome)
+        returned = set(outcome.values)
+        for value in wrapped:
+            self._call(value, node, arguments, outcome)
+        if len(wrapped) < len(callee):
+            outcome.values = returned  # a wrapper returns what all of its functions do
         if isinstance(node.func, ast.Attribute):
             self._by_name(node, node.func, inside, arguments, outcome, unknown=not callee)
             for target in outcome.targets:
@@ -172,9 +180,23 @@ class Calling(Lookup, abc.ABC):
                 app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
             )
         elif isinstance(value, AppMethod) or value is OPAQUE:
+            if isinstance(value, AppMethod) and value.owner.framework == "aiogram":
+                self.inject(arguments)
             outcome.values.add(OPAQUE)
-        elif value is FOREIGN:
-            outcome.values.add(FOREIGN)
+        elif value is FOREIGN or value is UNSEEN:
+            outcome.values.add(value)
+
+    def inject(self, arguments: Arguments) -> None:
+        """Store what aiogram gives to the parameters of handlers, by their names."""
+        for name, values in arguments.named.items():
+            self.keep("aiogram", f"[{name}]", values)
+
+    def known_as(self, scope: Scope) -> str | None:
+        """Return by what name the one object of a class is usually known: ``app``, ``bot``; None if it is none."""
+        if any(isinstance(base, App) for base in self.outside_bases(scope)):
+            return "app"
+        bases = {base.name for one in self.classes(scope) for base in one.bases.values if isinstance(base, External)}
+        return "bot" if any(name.endswith(("Bot", ".Client")) for name in bases) else None
 
     def _enter(self, value: FunctionRef, arguments: Arguments, outcome: Outcome) -> None:
         scope = value.scope
@@ -262,7 +284,12 @@ class Calling(Lookup, abc.ABC):
 
     def _iterate(self, value: Value, node: ast.expr, outcome: Outcome) -> None:
         if isinstance(value, Instance):
-            self.protocol(value, "__iter__", outcome)
+            iterating = Outcome(set(), [], [])
+            self.protocol(value, "__iter__", iterating)
+            outcome.targets += iterating.targets
+            outcome.iterated += iterating.iterated
+            for iterator in iterating.values:
+                self.protocol(iterator, "__next__", outcome)
         if isinstance(value, Generated) and value.scope.is_lazy:
             outcome.iterated.append(value.scope)
         does = libraries.ITERATED.get(value.kind) if isinstance(value, Database) else None

@@ -45,6 +45,7 @@ class Context:
         self.ineffective = ineffective(self.graph, interpreter.decorated)
         self.covered = covered(self.graph, set(self.ineffective))
         self.on_loop = self.graph.from_async()
+        self._blocked = self.graph.from_async(but=self.covered)
         self.asynchronous = [scope for scope in scopes if scope.is_async]
         self.sites = [
             call for scope in self.asynchronous for call in scope.calls if not call.passed and self.graph.blocks(call)
@@ -144,8 +145,7 @@ class Context:
 
     def is_migrated(self, scope: Scope) -> bool:
         """Tell whether every asynchronous function that a function runs in is offloaded."""
-        above = self.above(scope)
-        return bool(above) and all(one in self.covered for one in above)
+        return scope in self.on_loop and scope not in self._blocked
 
     # --- connections
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
+from .decorators import Decorated
 from .graph import Graph
-from .interpret import Decorated
 from .model import Decorating, External, Scope
 
 _ABOVE = (

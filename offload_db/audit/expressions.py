@@ -20,7 +20,6 @@ from .model import (
     App,
     AppMethod,
     Call,
-    Cell,
     ClassRef,
     Container,
     Database,
@@ -39,6 +38,7 @@ from .model import (
 )
 from .outside import sends_later
 from .project import Project
+from .trees import slim
 
 
 class Expressions(Annotations):
@@ -51,7 +51,7 @@ class Expressions(Annotations):
         self.spawner: ast.Call | None = None
         self.awaited: ast.expr | None = None  # the expression whose value is awaited
         self.framework_calls: dict[int, FrameworkCall] = {}
-        self._dispatch: dict[type[ast.expr], Callable[..., Values]] = {
+        kinds: dict[type[ast.expr], Callable[..., Values]] = {
             ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call_node, ast.Await: self._await,
             ast.Constant: self._nothing, ast.Tuple: self._tuple, ast.List: self._list, ast.Set: self._list,
             ast.Dict: self._dictionary, ast.Subscript: self._subscript, ast.BoolOp: self._bool_op,
@@ -60,6 +60,9 @@ class Expressions(Annotations):
             ast.GeneratorExp: self._comprehension, ast.DictComp: self._comprehension, ast.Yield: self._yield,
             ast.YieldFrom: self._yield,
         }  # fmt: skip
+        self._dispatch: dict[type[ast.AST], Callable[..., Values]] = {
+            form: evaluate for kind, evaluate in kinds.items() for form in (kind, slim(kind))
+        }
 
     def evaluate(self, node: ast.expr | None) -> Values:
         """Return what an expression may be."""
@@ -120,6 +123,10 @@ class Expressions(Annotations):
         elif spawner is not None and not isinstance(node.func, ast.Name | ast.Attribute):
             self.spawner = None
         positional = [self._given(argument, node) for argument in node.args]
+        if self.scope.passes_on and self._is_parameter(node.func):
+            # A wrapper gives on what all of its functions are given, which they are given by themselves, too.
+            pairs = zip(node.args, positional, strict=True)
+            positional = [NOTHING if isinstance(one, ast.Starred) else values for one, values in pairs]
         named = {keyword.arg or "": self._given(keyword.value, node) for keyword in node.keywords}
         here, self.spawner = self.spawner, spawner
         arguments = Arguments(positional, named)
@@ -211,7 +218,9 @@ class Expressions(Annotations):
             handed = [
                 value.scope
                 for argument, values in pairs
-                if isinstance(argument, (ast.Name, ast.Attribute)) or last_name(argument) in ("partial", "offload")
+                if isinstance(argument, (ast.Name, ast.Attribute))
+                or last_name(argument) in ("partial", "offload")
+                or (isinstance(argument, ast.Lambda) and last_name(node.func) in libraries.CALLBACKS)
                 for value in values
                 if isinstance(value, FunctionRef) and value.scope not in outcome.targets
             ]
@@ -290,8 +299,7 @@ class Expressions(Annotations):
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
         elif not found and isinstance(node.slice.value, str):
-            cell = self.loose.get(f"{holder(node.value)}[{node.slice.value}]")
-            return self.read(cell) if cell is not None else NOTHING
+            return self.item(holder(node.value), node.slice.value)
         return frozenset(found)
 
     # --- branches and bindings
@@ -353,17 +361,19 @@ class Expressions(Annotations):
             for base in self.evaluate(target.value):
                 if isinstance(base, (Instance, ClassRef)):
                     self.grow(base.scope.attribute(target.attr), values)
-                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
-                        self._keep(f"app.{target.attr}", values)
+                    if (kept_as := self.known_as(base.scope)) is not None:
+                        self.keep(kept_as, f".{target.attr}", values)
                 elif isinstance(base, ModuleRef):
                     self.grow(base.module.scope.cell(target.attr), values)
-            self._keep(f"{holder(target.value)}.{target.attr}", values)
+            self.keep(holder(target.value), f".{target.attr}", values)
         elif isinstance(target, ast.Subscript):
             for base in self.evaluate(target.value):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
+                elif isinstance(base, App):
+                    self.keep(base.framework, f"[{getattr(target.slice, 'value', None)}]", values)
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
-                self._keep(f"{holder(target.value)}[{target.slice.value}]", values)
+                self.keep(holder(target.value), f"[{target.slice.value}]", values)
         elif isinstance(target, ast.Starred):
             made = self.containers(target)
             self.grow(made.rest, values)
@@ -377,17 +387,3 @@ class Expressions(Annotations):
                     else:
                         parts |= self.elements(value)
                 self.bind_target(part, frozenset(parts))
-
-    def _keep(self, key: str, values: Values) -> None:
-        kept = frozenset(value for value in values if isinstance(value, (Database, Instance)))
-        if kept and not key.startswith("self."):
-            cell = self.loose.get(key)
-            if cell is None:
-                # Who looked for it before it was there must look again: all, once for each such name.
-                cell = self.loose[key] = Cell()
-                self.loose_names.add(key.rpartition(".")[2])
-                for module in self.project.modules:
-                    for scope in module.scopes.values():
-                        if scope.kind != "class":
-                            self.enqueue(scope)
-            self.grow(cell, kept)

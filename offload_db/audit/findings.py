@@ -149,6 +149,7 @@ class Report:
     suppressed: int = 0
     places: list[Place] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)  # what a baseline lists and is gone
+    interrupted: bool = False  # it says what was known then
 
     @property
     def open(self) -> list[Finding]:

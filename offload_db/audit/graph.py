@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from .model import Call, Scope
 from .route_tables import Route
@@ -111,9 +111,12 @@ class Graph:
         """Tell whether a call leads to what *steps* lead to, through plain functions."""
         return any(not target.is_async and target in steps for target in call.targets)
 
-    def from_async(self) -> set[Scope]:
-        """Return the functions that run on the event loop: every ``async def``, and what these call."""
-        found = {scope for scope in self.scopes if scope.is_async}
+    def from_async(self, but: Container[Scope] = ()) -> set[Scope]:
+        """Return the functions that run on the event loop: every ``async def``, and what these call.
+
+        :param but: asynchronous functions to leave out
+        """
+        found = {scope for scope in self.scopes if scope.is_async and scope not in but}
         waiting = list(found)
         while waiting:
             for call in waiting.pop().calls:

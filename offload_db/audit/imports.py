@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 
 from .expressions import Expressions
-from .model import NOTHING, Cell, Module, Scope, Value, Values, external, module_ref
+from .model import NOTHING, UNSEEN, Cell, Module, Scope, Value, Values, external, module_ref
 from .project import Project
 
 
@@ -26,8 +26,10 @@ class Imports(Expressions):
         waiting = [cell]
         while waiting:
             one = waiting.pop()
-            found |= one.readers
-            further = self.imported.get(one, set()) - seen
+            readers = one.readers()
+            found.update(reader for reader in readers if isinstance(reader, Scope))
+            derived = {reader for reader in readers if isinstance(reader, Cell)}
+            further = (derived | self.imported.get(one, set())) - seen
             seen |= further
             waiting += further
         return found
@@ -76,8 +78,8 @@ class Imports(Expressions):
                 )
                 if inner is not None:
                     values = frozenset((module_ref(inner),))
-                elif found is None and not statement.level:
-                    values = frozenset((external(f"{base}.{alias.name}"),))
+                elif found is None:
+                    values = frozenset((UNSEEN if statement.level else external(f"{base}.{alias.name}"),))
             where = self.binding(alias.asname or alias.name)
             if where is not None:
                 cell = where.cell(alias.asname or alias.name)

@@ -11,20 +11,17 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .calling import Arguments, Outcome, unbound
-from .imports import Imports
+from .calling import Outcome, unbound
+from .decorators import Decorated, Decorators
 from .libraries import CONNECTIONS
 from .lookup import dotted, holder, last_name
 from .model import (
     LOCK,
-    NOTHING,
     OPAQUE,
     App,
     Cell,
     ClassRef,
     Database,
-    Decorating,
-    External,
     FunctionRef,
     Generated,
     Instance,
@@ -37,25 +34,8 @@ from .model import (
     functions,
     instance,
 )
-from .project import Progress, Project, Unreadable
-
-_DEFINITE = {
-    "builtins.staticmethod": "staticmethod", "builtins.classmethod": "classmethod", "builtins.property": "property",
-    "functools.cached_property": "property", "abc.abstractmethod": "abstract",
-    "contextlib.contextmanager": "contextmanager", "contextlib.asynccontextmanager": "contextmanager",
-}  # fmt: skip
-_HANDS = frozenset(
-    {"sync_to_async", "threadpool", "run_in_threadpool", "in_thread", "to_thread", "asyncify", "async_wrap"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Decorated:
-    """One decorator of a function or class, as it stands in the source."""
-
-    scope: Scope
-    node: ast.expr
-    values: Values
+from .project import Progress, Project
+from .trees import slim
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +49,45 @@ class Shared:
     kind: str
 
 
-class Interpreter(Imports):
+class Interpreter(Decorators):
     """Knows what names may be, and what each function calls."""
 
     def __init__(self, project: Project) -> None:
         super().__init__(project)
-        self.decorated: list[Decorated] = []
         self.route_classes: list[tuple[App, Values]] = []
         self.shared: list[Shared] = []
         self.too_deep: set[Scope] = set()
 
-    def run(self, progress: Progress | None = None) -> None:
+    def run(self, progress: Progress | None = None, *, partial: bool = False) -> None:
         """Interpret all modules.
 
-        :param progress: is told how many scopes are done, how many there are, and which is next
+        :param progress: is told how many scopes are done, how many there are by now, and which is next
+        :param partial: whether an interrupt ends the work and leaves what is known, instead of being raised
         """
         everything = sorted(functions(self.project.modules), key=lambda scope: scope.kind != "module")
         for scope in everything:
             self.enqueue(scope)
         done = 0
-        while self.queue:
-            scope = self.queue.popleft()
-            self.queued.discard(scope)
-            self._guarded(scope)
-            done += 1
-            if progress is not None and done % 256 == 0:
-                progress(min(done, len(everything)), len(everything), scope.module.shown)
+        try:
+            while (following := self.next()) is not None:
+                self.guarded(following)
+                done += 1
+                if progress is not None and done % 256 == 0:
+                    progress(done, done + self.left() + len(everything), following.module.shown)
+        except KeyboardInterrupt:
+            if not partial:
+                raise
+            self.project.interrupted = True
+            first = self.project.modules[0].shown
+            self.project.fail(first, f"interrupted: {self.left()} of {len(everything)} functions are not followed")
         self.recording = True
-        for scope in everything:
-            self._guarded(scope)
+        self.forget_passed()
+        for number, scope in enumerate(everything):
+            self.guarded(scope)
+            if progress is not None and number % 256 == 0:
+                progress(done + number, done + len(everything), scope.module.shown)
 
-    def _guarded(self, scope: Scope) -> None:
+    def guarded(self, scope: Scope) -> None:
         """Interpret a scope; one that is nested too deeply is reported, and the rest goes on."""
         if scope in self.too_deep:
             return
@@ -107,7 +95,7 @@ class Interpreter(Imports):
             self._scope(scope)
         except RecursionError:
             self.too_deep.add(scope)
-            self.project.errors.append(Unreadable(scope.module.shown, scope.line, "it is nested too deeply"))
+            self.project.fail(scope.module.shown, "it is nested too deeply", scope.line)
 
     def _scope(self, scope: Scope) -> None:
         self.scope = scope
@@ -135,6 +123,8 @@ class Interpreter(Imports):
             elif parameter.default is not None:
                 given = self.dependency(parameter.default, parameter.annotation)
                 values = values if given is None else (values - {OPAQUE} if given else values) | given
+            elif scope.is_async and "aiogram" in scope.module.libraries:
+                values |= self.item("aiogram", parameter.name)
             self.grow(scope.cell(parameter.name), values)
         assert isinstance(scope.node, (ast.FunctionDef, ast.AsyncFunctionDef))
         if scope.node.returns is not None:
@@ -145,7 +135,7 @@ class Interpreter(Imports):
     def statements(self, body: Iterable[ast.stmt]) -> None:
         """Run over statements in their order, both sides of every branch."""
         for statement in body:
-            handler = _HANDLERS.get(type(statement))
+            handler = _HANDLERS_OF_FORMS.get(type(statement))
             if handler is not None:
                 handler(self, statement)
             else:
@@ -199,11 +189,11 @@ class Interpreter(Imports):
                 if isinstance(base, (Instance, ClassRef)):
                     cell = base.scope.attribute(target.attr)
                     self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))
-                    if any(isinstance(outer, App) for outer in self.outside_bases(base.scope)):
-                        keys.append(f"app.{target.attr}")
+                    if (kept_as := self.known_as(base.scope)) is not None:
+                        keys.append(f"{kept_as}.{target.attr}")
             for key in keys:
-                if key in self.loose:
-                    self.shared.append(Shared(scope, statement, dotted(target), self.loose[key], kinds[0]))
+                if (kept := self.loose.get(key)) is not None and kept.values:
+                    self.shared.append(Shared(scope, statement, dotted(target), kept, kinds[0]))
 
     def _ann_assign(self, statement: ast.AnnAssign) -> None:
         values = self.evaluate(statement.value) or self.annotation(statement.annotation)
@@ -288,46 +278,6 @@ class Interpreter(Imports):
             if parameter.default is not None:
                 self.evaluate(parameter.default)
 
-    def _decorate(self, node: ast.expr, made: Scope, values: Values) -> Values:
-        found = self.evaluate(node)
-        if self.recording:
-            self.decorated.append(Decorated(made, node, found))
-        wrappers: set[Value] = set()
-        for value in found:
-            if isinstance(value, External):
-                if flag := _DEFINITE.get(value.name):
-                    made.decorators.add(flag)
-                    if value.name == "functools.cached_property":
-                        made.decorators.add("cached")
-                elif value.name.rpartition(".")[2] in _HANDS:
-                    made.decorators.add("hands")
-                elif value.name.startswith("offload_db."):
-                    self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
-                else:
-                    made.decorators.add("unknown")
-            elif isinstance(value, FunctionRef):
-                wrappers |= self._wrapped(value, values)
-            elif isinstance(value, Decorating):
-                self._call(value, _call_of(node), Arguments([values], {}), Outcome(set(), [], []))
-            else:
-                made.decorators.add("unknown")
-        if isinstance(node, ast.Attribute) and node.attr in ("setter", "deleter", "getter"):
-            return NOTHING
-        if not found:
-            made.decorators.add("unknown")
-        return values | wrappers
-
-    def _wrapped(self, decorator: FunctionRef, values: Values) -> Values:
-        """Apply a decorator of the audited files: its wrapper is called besides, or instead of, the function."""
-        outcome = Outcome(set(), [], [])
-        self._enter(decorator, Arguments([values], {}), outcome)
-        wrappers = {v for v in outcome.values if isinstance(v, FunctionRef) and v not in values}
-        if any(wrapper.scope.is_async for wrapper in wrappers) and not decorator.scope.called_parameters:
-            for value in values:
-                if isinstance(value, FunctionRef) and not value.scope.is_async:
-                    value.scope.decorators.add("hands")  # the wrapper has it run by somebody else
-        return frozenset(wrappers)
-
     def _class(self, statement: ast.ClassDef) -> None:
         made = self.scope.module.scopes[id(statement)]
         outer = self.scope
@@ -358,13 +308,6 @@ class Interpreter(Imports):
                 self.grow(made.attribute(inner.target.id), values)
 
 
-def _call_of(node: ast.expr) -> ast.Call:
-    """Return the call that a decorator stands for."""
-    if isinstance(node, ast.Call):
-        return node
-    return ast.copy_location(ast.Call(func=node, args=[node], keywords=[]), node)
-
-
 _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
     ast.Expr: Interpreter._expression,
     ast.Assign: Interpreter._assign,
@@ -384,3 +327,6 @@ _HANDLERS: dict[type[ast.stmt], Callable[..., None]] = {
 }
 if sys.version_info >= (3, 12):
     _HANDLERS[ast.TypeAlias] = Interpreter._type_alias
+_HANDLERS_OF_FORMS: dict[type[ast.AST], Callable[..., None]] = {
+    form: handler for kind, handler in _HANDLERS.items() for form in (kind, slim(kind))
+}

@@ -23,6 +23,9 @@ _PYMYSQL = ("connection", "pymysql", "raw", "connect")
 _MYSQLCLIENT = ("connection", "mysqlclient", "raw", "connect")
 _CONNECTOR = ("connection", "mysql-connector", "raw", "connect")
 _MARIADB = ("connection", "mariadb", "raw", "connect")
+_OFFLOAD_POOL = ("offload_pool", "pymysql", "offloaded", None)
+_AIO_POOL = ("aio_pool", "pymysql", "offloaded", None)
+_AWAITED = ("awaitable", "pymysql", "offloaded", None)
 _POOL = ("pool", "dbutils", "wrappable", "connect")
 _THREAD_POOL = ("pool", "dbutils", "raw", None)
 _SESSION = ("session", "sqlalchemy", "raw", None)
@@ -57,12 +60,22 @@ MAKERS: Mapping[str, tuple[str, str, str, str | None]] = {
     "DBUtils.PersistentDB.PersistentDB": _THREAD_POOL,
     "dbutils.simple_pooled_db.PooledDB": _THREAD_POOL,
     "dbutils.steady_db.connect": ("connection", "dbutils", "raw", "connect"),
-    "offload_db.OffloadPool": ("offload_pool", "pymysql", "offloaded", None),
-    "offload_db.OffloadPool.create": ("offload_pool", "pymysql", "offloaded", None),
-    "offload_db.OffloadPool.from_env": ("offload_pool", "pymysql", "offloaded", None),
+    "offload_db.OffloadPool": _OFFLOAD_POOL,
+    "offload_db.OffloadPool.create": _OFFLOAD_POOL,
+    "offload_db.OffloadPool.from_env": _OFFLOAD_POOL,
     "offload_db.connect": ("connection", "pymysql", "offloaded", "connect"),
     "offload_db.OffloadConnection": ("connection", "pymysql", "offloaded", None),
     "offload_db.OffloadCursor": ("cursor", "pymysql", "offloaded", None),
+    "offload_db.AsyncConnection": _AWAITED,
+    "offload_db.AsyncCursor": _AWAITED,
+    "offload_db.aio.AsyncConnection": _AWAITED,
+    "offload_db.aio.AsyncCursor": _AWAITED,
+    "offload_db.aio.Connection": _AWAITED,
+    "offload_db.aio.Cursor": _AWAITED,
+    "offload_db.aio.connect": _AWAITED,
+    "offload_db.aio.Pool": _AIO_POOL,
+    "offload_db.aio.create_pool": _AIO_POOL,
+    "offload_db.queries.get_async_pool": _OFFLOAD_POOL,
     "offload_db.contrib.sqlalchemy.create_engine": ("engine", "sqlalchemy", "offloaded", None),
     "sqlalchemy.create_engine": _ENGINE,
     "sqlalchemy.engine.create_engine": _ENGINE,
@@ -134,6 +147,11 @@ _SESSION_METHODS = {
     "close": ("close", ""),
     "reset": ("close", ""),
 }  # fmt: skip
+_HANDING_OUT = {
+    **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
+    **dict.fromkeys(("connect", "connection", "dedicated_connection"), ("connect", "connection")),
+    "variant": ("", "offload_pool"),
+}
 # kind -> method -> (what it does, kind of what it returns); "" is neither
 METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "connection": {
@@ -160,11 +178,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "close": ("close", ""),
     },
-    "offload_pool": {
-        **dict.fromkeys(("acquire", "transaction", "stream"), ("", "awaitable")),
-        **dict.fromkeys(("connection", "dedicated_connection"), ("connect", "connection")),
-        "close": ("close", ""),
-    },
+    "offload_pool": {**_HANDING_OUT, "close": ("close", "")},
+    "aio_pool": _HANDING_OUT,  # its close() waits for nothing
     "engine": {
         **dict.fromkeys(("connect", "begin"), ("connect", "sa_connection")),
         "execute": ("statement", "result"),
@@ -276,6 +291,8 @@ APPS: Mapping[str, tuple[str, str]] = {
     "quart.blueprints.Blueprint": ("quart", "router"),
     "tornado.web.Application": ("tornado", "app"),
     "tornado.routing.RuleRouter": ("tornado", "app"),
+    "aiogram.Dispatcher": ("aiogram", "app"),
+    "aiogram.Router": ("aiogram", "router"),
 }
 
 TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
@@ -317,6 +334,11 @@ SPAWNERS = frozenset(
      "as_completed", "add_task", "spawn", "create_background_task", "wait_for", "shield"}
 )  # fmt: skip
 
+# Of the event loop and its futures: what these are given runs on the loop's thread, in no task.
+CALLBACKS = frozenset(
+    {"call_later", "call_soon", "call_at", "call_soon_threadsafe", "add_done_callback", "add_callback"}
+)
+
 
 def is_foreign(name: str) -> bool:
     """Tell whether a dotted name belongs to a driver that is not looked at."""
@@ -326,6 +348,11 @@ def is_foreign(name: str) -> bool:
 def is_known(name: str) -> bool:
     """Tell whether a dotted name means something here."""
     return maker(name) is not None or name in PANDAS or name in LOCKS or name.partition(".")[0] in FRAMEWORKS
+
+
+def is_library(name: str) -> bool:
+    """Tell whether a first name is that of a library that is known here."""
+    return name in FRAMEWORKS or name.lower() in SYNC_DRIVERS | OTHER_DRIVERS
 
 
 def maker(name: str) -> tuple[str, str, str, str | None] | None:

@@ -1,7 +1,6 @@
 """What a name or an attribute may be: through scopes, imports, classes and their bases.
 
-Values only grow until nothing changes any more; whoever has read a cell is looked at again when it has grown. This is
-the ground of ``interpret.py``, which runs over the statements.
+Stands on ``worklist.py``; ``interpret.py`` runs over the statements.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    UNSEEN,
     App,
     Cell,
     ClassRef,
@@ -38,53 +38,30 @@ from .model import (
     module_ref,
 )
 from .project import Project
+from .worklist import Derived, Worklist
 
-# More than this is no knowledge any more, but for database objects. It bounds the work.
-MOST_VALUES = 24
 _APPLICATIONS = frozenset({"application", "current_app", "_app", "config_dict"})
 _BUILTINS = frozenset(dir(builtins))
 
 
-class Lookup:
-    """Reads and grows cells, and finds names and attributes."""
+class Lookup(Worklist):
+    """Finds names and attributes."""
 
     def __init__(self, project: Project) -> None:
-        self.project = project
-        self.queue: deque[Scope] = deque()
-        self.queued: set[Scope] = set()
-        self.scope: Scope = project.modules[0].scope
+        super().__init__(project)
+        self.recording = False
         # attributes of objects from outside, such as app.state.pool, by the last two names
         self.loose: dict[str, Cell] = {}
-        self.recording = False
-        self.loose_names: set[str] = set()
-        self._passing: set[tuple[Scope, str]] = set()  # proxies that are looked through
+        self._loose_names: set[str] = set()
+        self._sought: dict[str, set[Scope | Cell]] = {}  # who asked for a name of these that nobody has stored yet
+        self._members: dict[tuple[Value, str], Derived] = {}
+        self._passed: dict[tuple[Value, str], Derived] = {}
+        self._wraps: dict[Scope, tuple[str, ...]] = {}  # what a `__getattr__` passes on to
         self._families: dict[Scope, list[Scope]] = {}  # a class with its bases
+        self._below: dict[Scope, set[Scope]] = {}  # the classes in whose family a class is
         self._outside: dict[Scope, list[Value]] = {}
-        self.family_readers: dict[Scope, set[Scope]] = {}
+        self._family_readers: dict[Scope, set[Scope | Cell]] = {}
         self.subclasses: dict[Scope, Cell] = {}
-
-    def read(self, cell: Cell) -> Values:
-        """Return what a cell holds; the current scope is looked at again when that grows."""
-        cell.readers.add(self.scope)
-        return cell.values
-
-    def grow(self, cell: Cell, values: Values) -> None:
-        """Add values to a cell."""
-        if values <= cell.values:
-            return
-        if len(cell.values) >= MOST_VALUES:
-            values = frozenset(value for value in values if isinstance(value, Database))
-            if values <= cell.values:
-                return
-        cell.values |= values
-        for reader in cell.readers:
-            self.enqueue(reader)
-
-    def enqueue(self, scope: Scope) -> None:
-        """Look at a scope again."""
-        if scope not in self.queued:
-            self.queued.add(scope)
-            self.queue.append(scope)
 
     # --- names
 
@@ -164,7 +141,7 @@ class Lookup:
                 return frozenset((database(*OBJECTS[full]),))
             if kept := self.loosely(around, name):
                 return kept  # such as `g.db`
-            if name in self.project.by_tail and (inner := self.project.find(full, self.scope.module)) is not None:
+            if self.project.is_name(name) and (inner := self.project.find(full, self.scope.module)) is not None:
                 return frozenset((module_ref(inner),))  # of a package without __init__.py
             return frozenset((external(full),))
         if isinstance(value, ModuleRef):
@@ -179,35 +156,55 @@ class Lookup:
                 return frozenset((database(held, value.driver, value.reach),))
             return frozenset((method(value, name),))
         if isinstance(value, App):
-            if name == "router" and value.kind == "app":
+            if (name == "router" and value.kind == "app") or name == "workflow_data":
                 return frozenset((value,))
             if name in ("state", "ctx", "config"):
                 return frozenset((OPAQUE,))
             return self.loosely(around, name) or frozenset((app_method(value, name),))
-        if value is FOREIGN:
-            return frozenset((FOREIGN,))
+        if value is FOREIGN or value is UNSEEN:
+            return frozenset((value,))
         return self.loosely(around, name)
 
     def _passed_on(self, value: Instance | ClassRef, name: str) -> Values:
         """Return an attribute of what a proxy wraps, whose ``__getattr__`` says ``getattr(self._conn, name)``."""
-        key = (value.scope, name)
-        if name.startswith("__") or key in self._passing:
+        if name.startswith("__") or self.member(value, "__getattr__") is None:
             return NOTHING
+        return self._derived(self._passed, value, name)
+
+    def _find_passed(self, value: Value, name: str) -> Values:
+        assert isinstance(value, (Instance, ClassRef))
         found: set[Value] = set()
-        self._passing.add(key)
         for passing in self.member(value, "__getattr__") or ():
-            for node in ast.walk(passing.scope.node) if isinstance(passing, FunctionRef) else ():
-                if isinstance(node, ast.Call) and last_name(node.func) == "getattr" and node.args:
-                    wrapped = node.args[0]
-                    if isinstance(wrapped, ast.Attribute) and wrapped.attr != name:
-                        for inner in self.member(value, wrapped.attr) or ():
-                            found |= self.attribute(inner, name)
-        self._passing.discard(key)
+            for wrapped in self._passes_to(passing.scope) if isinstance(passing, FunctionRef) else ():
+                for inner in (self.member(value, wrapped) or ()) if wrapped != name else ():
+                    found |= self.attribute(inner, name)
         return frozenset(found)
+
+    def _passes_to(self, scope: Scope) -> tuple[str, ...]:
+        """Return the attributes that a ``__getattr__`` passes on to."""
+        found = self._wraps.get(scope)
+        if found is None:
+            calls = [node for node in ast.walk(scope.node) if isinstance(node, ast.Call) and node.args]
+            passed = [call.args[0] for call in calls if last_name(call.func) == "getattr"]
+            names = dict.fromkeys(node.attr for node in passed if isinstance(node, ast.Attribute))
+            found = self._wraps[scope] = tuple(names)
+        return found
+
+    def _derived(self, known: dict[tuple[Value, str], Derived], value: Value, name: str) -> Values:
+        cell = known.get((value, name))
+        if cell is None:
+            passed = known is self._passed
+            find = self._find_passed if passed else self._find_member
+            cell = known[value, name] = Derived(find, value, name, grows=passed)
+        return self.derived(cell)
+
+    def forget_passed(self) -> None:
+        """Find again what proxies pass on, from what is known now: they have kept what they found on the way."""
+        self._passed.clear()
 
     def _of_outer_base(self, value: Instance | ClassRef, name: str) -> Values:
         """Return what was stored in a base that a library made: ``Base.query = session.query_property()``."""
-        for scope in self.classes(value.scope) if name in self.loose_names else ():
+        for scope in self.classes(value.scope) if name in self._loose_names else ():
             for base in getattr(scope.node, "bases", ()):
                 if values := self.loosely(base, name):
                     return values
@@ -215,20 +212,52 @@ class Lookup:
 
     def loosely(self, around: ast.expr | None, name: str) -> Values:
         """Return what was stored under an attribute of an object that is not known, such as ``request.app.state``."""
-        cell = self.loose.get(f"{holder(around)}.{name}") if name in self.loose_names else None
-        return self.read(cell) if cell is not None else NOTHING
+        if name in self._loose_names:
+            return self.read(self._loose(f"{holder(around)}.{name}"))
+        self._sought.setdefault(name, set()).add(self.reader())
+        return NOTHING
+
+    def item(self, holding: str, key: str) -> Values:
+        """Return what was stored in an object that is not known, such as ``app["pool"]``."""
+        name = f"[{key}]"
+        if name in self._loose_names:
+            return self.read(self._loose(f"{holding}{name}"))
+        self._sought.setdefault(name, set()).add(self.reader())
+        return NOTHING
+
+    def keep(self, holding: str, name: str, values: Values) -> None:
+        """Store values under an attribute or item of an object that is not known.
+
+        :param name: the attribute, with its dot, or the item, with its brackets
+        """
+        kept = frozenset(value for value in values if isinstance(value, (Database, Instance)))
+        if not kept or (holding == "self" and name[0] == "."):
+            return
+        known = name.removeprefix(".")
+        if known not in self._loose_names:
+            self._loose_names.add(known)
+            for reader in self._sought.pop(known, ()):
+                self.enqueue(reader)
+        self.grow(self._loose(f"{holding}{name}"), kept)
+
+    def _loose(self, key: str) -> Cell:
+        cell = self.loose.get(key)
+        if cell is None:
+            cell = self.loose[key] = Cell()
+        return cell
 
     def member(self, value: Instance | ClassRef, name: str) -> Values | None:
         """Return a member of a class or its object, through the bases; None where it has none of that name."""
+        return self._derived(self._members, value, name) or None
+
+    def _find_member(self, value: Value, name: str) -> Values:
+        assert isinstance(value, (Instance, ClassRef))
         is_object = isinstance(value, Instance)
         found: set[Value] = set()
         for scope in self.classes(value.scope):
             if name in scope.bound_names:
                 found |= {self._bind(inner, is_object) for inner in self.read(scope.cell(name))}
-            if name in scope.attributes:
-                found |= self.read(scope.attribute(name))
-            elif is_object:
-                self.read(scope.attribute(name))  # it may come to be known
+            found |= self.read(scope.attribute(name))
             if found:
                 return frozenset(found | self._overrides(value.scope, name, found))
         for base in self.outside_bases(value.scope):
@@ -238,7 +267,7 @@ class Lookup:
                 return frozenset((method(base, name),))
             if isinstance(base, App):
                 return frozenset((app_method(base, name),))
-        return None
+        return NOTHING
 
     def _overrides(self, scope: Scope, name: str, found: set[Value]) -> Values:
         """Return what subclasses have in the place of an abstract method."""
@@ -261,15 +290,16 @@ class Lookup:
 
     def classes(self, scope: Scope) -> list[Scope]:
         """Return a class and its audited bases, in the order in which members are looked for."""
-        self.family_readers.setdefault(scope, set()).add(self.scope)
+        self._family_readers.setdefault(scope, set()).add(self.reader())
         order = self._families.get(scope)
         if order is None:
             order = self._families[scope] = []
-            waiting = [scope]
+            waiting = deque([scope])
             while waiting:
-                one = waiting.pop(0)
+                one = waiting.popleft()
                 if one not in order:
                     order.append(one)
+                    self._below.setdefault(one, set()).add(scope)
                     waiting.extend(base.scope for base in one.bases.values if isinstance(base, ClassRef))
         return order
 
@@ -278,10 +308,10 @@ class Lookup:
         if values <= scope.bases.values:
             return
         scope.bases.values |= values
-        for below in [one for one, order in self._families.items() if scope in order]:
-            del self._families[below]
+        for below in self._below.pop(scope, ()):
+            self._families.pop(below, None)
             self._outside.pop(below, None)
-            for reader in self.family_readers.get(below, ()):
+            for reader in self._family_readers.pop(below, ()):
                 self.enqueue(reader)
 
     def outside_bases(self, scope: Scope) -> list[Value]:

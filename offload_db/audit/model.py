@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,13 +26,29 @@ NOTHING: Values = frozenset()
 
 
 class Cell:
-    """The values that a name, an attribute or a function's result may have, and the scopes that read them."""
+    """The values that a name, an attribute or a function's result may have, and who has read them."""
 
-    __slots__ = ("readers", "values")
+    __slots__ = ("read_by", "values")
 
     def __init__(self) -> None:
         self.values: Values = NOTHING
-        self.readers: set[Scope] = set()
+        # Most cells have one reader, and a set for it would be four times as large as the cell.
+        self.read_by: Scope | Cell | set[Scope | Cell] | None = None
+
+    def add_reader(self, reader: Scope | Cell) -> None:
+        """Note who looks again when the values grow: code, or what is derived from this cell."""
+        if self.read_by is None:
+            self.read_by = reader
+        elif isinstance(self.read_by, set):
+            self.read_by.add(reader)
+        elif self.read_by is not reader:
+            self.read_by = {self.read_by, reader}
+
+    def readers(self) -> Collection[Scope | Cell]:
+        """Return who has read it."""
+        if self.read_by is None:
+            return ()
+        return self.read_by if isinstance(self.read_by, set) else (self.read_by,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +166,7 @@ class Decorating(Value):
 
 OPAQUE = Opaque()
 FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
+UNSEEN = Opaque()  # of a file of the application that is not among those that are read; so is whatever comes of it
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)
@@ -221,17 +238,19 @@ class Scope:
     var_positional: str | None = None
     var_keyword: str | None = None
     bound_names: set[str] = field(default_factory=set)
-    outer_names: set[str] = field(default_factory=set)  # declared global or nonlocal
+    # What most have none of is no set of their own: those are large when empty.
+    outer_names: frozenset[str] = frozenset()  # declared global or nonlocal
     assigned: dict[str, list[ast.expr]] = field(default_factory=dict)
     cells: dict[str, Cell] = field(default_factory=dict)
     attributes: dict[str, Cell] = field(default_factory=dict)  # of a class and its objects
     returns: Cell = field(default_factory=Cell)
     yields: Cell = field(default_factory=Cell)
     bases: Cell = field(default_factory=Cell)
-    called_parameters: set[str] = field(default_factory=set)
-    decorators: set[str] = field(default_factory=set)  # what is known of them: property, staticmethod, …
+    called_parameters: frozenset[str] = frozenset()
+    decorators: frozenset[str] = frozenset()  # what is known of them: property, staticmethod, …
     offload: Offload | None = None
     hops: bool = False  # wrapped by offload_db.blocking
+    passes_on: bool = False  # a decorator's wrapper, which gives and returns what the function takes and returns
     calls: list[Call] = field(default_factory=list)
     opened: list[Opened] = field(default_factory=list)
     spawners: list[ast.Call] = field(default_factory=list)
@@ -290,6 +309,7 @@ class Module:
     outer_stars: list[str] = field(default_factory=list)  # the same of libraries
     ignores: dict[int, frozenset[str]] = field(default_factory=dict)  # line -> rules
     libraries: set[str] = field(default_factory=set)  # first names of what it imports
+    imported: set[str] = field(default_factory=set)  # the same with their dots, but for relative imports
 
 
 @dataclass(frozen=True, slots=True)

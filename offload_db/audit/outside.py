@@ -16,6 +16,7 @@ from .model import (
     LOCK,
     NOTHING,
     OPAQUE,
+    UNSEEN,
     ClassRef,
     Container,
     Database,
@@ -89,11 +90,13 @@ class Outside(Calling):
             if does:
                 outcome.effects.append(Effect(does, driver, reach))
         elif name in libraries.PANDAS:
-            outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
+            outcome.effects.append(self._reads(arguments))
             outcome.values.add(OPAQUE)
         elif name in libraries.APPS:
             where = (self.scope.module.shown, node.lineno, node.col_offset)
             outcome.values.add(app_value(where, *libraries.APPS[name]))
+            if libraries.APPS[name][0] == "aiogram":
+                self.inject(arguments)
         elif name in libraries.LOCKS:
             outcome.values.add(LOCK)
         elif name == "offload_db.offload":
@@ -113,6 +116,13 @@ class Outside(Calling):
             if isinstance(value, FunctionRef) and value.scope.offload is None:
                 value.scope.offload = Offload(mode, line)
         return values
+
+    def _reads(self, arguments: Arguments) -> Effect:
+        """Return what reading or writing a data frame does; another database's connection is not looked at."""
+        given = {value for values in arguments.all() for value in values}
+        if FOREIGN in given and not any(isinstance(value, Database) for value in given):
+            return Effect("elsewhere", "pandas", "raw")
+        return Effect("statement", "pandas", self._reach(arguments))
 
     @staticmethod
     def _reach(arguments: Arguments) -> str:
@@ -146,6 +156,7 @@ class Outside(Calling):
         elif name in ("builtins.next", "builtins.anext"):
             for value in first:
                 outcome.values |= self.elements(value)
+                self.protocol(value, "__next__" if name == "builtins.next" else "__anext__", outcome)
         elif name == "dataclasses.field":
             inner = Outcome(set(), [], [])
             for value in arguments.named.get("default_factory", NOTHING):
@@ -157,7 +168,8 @@ class Outside(Calling):
                 self.grow(made.rest, self.elements(value))
             outcome.values.add(made)
         else:
-            outcome.values.add(FOREIGN if libraries.is_foreign(name) else OPAQUE)
+            unseen = UNSEEN if self.project.is_own(name, self.scope.module) else OPAQUE
+            outcome.values.add(FOREIGN if libraries.is_foreign(name) else unseen)
         if name in _ITERATING:
             for value in first:
                 if name == "builtins.len" and isinstance(value, Instance):
@@ -196,7 +208,7 @@ class Outside(Calling):
             outcome.values |= self.loosely(func.value, str(key.value))  # g.pop("db", None)
         elif name == "to_sql" and not any(isinstance(value, (Instance, ClassRef)) for value in inside):
             if "pandas" in self.scope.module.libraries or self._reach(arguments) != "raw":
-                outcome.effects.append(Effect("statement", "pandas", self._reach(arguments)))
+                outcome.effects.append(self._reads(arguments))
         elif name in ("create_all", "drop_all"):
             for value in [value for values in arguments.all() for value in values]:
                 if isinstance(value, Database) and value.kind in ("engine", "sa_connection"):
@@ -204,10 +216,12 @@ class Outside(Calling):
         for value in inside:
             if isinstance(value, Container):
                 self._container(value, name, arguments, outcome)
-        if unknown and not inside and name in _CURSOR_METHODS and _CURSOR_NAME.search(last_name(func.value)):
-            # Nothing is known of the object but its name, in a file that uses a blocking driver and no other.
+        if name in _CURSOR_METHODS and _CURSOR_NAME.search(last_name(func.value)):
+            # Nothing is known of the object but its name, in a file that uses a blocking driver and no other; or it
+            # comes from a file of the application that is not among those that are read.
             used = self.scope.module.libraries
-            if used & libraries.SYNC_DRIVERS and not used & libraries.OTHER_DRIVERS:
+            seems = unknown and not inside and used & libraries.SYNC_DRIVERS
+            if (seems or inside == {UNSEEN}) and not used & libraries.OTHER_DRIVERS:
                 outcome.effects.append(Effect(_CURSOR_METHODS[name], "unknown", "unknown"))
 
     def _container(self, value: Container, name: str, arguments: Arguments, outcome: Outcome) -> None:

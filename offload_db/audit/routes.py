@@ -254,7 +254,14 @@ class _Finder:
     ) -> Iterator[tuple[Scope, str]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "as_view":
             node = node.func.value
-        values = [value for value in self._values(node, scope) if isinstance(value, (FunctionRef, ClassRef))]
+        found = {
+            inner
+            for value in self._values(node, scope)
+            for inner in (
+                (self.interpreter.member(value, "__call__") or ()) if isinstance(value, Instance) else (value,)
+            )
+        }
+        values = [value for value in found if isinstance(value, (FunctionRef, ClassRef))]
         for value in sorted(values, key=lambda value: value.scope.place()):
             if isinstance(value, FunctionRef):
                 for method in self._methods(verb, call):

@@ -18,7 +18,11 @@ FORMATS: dict[str, Callable[[Report], str]] = {
     "github": report_github.render,
     "markdown": report_markdown.render,
 }
-EXIT_STATUS = "exit status: 0 nothing is open, 1 open findings, 2 a usage error, or a file that could not be read"
+EXIT_STATUS = (
+    "exit status: 0 nothing is open, 1 open findings, 2 a usage error, or a file that could not be read, 130 "
+    "interrupted (the report says what was known by then)"
+)
+INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Audit and report; return the exit status."""
     try:
         select = _selected(arguments.select)
+        _check_files(arguments)
         report = audit(
             arguments.paths,
             exclude=arguments.exclude,
             select=select,
             progress=progress_line(quiet=arguments.quiet),
+            partial=True,
         )
         clear_line()
         if arguments.baseline is not None:
             baseline.apply(report, arguments.baseline)
-        if arguments.write_baseline is not None:
+        if arguments.write_baseline is not None and not report.interrupted:
             count = baseline.write(report, arguments.write_baseline)
             print(f"{arguments.write_baseline}: {count} findings", file=sys.stderr)
             return 0
@@ -63,14 +69,36 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             sys.stdout.write(text)
     except (OSError, ValueError) as error:
+        clear_line()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        clear_line()
+        print("interrupted: there is nothing to report yet", file=sys.stderr)
+        return INTERRUPTED
     if arguments.output is not None or arguments.format != "table":
         for failed in report.errors:
             print(f"{failed['file']}:{failed['line']}: {failed['message']}", file=sys.stderr)
+    if report.interrupted:
+        print("interrupted: the report says what was known by then, and is not complete", file=sys.stderr)
+        return INTERRUPTED
     if report.open:
         return 1
     return 2 if report.errors else 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Notice before the work, and not after it, that a file cannot be read or written.
+
+    :raises OSError: if that is so
+    """
+    for option, file in (("--output", arguments.output), ("--write-baseline", arguments.write_baseline)):
+        if file is not None and not file.parent.is_dir():
+            raise FileNotFoundError(f"{option} {file}: there is no directory {file.parent}")
+        if file is not None and file.is_dir():
+            raise IsADirectoryError(f"{option} {file}: it is a directory; name a file")
+    if arguments.baseline is not None and not arguments.baseline.is_file():
+        raise FileNotFoundError(f"--baseline {arguments.baseline}: there is no such file; --write-baseline makes it")
 
 
 def _selected(codes: str | None) -> frozenset[str] | None:

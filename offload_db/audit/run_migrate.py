@@ -10,7 +10,7 @@ from .converting import convertible
 from .migrate import migrate
 from .plan import chosen_by
 from .project import Project
-from .run_audit import clear_line, progress_line
+from .run_audit import INTERRUPTED, clear_line, progress_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 sys.stdout.write(change.diff())
     except (OSError, ValueError) as error:
+        clear_line()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        clear_line()
+        print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
+        return INTERRUPTED
     if not arguments.quiet:
         for line in migration.explain(verbose=arguments.verbose):
             print(line, file=sys.stderr)

@@ -16,7 +16,7 @@ LIMITS = (
     (
         "Objects that come from a library or a file that is not among the paths: what they return is unknown, so "
         "their calls are not reported. Only cursor and connection methods on names such as cursor and conn are, "
-        "in files that import a blocking driver."
+        "in files that import a blocking driver, or where they come from a file of the application that is missing."
     ),
     (
         "Which object a call has at a given moment: a name is everything that is ever assigned to it, a parameter "

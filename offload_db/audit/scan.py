@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .model import Function, Module, Parameter, Scope
+from .trees import slimmed
 
 _IGNORE = re.compile(r"#\s*offload:\s*ignore\[([A-Za-z0-9_,\s]+)\]")
 
@@ -32,7 +33,7 @@ def scan(path: Path, shown: str, name: str, root: Path) -> Module:
     text = read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid escapes in somebody's strings
-        tree = ast.parse(text, filename=str(path))
+        tree = slimmed(ast.parse(text, filename=str(path)))
     module = Module(path, shown, name, root, text.count("\n") + 1, tree)
     module.scope = Scope("module", "<module>", "<module>", module, None, tree, tree.body)
     module.scopes[id(tree)] = module.scope
@@ -74,21 +75,20 @@ class _Scanner:
         stack = list(nodes)
         while stack:
             node = stack.pop()
-            kind = type(node)
-            if kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda):
-                stack.extend(self._function(node, scope))  # type: ignore[arg-type]  # the line above says so
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                stack.extend(self._function(node, scope))
                 continue
-            if kind is ast.ClassDef:
-                stack.extend(self._class(node, scope))  # type: ignore[arg-type]  # as above
+            if isinstance(node, ast.ClassDef):
+                stack.extend(self._class(node, scope))
                 continue
-            self._names(node, scope)
+            if not isinstance(node, (ast.Constant, ast.Attribute, ast.expr_context)):  # the most, and no names
+                self._names(node, scope)
             stack.extend(ast.iter_child_nodes(node))
 
     def _names(self, node: ast.AST, scope: Scope) -> None:
-        kind = type(node)
-        if kind is ast.Name:
-            if not isinstance(node.ctx, ast.Load):  # type: ignore[attr-defined]  # it is a Name
-                scope.bound_names.add(node.id)  # type: ignore[attr-defined]  # as above
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                scope.bound_names.add(node.id)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 if isinstance(target, ast.Name):
@@ -108,7 +108,7 @@ class _Scanner:
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             self._import(node, scope)
         elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            scope.outer_names.update(node.names)
+            scope.outer_names |= {*node.names}
         elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
             if node.name:
                 scope.bound_names.add(node.name)
@@ -121,16 +121,19 @@ class _Scanner:
         while inner is not None and inner.kind in ("function", "lambda"):
             if name in inner.bound_names:
                 if any(parameter.name == name for parameter in inner.parameters):
-                    inner.called_parameters.add(name)
+                    inner.called_parameters |= {name}
                 return
             inner = inner.parent
 
     def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             self.module.libraries.add(node.module.partition(".")[0].lower())
+            self.module.imported.add(node.module)
+            self.module.imported.update(f"{node.module}.{alias.name}" for alias in node.names)
         for alias in node.names:
             if isinstance(node, ast.Import):
                 self.module.libraries.add(alias.name.partition(".")[0].lower())
+                self.module.imported.add(alias.name)
             if alias.name != "*":
                 scope.bound_names.add(alias.asname or alias.name.partition(".")[0])
 

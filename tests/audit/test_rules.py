@@ -65,6 +65,16 @@ def expected_routes(path: Path) -> dict[int, set[str]]:
     return {number: set(match[1].split(", ")) for number, match in matches if match}
 
 
+def test_names_are_found_as_python_finds_them() -> None:
+    """A package comes before a module of its name: its routes have their prefix; a router may be imported in a try."""
+    handlers = audit([HERE / "projects" / "names"]).handlers
+    assert {handler.function: [str(one) for one in handler.endpoints] for handler in handlers} == {
+        "more": ["GET /extra/more"],
+        "run": ["POST /clean"],
+        "answer": ["GET /v1/health"],
+    }
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_each_rule_has_a_file(code: str) -> None:
     """Each rule is claimed in an evaluation file of its own name, and stands in a source file of its own."""

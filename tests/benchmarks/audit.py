@@ -1,13 +1,17 @@
-"""Measures the static audit on a generated application of 100,000 lines.
+"""Measures the static audit on generated applications, or on trees that are there.
 
-    python -m tests.benchmarks.audit [LINES]
+    python -m tests.benchmarks.audit                      # of 50,000, 200,000 and 1,000,000 lines
+    python -m tests.benchmarks.audit 100000 /usr/lib/python3
 
-Each module of it has a pool's helper, a repository, a service that calls other modules' repositories, handlers with and
-without queries, models and plain code. Prints the seconds, the lines in each, and what was found.
+Each module of a generated one has a pool's helper, a repository, a service that calls other modules' repositories,
+handlers with and without queries, models and plain code. Prints for each, in a process of its own, the seconds, the
+lines in each second, the most memory, and what was found.
 """
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -133,16 +137,30 @@ def generate(root: Path, lines: int) -> int:
     return written
 
 
-def main() -> None:
-    """Generate, audit, print."""
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+def measure(what: str) -> None:
+    """Audit a directory, or an application of so many lines; print what that took."""
     with tempfile.TemporaryDirectory() as directory:
-        generate(Path(directory), wanted)
-        started = time.perf_counter()
-        found = audit([directory])
-        seconds = time.perf_counter() - started
-    print(f"{found.lines} lines in {found.files} files: {seconds:.1f} s, {found.lines / seconds:.0f} lines/s")
-    print(f"{len(found.findings)} findings, {len(found.handlers)} handlers, {len(found.errors)} errors")
+        if what.isdecimal():
+            generate(Path(directory), int(what))
+        started, cpu = time.perf_counter(), time.process_time()
+        found = audit([directory if what.isdecimal() else what])
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(
+        f"{found.lines} lines in {found.files} files: {seconds:.1f} s ({cpu:.1f} s of CPU), "
+        f"{found.lines / cpu:.0f} lines/s, at most {most} MB"
+    )
+    print(f"{len(found.findings)} findings, {len(found.handlers)} handlers, {len(found.errors)} errors", flush=True)
+
+
+def main() -> None:
+    """Measure one thing, or each in a process of its own."""
+    wanted = sys.argv[1:] or ["50000", "200000", "1000000"]
+    if len(wanted) == 1:
+        measure(wanted[0])
+    else:
+        for one in wanted:
+            subprocess.run([sys.executable, "-m", "tests.benchmarks.audit", one], check=True)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _in_the_source(context: Context) -> Iterator[Finding]:
     for scope in context.graph.scopes:
-        if scope not in context.on_loop or _in_threads(context, scope):
+        if scope not in context.on_loop or not any(call.locks for call in scope.calls) or _in_threads(context, scope):
             continue
         told = set()
         for call in scope.calls:

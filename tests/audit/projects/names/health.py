@@ -1,0 +1,5 @@
+import pymysql
+
+
+def check():
+    return pymysql.connect(host="db").ping()

@@ -1,0 +1,2 @@
+"""Python takes the package of this name."""
+router = None

@@ -1,0 +1,6 @@
+from fastapi import APIRouter
+
+from . import api
+
+router = APIRouter(prefix="/v1")
+router.include_router(api.router)

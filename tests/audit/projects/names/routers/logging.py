@@ -1,0 +1,5 @@
+import pymysql
+
+
+def info(text):
+    pymysql.connect(host="db").query(text)
