@@ -70,7 +70,7 @@ def slow(backend: Backend, paths: dict[str, str], rounds: int) -> None:
         load = block(backend, paths, MANY_USERS, SLOW_SECONDS)
         shares.append(len(load.latencies) / (load.ended - load.started) / IDEAL)
     print(
-        f"{MANY_USERS:>3} users, {QUERY_DELAY * 1000:.0f} ms   {median(shares) * IDEAL:6.0f} per second of {IDEAL:.0f}: "
+        f"{MANY_USERS:>3} users, {QUERY_DELAY * 1000:.0f} ms   {median(shares) * IDEAL:6.0f} a second of {IDEAL:.0f}: "
         f"{median(shares):.2f} of it (at best {max(shares):.2f}); the goal is at least {GOAL_SLOW}"
     )
 
