@@ -57,7 +57,7 @@ class Demo:
     def __init__(self, endpoint: Endpoint, database: str, workspace: Path) -> None:
         self._environment = endpoint.environment(database)
         self._workspace = workspace
-        self._paths = workspace / "paths.json"
+        self.paths = workspace / "paths.json"
         with (
             pymysql.connect(**endpoint.settings(database), ssl_disabled=True) as connection,
             connection.cursor() as cursor,
@@ -65,7 +65,7 @@ class Demo:
             cursor.execute("SELECT truck_id FROM truck_sensors_cache ORDER BY truck_id LIMIT %s", (TRUCKS,))
             trucks = [truck for (truck,) in cursor.fetchall()]
         paths = {f"/v2/truck/{truck}/sensors/cache": json.dumps(truck) for truck in trucks}
-        self._paths.write_text(json.dumps(paths), encoding="utf-8")
+        self.paths.write_text(json.dumps(paths), encoding="utf-8")
 
     def copy(self, name: str, upto: int | None) -> Path:
         """Copy the legacy backend and apply its first *upto* steps, or all."""
@@ -94,7 +94,7 @@ class Demo:
         output.unlink(missing_ok=True)
         command = [sys.executable, "-m", load_module.__name__, "--host", HOST, "--port", str(backend.port)]
         command += ["--users", str(users), "--settle", str(plan.settle), "--seconds", str(plan.seconds)]
-        command += ["--paths", str(self._paths), "--output", str(output)]
+        command += ["--paths", str(self.paths), "--output", str(output)]
         with HealthPoller(HOST, backend.port) as poller, (self._workspace / "load.log").open("w+b") as log:
             process = start(command, cwd=ROOT, output=log)
             try:
