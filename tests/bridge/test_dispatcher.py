@@ -140,7 +140,10 @@ async def test_many_rows_of_parameters(surface: str, *, shares: bool, database: 
                 assert await pool.execute_many("INSERT INTO t VALUES (%s)", [(1,), (2,)]) == 2
 
         with watched_wire() as wire:
-            await together(many, lambda: pool.fetch_value("SELECT SLEEP(0.1)"))
+            async with anyio.create_task_group() as group:
+                group.start_soon(pool.fetch_value, "SELECT SLEEP(0.2)")
+                await settled(lambda: [name for name, _ in wire.events].count("sendall") == 1)
+                await many()  # when the other one is under way, or it might get its thread when that is over
         assert len({thread for name, thread in wire.events if name == "sendall"}) == 2
         assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 2
 
