@@ -182,6 +182,7 @@ def test_a_statement_whose_coroutine_is_thrown_away(
 ) -> None:
     """Nobody waits for the statement any more, closing the coroutine least of all, and the slot comes back."""
     with pool_of(2, database) as pool:
+        pool.connection().close()  # or the first step would be connecting
         loop = _new_loop("asyncio")
         coroutine = _ways(pool)[way]()
         task = loop.create_task(_first_step_of(coroutine, lambda: sleeping(mysql, database)))
