@@ -301,6 +301,14 @@ def running(mysql: MySQL, settings: dict[str, Any], text: str) -> list[int]:
     return [row["ID"] for row in rows if row["COMMAND"] == "Query" and text in (row["INFO"] or "")]
 
 
+def sleeping(mysql: MySQL, settings: dict[str, Any]) -> int:
+    """Count the connections in the test's database that are in SLEEP().
+
+    One that is killed on its way there mostly returns 1 in MariaDB, and no error.
+    """
+    return sum(row["STATE"] == "User sleep" for row in mysql.process_list(settings["database"]))
+
+
 def assert_ended(mysql: MySQL, settings: dict[str, Any], text: str) -> None:
     """Assert that no such statement runs: a server lists one for a moment after its answer."""
     until(lambda: not running(mysql, settings, text), timeout=5)

@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from ..errors import ThreadUnavailable
-from .background import none_left, start_thread
+from .background import none_left, start_from_finaliser, start_thread
 from .call_scope import current_bridged_call
 from .cancellation import Cancellation
 from .handled_errors import reraise
@@ -133,6 +133,17 @@ class Hop(Generic[T]):
                 return True
             self._abandoned = True
             return False
+
+    def leave(self, interrupt: Callable[[], None] | None) -> None:
+        """Let the function not start, or have it brought back without waiting for that; a finaliser may call this.
+
+        :param interrupt: called in a thread of its own if the function runs
+        """
+        with self._lock:
+            self._abandoned = not self._started
+            runs = self._started and not self.back
+        if runs and interrupt is not None:
+            start_from_finaliser(interrupt)
 
     async def wait_until_over(self, interrupt: Callable[[], None] | None = None) -> None:
         """Return when the function does not run any more: it came back, or will never start.

@@ -147,6 +147,8 @@ class Executor:
         """
         if detached is not None:
             detached.runs_on = hop.detach(detached.on_return)
+        elif isinstance(error, GeneratorExit):  # what is thrown away can wait for nothing any more
+            hop.leave(stop)
         else:
             suspend(hop.wait_until_over(stop))
         if none_left(error):

@@ -175,6 +175,8 @@ class PoolCore:
         """Wait for the turn of a task that has queued."""
         try:
             await self.admission.wait(permit)
+        except GeneratorExit:  # the task is thrown away, and its loop may be gone
+            raise
         except anyio.get_cancelled_exc_class():
             self.counters.add("cancelled")
             raise

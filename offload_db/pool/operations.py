@@ -348,6 +348,9 @@ class Operations:
             if isinstance(result, RowFactoryError):
                 reraise(result.error)
             return result
+        except GeneratorExit:  # thrown away unfinished: a rollback could not be waited for
+            lease.drop()
+            raise
         finally:
             lease.give_back()
 

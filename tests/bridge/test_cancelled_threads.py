@@ -22,7 +22,7 @@ from offload_db import CallCancelled, OffloadError, OffloadPool, blocking, conne
 from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.inside import core, turn_of, waiting_turns
-from tests.support import Gate, assert_ended, pool_of, running, settled, value, watched_wire
+from tests.support import Gate, assert_ended, pool_of, running, settled, sleeping, value, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -52,7 +52,7 @@ def shared(database: dict[str, Any]) -> Iterator[Any]:
 @pytest.fixture
 def is_running(mysql: MySQL, database: dict[str, Any]) -> Callable[[], bool]:
     """Tell whether the slow statement runs."""
-    return lambda: bool(running(mysql, database, SLOW))
+    return lambda: bool(sleeping(mysql, database))
 
 
 async def cancelled(call: Call, when: Callable[[], Any]) -> None:
@@ -222,7 +222,7 @@ async def test_the_statement_is_killed(
     await cancelled(way(legacy), is_running)
     legacy.check(pool)
     assert pool.statistics().cancelled == 1
-    assert not is_running()
+    assert not running(mysql, database, SLOW)
     assert await pool.fetch_value("SELECT COUNT(*) FROM t") == 0
     await checked(pool, mysql, database["database"])
 

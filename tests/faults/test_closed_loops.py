@@ -16,7 +16,7 @@ from offload_db.bridge.hops import Hop
 from offload_db.bridge.signals import TaskEvent
 from tests.conftest import MySQL
 from tests.inside import core
-from tests.support import pool_of, until, value
+from tests.support import pool_of, sleeping, until, value
 
 from .checks import check
 
@@ -173,3 +173,49 @@ def _forget(tasks: list[Any]) -> None:
     """Let tasks go that never will: asyncio complains of those, and it is right."""
     for task in tasks:
         task._log_destroy_pending = False
+
+
+@pytest.mark.parametrize("way", ["handler", "fetch"])
+@pytest.mark.parametrize("loop_is", ["open", "closed"])
+def test_a_statement_whose_coroutine_is_thrown_away(
+    loop_is: str, way: str, database: dict[str, Any], mysql: MySQL
+) -> None:
+    """Nobody waits for the statement any more, closing the coroutine least of all, and the slot comes back."""
+    with pool_of(2, database) as pool:
+        pool.connection().close()  # or the first step would be connecting
+        loop = _new_loop("asyncio")
+        coroutine = _ways(pool)[way]()
+        task = loop.create_task(_first_step_of(coroutine, lambda: sleeping(mysql, database)))
+        loop.run_until_complete(task)
+        if loop_is == "closed":
+            loop.close()
+        coroutine.close()
+        until(lambda: pool.statistics().in_use == 0, timeout=5)
+        check(pool, mysql, database["database"])
+        assert pool.statistics().discards == {"closed": 1}
+        loop.close()
+
+
+@pytest.mark.parametrize("loop_is", ["open", "closed"])
+def test_a_waiting_operation_whose_coroutine_is_thrown_away(
+    loop_is: str, database: dict[str, Any], mysql: MySQL
+) -> None:
+    """It leaves the queue, and closing it raises nothing."""
+    with pool_of(1, database) as pool:
+        held = pool.connection()
+        loop = _new_loop("asyncio")
+        coroutine = pool.fetch_value("SELECT 1")
+        loop.run_until_complete(_first_step_of(coroutine, lambda: pool.statistics().waiting == 1))
+        if loop_is == "closed":
+            loop.close()
+        coroutine.close()
+        assert pool.statistics().waiting == 0
+        held.close()
+        check(pool, mysql, database["database"])
+        loop.close()
+
+
+async def _first_step_of(coroutine: Any, condition: Callable[[], Any]) -> None:
+    """Let a coroutine get as far as to its first suspension, and wait for what follows from that."""
+    coroutine.send(None)
+    await _until(condition)
