@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from .hops import Hop, send_hop, unlimited
+from .hops import Hop, pause_would_cancel, send_hop, unlimited
 from .reactor import POSSIBLE, Reactor
 
 # Seconds after which hops are looked for that have been left behind.
@@ -61,21 +61,26 @@ class Dispatcher:
         shared_hop = _SharedHop(hop, loop.create_future())
         # A cancel scope would cost four times as much. What is cancelled keeps its context until it would be due.
         alarm = None if timeout is None else loop.call_later(timeout, shared_hop.expire, context=Context())
+        # Who comes alone need not be gathered with others, which takes two rounds of the loop.
+        alone = not self._pending and not pause_would_cancel()
         self._pending.add(shared_hop)
         try:
             if time.monotonic() > self._looks_until:
                 self._look_later(loop)
-            if not self._ready:
-                loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
-            self._ready.append(shared_hop)
-            alone = await shared_hop.back
+            if alone:
+                self._start_hops([shared_hop], loop)
+            else:
+                if not self._ready:
+                    loop.call_soon(self._gather, loop, context=Context())  # not to keep this task's
+                self._ready.append(shared_hop)
+            by_itself = await shared_hop.back
         finally:
             self._pending.discard(shared_hop)
             if alarm is not None:
                 alarm.cancel()
         if shared_hop.late:
             raise Expired
-        if alone:
+        if by_itself:
             await self._send_alone(hop, None if alarm is None else alarm.when() - loop.time())
 
     async def _send_alone(self, hop: Hop[Any], timeout: float | None) -> None:

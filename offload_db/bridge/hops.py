@@ -281,7 +281,7 @@ async def send_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter) -> None:
     token: Any = _Token(limiter)
     sending = anyio.to_thread.run_sync(hop.run, limiter=token, **{_ABANDON: True})
     # A task that is to be cancelled makes no hop any more: anyio's pause is where it finds that out.
-    await (sending if asyncio._get_running_loop() is None or _is_cancelled() else _without_pause(sending))
+    await (sending if asyncio._get_running_loop() is None or pause_would_cancel() else _without_pause(sending))
 
 
 def is_cancelled() -> bool:
@@ -292,7 +292,7 @@ def is_cancelled() -> bool:
     return bool(getattr(task, "cancelling", int)())  # which Python 3.10 does not have
 
 
-def _is_cancelled() -> bool:
+def pause_would_cancel() -> bool:
     """Tell whether the task of asyncio that runs would be cancelled if it paused now."""
     task = asyncio.current_task()
     return getattr(task, "_must_cancel", True) or anyio.current_effective_deadline() == -math.inf
