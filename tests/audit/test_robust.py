@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from offload_db.__main__ import main
-from offload_db.audit import Report, audit, project as reading, run_audit, texts
+from offload_db.audit import Report, audit, bindings, project as reading, run_audit, texts
 from offload_db.audit.interpret import Interpreter
+from offload_db.audit.model import Scope
 
 BLOCKS = "import pymysql\n\n\nasync def handler():\n    pymysql.connect(host='db')\n"
 FORMATS = ("table", "json", "sarif", "github", "markdown")
@@ -257,3 +258,23 @@ def test_texts_of_names(tmp_path: Path, first: str, line: str) -> None:
         steps[count] = len(calls)
     assert 0 < steps[80] < 50_000
     assert steps[20] < 50_000
+
+
+def test_names_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a name of a module is given values is looked for in that module alone, however many others there are."""
+    read: list[Scope] = []
+
+    def counting(scope: Scope) -> Iterator[bindings.Binding]:
+        read.append(scope)
+        return found(scope)
+
+    found = bindings.bindings
+    monkeypatch.setattr(bindings, "bindings", counting)
+    source = "import pymysql\n\nkept = pymysql.connect(host='db')\n\n\nasync def handler():\n    kept.ping()\n"
+    (tmp_path / "app.py").write_text(source, encoding="utf-8")
+    for number in range(20):
+        other = "def f():\n    x = 1\n    return x\n"
+        (tmp_path / f"other{number}.py").write_text(other, encoding="utf-8")
+    [handler] = [one for one in audit([tmp_path]).handlers if one.blocking]
+    assert handler.mode == "neither"
+    assert {scope.module.path.name for scope in read} == {"app.py"}
