@@ -184,6 +184,16 @@ class Assignments:
         """Return where an attribute of whatever object is given a value."""
         return self._attributes.get(name, ())
 
+    def of_alike(self, node: ast.Attribute) -> Sequence[Binding]:
+        """Return where an attribute of an object of that name is given a value; of any object if there is none."""
+        found = self.of_any(node.attr)
+        alike = [
+            binding
+            for binding in found
+            if isinstance(binding.target, ast.Attribute) and holder(binding.target.value) == holder(node.value)
+        ]
+        return alike or found
+
     def of_item(self, node: ast.Subscript) -> Iterator[Binding]:
         """Yield where an item of that key is set, such as ``app["db"]``."""
         key = ast.dump(node.slice)

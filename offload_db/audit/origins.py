@@ -264,7 +264,7 @@ class Origins:
                 return self._kept(value.module.scope, node.attr)
             if isinstance(value, Database):  # db.session
                 return Origin([f"{dotted(node)} is kept for all callers"], self.of(node.value, frame).makers)
-        for binding in self.assignments.of_any(node.attr):
+        for binding in self.assignments.of_alike(node):
             values = self.values(binding.value, binding.scope)
             if binding.value is not None and any(isinstance(value, (Database, Instance)) for value in values):
                 found.makers |= self.of(binding.value, Frame(binding.scope)).makers

@@ -830,6 +830,30 @@ def test_places_that_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "handlers.py:8 pymysql.connect(), for functions" in said
 
 
+def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is not known what an object is, a place is named that gives one of its name the attribute."""
+    source = """
+        import threading
+
+        import pymysql
+
+        local = threading.local()
+
+        class Context:
+            def __enter__(self):
+                self.connection = pymysql.connect(host="db")
+                return self.connection
+
+        async def handler():
+            local.connection = pymysql.connect(host="db")
+            local.connection.ping()
+        """
+    assert migrated(tmp_path, source) == textwrap.dedent(source)
+    said = capsys.readouterr().err
+    assert "handlers.py:14 pymysql.connect(), for functions: 1" in said
+    assert "handlers.py:10" not in said
+
+
 @pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])
 def test_less_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, told: bool) -> None:
     """Where there are many decorators, the migration names the middleware that does the same."""
