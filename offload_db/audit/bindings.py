@@ -136,21 +136,30 @@ class Assignments:
     def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
         self._by_scope: dict[Scope, list[Binding]] = {}
+        self._by_module: dict[Module, dict[str, list[Binding]]] = {}
 
     @functools.cached_property
-    def _index(self) -> tuple[dict[str, list[Binding]], dict[tuple[Module, str], list[Binding]]]:
-        """By attribute, and by module and name. It is made when it is first asked for: that reads every function."""
-        attributes: dict[str, list[Binding]] = {}
-        names: dict[tuple[Module, str], list[Binding]] = {}
+    def _attributes(self) -> dict[str, list[Binding]]:
+        """By attribute. It is made when it is first asked for: that reads every function."""
+        found: dict[str, list[Binding]] = {}
         for module in self.interpreter.project.modules:
             for scope in module.scopes.values():
                 for binding in self.of_scope(scope):
-                    target = binding.target
-                    if isinstance(target, ast.Attribute):
-                        attributes.setdefault(target.attr, []).append(binding)
-                    elif isinstance(target, ast.Name) and (scope.kind == "module" or target.id in scope.outer_names):
-                        names.setdefault((module, target.id), []).append(binding)
-        return attributes, names
+                    if isinstance(binding.target, ast.Attribute):
+                        found.setdefault(binding.target.attr, []).append(binding)
+        return found
+
+    def _names_of(self, module: Module) -> dict[str, list[Binding]]:
+        """Return where the names of a module are given values: that reads the functions of this module alone."""
+        found = self._by_module.get(module)
+        if found is None:
+            found = self._by_module[module] = {}
+            for scope in module.scopes.values():
+                for binding in self.of_scope(scope):
+                    name = binding.target.id if isinstance(binding.target, ast.Name) else None
+                    if name is not None and (scope.kind == "module" or name in scope.outer_names):
+                        found.setdefault(name, []).append(binding)
+        return found
 
     def of_scope(self, scope: Scope) -> list[Binding]:
         """Return what a function, class or module gives values to."""
@@ -161,7 +170,7 @@ class Assignments:
 
     def of_global(self, module: Module, name: str) -> Sequence[Binding]:
         """Return where a name of a module is given a value, in functions too."""
-        return self._index[1].get((module, name), ())
+        return self._names_of(module).get(name, ())
 
     def imported(self, scope: Scope, name: str) -> Iterator[tuple[Module, str]]:
         """Yield the audited modules that a name is imported from, and what it is called there."""
@@ -173,7 +182,17 @@ class Assignments:
 
     def of_any(self, name: str) -> Sequence[Binding]:
         """Return where an attribute of whatever object is given a value."""
-        return self._index[0].get(name, ())
+        return self._attributes.get(name, ())
+
+    def of_alike(self, node: ast.Attribute) -> Sequence[Binding]:
+        """Return where an attribute of an object of that name is given a value; of any object if there is none."""
+        found = self.of_any(node.attr)
+        alike = [
+            binding
+            for binding in found
+            if isinstance(binding.target, ast.Attribute) and holder(binding.target.value) == holder(node.value)
+        ]
+        return alike or found
 
     def of_item(self, node: ast.Subscript) -> Iterator[Binding]:
         """Yield where an item of that key is set, such as ``app["db"]``."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
 from .calling import Arguments, FrameworkCall, Outcome, enters, unbound
-from .lookup import dotted, holder, last_name
+from .lookup import dotted, holder, item_key, last_name
 from .model import (
     FOREIGN,
     LOCK,
@@ -298,8 +298,8 @@ class Expressions(Annotations):
                 self.record(node, Outcome(set(), [], [Effect("statement", value.driver, value.reach)]))
         if not isinstance(node.slice, ast.Constant):
             self.evaluate(node.slice)
-        elif not found and isinstance(node.slice.value, str):
-            return self.item(holder(node.value), node.slice.value)
+        if not found and (key := item_key(node)) is not None:
+            return self.item(holder(node.value), key)
         return frozenset(found)
 
     # --- branches and bindings
@@ -371,9 +371,9 @@ class Expressions(Annotations):
                 if isinstance(base, Container):
                     self.grow(base.rest, values)
                 elif isinstance(base, App):
-                    self.keep(base.framework, f"[{getattr(target.slice, 'value', None)}]", values)
-            if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
-                self.keep(holder(target.value), f"[{target.slice.value}]", values)
+                    self.keep(base.framework, f"[{item_key(target)}]", values)
+            if (key := item_key(target)) is not None:
+                self.keep(holder(target.value), f"[{key}]", values)
         elif isinstance(target, ast.Starred):
             made = self.containers(target)
             self.grow(made.rest, values)

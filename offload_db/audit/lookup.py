@@ -368,6 +368,12 @@ def holder(node: ast.expr | None) -> str:
     return "app" if name in _APPLICATIONS else name
 
 
+def item_key(node: ast.Subscript) -> str | None:
+    """Return by what an item is found: a constant; in an application also the name of one, such as an ``AppKey``."""
+    named = last_name(node.slice) if holder(node.value) == "app" else ""
+    return str(node.slice.value) if isinstance(node.slice, ast.Constant) else named or None
+
+
 def last_name(node: ast.expr | None) -> str:
     """Return the last name of an expression: ``state`` of ``request.app.state``."""
     if isinstance(node, ast.Attribute):

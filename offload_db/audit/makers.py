@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from .lookup import last_name
+from .lookup import dotted, last_name
 from .model import Database, Module, Scope
 
 # What many callers may use at once.
@@ -58,6 +58,11 @@ class Origin:
         self.makers |= other.makers
         self.objects += other.objects
         self.injected |= other.injected
+
+
+def unknown_origin(node: ast.expr) -> Origin:
+    """Return the origin of a value of which nothing is known."""
+    return Origin([f"it is not known where {dotted(node)} comes from"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

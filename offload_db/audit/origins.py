@@ -13,7 +13,7 @@ from .annotations import DEPENDS, external_names
 from .bindings import Assignments, Binding, alternatives, argument, imports, is_name, results, spreads
 from .interpret import Interpreter
 from .lookup import dotted, last_name
-from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses
+from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses, unknown_origin
 from .model import (
     FOREIGN,
     ClassRef,
@@ -60,7 +60,7 @@ class Origins:
         if known is None:
             self._steps += 1
             if self._depth > _MOST_DEPTH or self._steps > _MOST_STEPS:
-                return _unknown(node)
+                return unknown_origin(node)
             known = self._known[key] = Origin()  # while it is being found out: a name that is given itself
             self._frames.append(frame)
             self._depth += 1
@@ -110,7 +110,7 @@ class Origins:
             return self._all(alternatives(node), frame)
         if isinstance(node, ast.Subscript):
             return self._item(node)
-        return _unknown(node)
+        return unknown_origin(node)
 
     def _item(self, node: ast.Subscript) -> Origin:
         values = [(binding.value, binding.scope) for binding in self.assignments.of_item(node)]
@@ -127,7 +127,7 @@ class Origins:
         self.interpreter.scope = frame.scope
         where = self.interpreter.binding(node.id)
         if where is None:
-            return _unknown(node)
+            return unknown_origin(node)
         if where.kind in ("module", "class"):
             return self._kept(where, node.id)
         around: Frame | None = frame
@@ -168,7 +168,7 @@ class Origins:
             return self._part(value, binding.index, frame)
         if binding.how == "entered":
             return self._entered(value, frame)
-        return self.of(value, frame) if isinstance(value, (ast.Tuple, ast.List, ast.Call)) else _unknown(value)
+        return self.of(value, frame) if isinstance(value, (ast.Tuple, ast.List, ast.Call)) else unknown_origin(value)
 
     def _part(self, value: ast.expr, index: int, frame: Frame) -> Origin:
         """Return the origin of an item of a tuple, or of what a function returns as one."""
@@ -178,10 +178,10 @@ class Origins:
             return self.of(value.elts[index], frame)
         found = Origin()
         if not isinstance(value, ast.Call) or self._depth > _MOST_DEPTH:
-            return _unknown(value)
+            return unknown_origin(value)
         functions = [callee.scope for callee in self.values(value.func, frame.scope) if isinstance(callee, FunctionRef)]
         if not functions or self.singles.is_renamed(value.func, frame.scope) or any(map(self.singles.keeps, functions)):
-            return _unknown(value)
+            return unknown_origin(value)
         self._depth += 1
         for scope in functions:
             inner = self.enter(scope, value, frame)
@@ -199,7 +199,7 @@ class Origins:
             scopes = [method.scope for method in methods if isinstance(method, FunctionRef)]
             for scope in scopes:
                 found.add(self._results(scope, Frame(scope, node, frame, self.of(node, frame))))
-            found.add(Origin() if scopes else _unknown(node))
+            found.add(Origin() if scopes else unknown_origin(node))
         return found if values else self.of(node, frame)
 
     # --- parameters
@@ -255,7 +255,7 @@ class Origins:
         found = Origin()
         for made in base.objects:
             found.add(self._of_object(made, node.attr, base, node, frame))
-        return found if base.objects else _unknown(node)
+        return found if base.objects else unknown_origin(node)
 
     def _of_unknown(self, node: ast.Attribute, owners: Values, frame: Frame) -> Origin:
         found = Origin([f"{dotted(node)} may be kept for all callers"])
@@ -264,7 +264,7 @@ class Origins:
                 return self._kept(value.module.scope, node.attr)
             if isinstance(value, Database):  # db.session
                 return Origin([f"{dotted(node)} is kept for all callers"], self.of(node.value, frame).makers)
-        for binding in self.assignments.of_any(node.attr):
+        for binding in self.assignments.of_alike(node):
             values = self.values(binding.value, binding.scope)
             if binding.value is not None and any(isinstance(value, (Database, Instance)) for value in values):
                 found.makers |= self.of(binding.value, Frame(binding.scope)).makers
@@ -273,6 +273,10 @@ class Origins:
     def _makers_of(self, name: str, instances: list[Instance]) -> dict[int, Maker]:
         found: dict[int, Maker] = {}
         family = {one for value in instances for one in self.interpreter.classes(value.scope)}
+        for value in instances:
+            for member in self.interpreter.member(value, name) or ():
+                if isinstance(member, FunctionRef) and "property" in member.scope.decorators:
+                    found |= self._results(member.scope, Frame(member.scope)).makers
         for binding in self.assignments.of_attribute(name, family):
             if binding.value is not None:
                 found |= self._bound(binding, Frame(binding.scope)).makers
@@ -312,7 +316,7 @@ class Origins:
         if not callees:
             if last_name(node.func) in _THROUGH and node.args:
                 return self._entered(node.args[0], frame)
-            return _unknown(node)
+            return unknown_origin(node)
         return found
 
     def _called(self, callee: object, node: ast.Call, frame: Frame) -> Origin:
@@ -336,11 +340,11 @@ class Origins:
             return self._external(callee.name, node, frame)
         if callee is FOREIGN and isinstance(node.func, ast.Attribute):
             return self.of(node.func.value, frame)
-        return _unknown(node)
+        return unknown_origin(node)
 
     def _method(self, callee: Method, node: ast.Call, frame: Frame) -> Origin:
         if not isinstance(node.func, ast.Attribute):
-            return _unknown(node)
+            return unknown_origin(node)
         base = self.of(node.func.value, frame)
         if callee.owner.kind in SHAREABLE:
             why = refuses(callee.owner, base)
@@ -364,7 +368,7 @@ class Origins:
             return self.of(node.args[-1 if last_name(node.func) == "cast" else 0], frame)
         if libraries.is_foreign(name):
             return Origin()
-        return _unknown(node)
+        return unknown_origin(node)
 
     def _results(self, scope: Scope, frame: Frame) -> Origin:
         """Return the origin of what a function returns or yields."""
@@ -394,7 +398,3 @@ class Origins:
             else:
                 receiver = self.of(node, frame)
         return Frame(scope, node, frame, receiver)
-
-
-def _unknown(node: ast.expr) -> Origin:
-    return Origin([f"it is not known where {dotted(node)} comes from"])

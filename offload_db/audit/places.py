@@ -43,6 +43,7 @@ def users_of(context: Context) -> list[tuple[Maker, list[Scope]]]:
         else:
             continue
         for maker in makers:
-            if remedy(maker) is not None:
+            call = (maker.module.shown, maker.node.lineno, maker.node.col_offset)
+            if remedy(maker) is not None and call not in context.interpreter.converted:
                 found.setdefault(id(maker.node), (maker, []))[1].append(scope)
     return sorted(found.values(), key=lambda one: (one[0].module.shown, one[0].node.lineno))

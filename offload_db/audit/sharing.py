@@ -11,7 +11,7 @@ from .bindings import items_set
 from .graph import Graph
 from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
-from .lookup import holder
+from .lookup import holder, item_key
 from .makers import OWNED
 from .model import App, Cell, ClassRef, Container, Database, Instance, Scope
 
@@ -103,6 +103,6 @@ class Sharing:
         where = self.interpreter.binding(target.value.id) if isinstance(target.value, ast.Name) else None
         if holder(target.value) != "app" and (where is None or where.kind not in ("module", "class")):
             return []
-        cell = self.interpreter.loose.get(f"{holder(target.value)}[{getattr(target.slice, 'value', None)}]")
+        cell = self.interpreter.loose.get(f"{holder(target.value)}[{item_key(target)}]")
         cells = [value.rest for value in self.assignments.values(target.value, scope) if isinstance(value, Container)]
         return cells if cell is None else [cell, *cells]

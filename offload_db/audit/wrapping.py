@@ -11,6 +11,7 @@ from .libraries import METHODS
 from .model import ClassRef, Database, External, Instance, Module, ModuleRef, Scope, Values
 from .outside import of_other_driver
 from .own_names import can_import
+from .places import users_of
 from .texts import source_of
 
 _POOLS = frozenset({"dbutils.pooled_db.PooledDB", "DBUtils.PooledDB.PooledDB"})
@@ -30,6 +31,7 @@ def wrapping_of(context: Context) -> Wrapping:
     calls = context.interpreter.framework_calls.values()
     wrapping = [(call, argument) for call in calls if _is_wrapper(call.callee) for argument in _arguments(call.node)]
     inside = {id(argument) for _, argument in wrapping}
+    used = {id(maker.node) for maker, _ in users_of(context)}
     wrapped = {place for call, argument in wrapping for place in _places(context, argument, call.scope)}
     for call in calls:
         made = _makes_pool(context, call.callee)
@@ -41,7 +43,7 @@ def wrapping_of(context: Context) -> Wrapping:
         if target is not None and (module, _last(target)) in wrapped:
             continue
         where = f"{module.shown}:{call.node.lineno}"
-        if target is not None and not _is_used(context, target, call.scope):
+        if target is not None and id(call.node) not in used and not _is_used(context, target, call.scope):
             found.notes.append(f"{where}: the pool is not wrapped: no async function uses it")
         elif isinstance(made, Scope) and (extra := _own_methods(context, made)):
             found.notes.append(f"{where}: the pool is not wrapped: {made.name} has methods of its own ({extra})")

@@ -479,6 +479,32 @@ def test_which_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "OffloadPool(raw)" not in first
 
 
+def test_pool_of_a_hook(tmp_path: Path) -> None:
+    """A pool is wrapped whose connection a decorated handler has from a hook of the framework's, which is a def."""
+    source = """
+        import pymysql
+        import tornado.web
+        from dbutils.pooled_db import PooledDB
+
+        POOL = PooledDB(pymysql, 5)
+
+        class Base(tornado.web.RequestHandler):
+            def prepare(self):
+                self.connection = POOL.connection()
+
+        class Main(Base):
+            async def get(self):
+                self.connection.cursor().execute("SELECT 1")
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert added(source, after) == [
+        "import offload_db",
+        "POOL = offload_db.OffloadPool(POOL)",
+        "    @offload_db.offload",
+    ]
+
+
 def test_made_on_demand(tmp_path: Path) -> None:
     """A pool that a helper makes when it is first asked is wrapped, and then nothing is open."""
     source = """
@@ -756,6 +782,76 @@ def test_engines_that_stay(tmp_path: Path, made: str, head: str) -> None:
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
     assert added(source, after) == ["import offload_db", '@offload_db.offload(mode="thread")']
+
+
+def test_engines_of_properties(tmp_path: Path) -> None:
+    """An engine that a property makes when it is first asked for is put on a pool, and needs no thread."""
+    source = """
+        import sqlalchemy
+
+        class Holder:
+            _engine = None
+
+            @property
+            def engine(self):
+                if self._engine is None:
+                    self._engine = sqlalchemy.create_engine("mysql+pymysql://db")
+                return self._engine
+
+        holder = Holder()
+
+        async def handler():
+            with holder.engine.connect() as connection:
+                connection.execute(sqlalchemy.text("SELECT 1"))
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert "self._engine = offload_db.contrib.sqlalchemy.create_engine(" in after
+    assert "@offload_db.offload\nasync def handler" in after
+
+
+def test_places_that_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A place that the migration changes is not named as one to be changed, beside another that it leaves."""
+    source = """
+        import pymysql
+
+        kept = pymysql.connect(host="db")
+
+        async def handler():
+            kept.ping()
+            pymysql.connect(host="other").ping()
+        """
+    after = migrated(tmp_path, source)
+    assert isinstance(after, str)
+    assert 'kept = offload_db.connect(host="db")' in after
+    said = capsys.readouterr().err
+    assert "converted   " in said
+    assert "handlers.py:4 pymysql.connect(), for functions" not in said
+    assert "handlers.py:8 pymysql.connect(), for functions" in said
+
+
+def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is not known what an object is, a place is named that gives one of its name the attribute."""
+    source = """
+        import threading
+
+        import pymysql
+
+        local = threading.local()
+
+        class Context:
+            def __enter__(self):
+                self.connection = pymysql.connect(host="db")
+                return self.connection
+
+        async def handler():
+            local.connection = pymysql.connect(host="db")
+            local.connection.ping()
+        """
+    assert migrated(tmp_path, source) == textwrap.dedent(source)
+    said = capsys.readouterr().err
+    assert "handlers.py:14 pymysql.connect(), for functions: 1" in said
+    assert "handlers.py:10" not in said
 
 
 @pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])

@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from offload_db.__main__ import main
-from offload_db.audit import Report, audit, project as reading, run_audit
+from offload_db.audit import Report, audit, bindings, project as reading, run_audit, texts
 from offload_db.audit.interpret import Interpreter
+from offload_db.audit.model import Scope
 
 BLOCKS = "import pymysql\n\n\nasync def handler():\n    pymysql.connect(host='db')\n"
 FORMATS = ("table", "json", "sarif", "github", "markdown")
@@ -224,3 +226,55 @@ def test_names_that_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         audit([tmp_path])
         counts.append(len(runs))
     assert counts[1] < counts[0] * 5
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        ("query = 'SELECT * FROM trucks'", "query = query + ' AND {n}'"),
+        ("query = other = 'SELECT * FROM trucks'", "query = other + other\n    other = query + query"),
+    ],
+)
+def test_texts_of_names(tmp_path: Path, first: str, line: str) -> None:
+    """The text of names that are given values made of themselves, or of each other, is found in bounded time."""
+    steps = {}
+    for count in (20, 80):
+        lines = "".join(f"    {line.format(n=n)}\n" for n in range(count))
+        source = f"import pymysql\n\n\nasync def handler(connection: pymysql.Connection):\n    {first}\n{lines}"
+        (tmp_path / "app.py").write_text(f"{source}    connection.cursor().execute(query)\n", encoding="utf-8")
+        calls: list[str] = []
+
+        def count_calls(frame: FrameType, event: str, arg: object, calls: list[str] = calls) -> None:
+            if event == "call" and frame.f_code.co_filename == texts.__file__:
+                calls.append(frame.f_code.co_name)
+
+        before = sys.getprofile()
+        sys.setprofile(count_calls)
+        try:
+            report = audit([tmp_path])
+        finally:
+            sys.setprofile(before)
+        assert "ODB101" in {finding.rule for finding in report.findings}
+        steps[count] = len(calls)
+    assert 0 < steps[80] < 50_000
+    assert steps[20] < 50_000
+
+
+def test_names_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a name of a module is given values is looked for in that module alone, however many others there are."""
+    read: list[Scope] = []
+
+    def counting(scope: Scope) -> Iterator[bindings.Binding]:
+        read.append(scope)
+        return found(scope)
+
+    found = bindings.bindings
+    monkeypatch.setattr(bindings, "bindings", counting)
+    source = "import pymysql\n\nkept = pymysql.connect(host='db')\n\n\nasync def handler():\n    kept.ping()\n"
+    (tmp_path / "app.py").write_text(source, encoding="utf-8")
+    for number in range(20):
+        other = "def f():\n    x = 1\n    return x\n"
+        (tmp_path / f"other{number}.py").write_text(other, encoding="utf-8")
+    [handler] = [one for one in audit([tmp_path]).handlers if one.blocking]
+    assert handler.mode == "neither"
+    assert {scope.module.path.name for scope in read} == {"app.py"}

@@ -4,6 +4,7 @@ import pymysql
 from aiohttp import web
 
 routes = web.RouteTableDef()
+KEY = web.AppKey("key", pymysql.Connection)
 
 
 class Store:
@@ -18,11 +19,19 @@ class Store:
 
 async def on_startup(app):  # mode: neither
     app["db"] = pymysql.connect(host="db")  # shared
+    app[KEY] = pymysql.connect(host="db")  # shared
 
 
 @routes.get("/kept")
 async def kept(request):  # mode: neither
     with request.app["db"].cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return web.json_response([])
+
+
+@routes.get("/keyed")
+async def keyed(request):  # mode: neither
+    with request.app[KEY].cursor() as cursor:
         cursor.execute("SELECT 1")
     return web.json_response([])
 
