@@ -47,7 +47,7 @@ SHORT='not slow and not alone'
 TEST_TOOLS=(pytest pytest-timeout pytest-xdist pytest-rerunfailures uvloop cryptography wsproto)
 # What all of the library works with, without the tools that only some tests are about.
 EXTRAS=(audit fastapi sqlalchemy prometheus)
-FURTHER_TOOLS=(blockbuster coverage httpx mysql-connector-python trio uvicorn)
+FURTHER_TOOLS=(greenback blockbuster coverage httpx mysql-connector-python trio uvicorn)
 
 # Each job is a process group of its own: what it started ends with it, and Ctrl-C reaches only this script.
 set -m

@@ -20,6 +20,8 @@ from .admission_queue import Admission
 from .idle import IdleConnections
 from .lanes import Permit
 
+_NOBODY = object()
+
 
 class Checkins:
     """Takes connections back."""
@@ -75,8 +77,9 @@ class Checkins:
         finally:
             permit.loose = True  # whatever exception comes now, it is released
             try:
-                self.leased.pop(link, None)
-                if reason is None:
+                if self.leased.pop(link, _NOBODY) is _NOBODY:
+                    pass  # a finaliser has taken it back meanwhile
+                elif reason is None:
                     self._idle.rest(link)
                     self._counters.add("checkins")
                 else:
@@ -107,7 +110,8 @@ class Checkins:
             # A rollback would be I/O. When the link breaks, the server rolls back by itself.
             reason = "dropped_in_transaction"
         permit.loose = True  # as above
-        self.leased.pop(link, None)
+        if self.leased.pop(link, _NOBODY) is _NOBODY:  # another thread has taken it back just now
+            return
         if reason is None:
             link.rested = time.monotonic()
             self._idle.resting.append(link)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offload_db import OffloadPool
+from offload_db import OffloadConnection, OffloadPool
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting as Waiting
@@ -64,3 +64,8 @@ def give_up(turn: CallLock, waiting: Waiting) -> bool:
 def replace_lock(turn: CallLock, make: Callable[[Any], Any]) -> None:
     """Put what *make* makes of it in the place of a turn's lock."""
     turn._lock = make(turn._lock)
+
+
+def lease_of(connection: OffloadConnection) -> Any:
+    """Return the checkout of an open connection."""
+    return connection._lease

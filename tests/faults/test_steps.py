@@ -16,10 +16,11 @@ from offload_db import BlockingCallError, ConnectionClosed, Lane, OffloadConnect
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.connection.call_lock import CallLock
 from offload_db.connection.driver_call import DriverCall
+from offload_db.connection.session_state import SessionState
 from offload_db.pool.admission_queue import Admission
 from offload_db.pool.lanes import Ticket
 from tests.conftest import MySQL
-from tests.faults.inside import give_up, owned_by, queued, replace_lock
+from tests.faults.inside import give_up, lease_of, owned_by, queued, replace_lock
 from tests.inside import core
 from tests.pool.inside import looking
 from tests.support import PATIENCE, in_thread, paused_before_step, pool_of, until, value
@@ -236,3 +237,27 @@ def test_a_statement_that_has_not_begun_when_the_connection_is_closed(
         assert value(other, "SELECT @late") is None
         other.close()
         assert pool.statistics().discards == {}
+
+
+def test_two_who_take_the_same_connection_back(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a closed loop's statement, and who throws its coroutine away: it comes to rest once."""
+    looked, go_on = threading.Event(), threading.Event()
+    discard_reason = SessionState.discard_reason
+
+    def paused(state: SessionState) -> str | None:
+        if threading.current_thread() is not threading.main_thread():
+            looked.set()
+            assert go_on.wait(PATIENCE)
+        return discard_reason(state)
+
+    with pool_of(1, database) as pool:
+        connection = pool.connection()
+        lease = lease_of(connection)
+        monkeypatch.setattr(SessionState, "discard_reason", paused)
+        late = in_thread(lease.drop)
+        assert looked.wait(PATIENCE)
+        lease.drop()
+        go_on.set()
+        late.result(PATIENCE)
+        statistics = pool.statistics()
+        assert (statistics.checkins, statistics.idle, statistics.in_use, statistics.discards) == (1, 1, 0, {})
