@@ -5,13 +5,14 @@ Owns how a finaliser, which the garbage collector may call anywhere, gives somet
 
 from __future__ import annotations
 
+import abc
 import threading
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Settling(Generic[T]):
+class Settling(abc.ABC, Generic[T]):
     """A state with a lock that is held for a few instructions only, never across I/O or a suspension.
 
     Who gives something back appends it to ``_returned``. They settle then, and so does whoever has held the lock.
@@ -37,10 +38,10 @@ class Settling(Generic[T]):
                     del self._returned[0]
                 self._admit()
 
+    @abc.abstractmethod
     def _take_back(self, returned: T) -> None:
         """Note that something was given back, perhaps for the second time."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _admit(self) -> None:
         """Admit those whose turn it is."""
-        raise NotImplementedError
