@@ -5,6 +5,7 @@ What only the tests of one folder look at stands in that folder's `inside.py`.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import Any
@@ -78,6 +79,9 @@ def end_timer_thread() -> None:
         background._waiter.wake()
         while timers_are_waited_for() and not timers():  # with one of another test's pending it does not end
             time.sleep(0.001)
+    for thread in threading.enumerate():
+        if thread.name == "offload_db timer" and not timers_are_waited_for():
+            thread.join()  # one that has decided to end is still there for a moment
 
 
 def looks_at_timers(patch: pytest.MonkeyPatch) -> list[float]:

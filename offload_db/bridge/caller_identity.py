@@ -43,17 +43,24 @@ def caller(where: Place | None = None) -> Caller:
     thread = threading.get_ident()
     if (where or place()) is not Place.THREAD:
         task = current_task()
-        return (thread, None if task is None else weakref.ref(task))
+        return (thread, None if task is None else _reference(task))
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _EXECUTOR_JOB:
-            return (thread, weakref.ref(frame.f_locals["self"]))
+            return (thread, _reference(frame.f_locals["self"]))
         frame = frame.f_back
     work = _work.get(None)
     if work is None or work[0] != thread:
         work = (thread, object())
         _work.set(work)
     return work
+
+
+def _reference(one: object) -> weakref.ref[object]:
+    """Refer to a task, so that callers can be told apart also when it is gone."""
+    reference = weakref.ref(one)
+    hash(reference)  # a reference keeps its hash if it was asked for it before
+    return reference
 
 
 # Where a thread's frames lie that waits for work: anyio's, trio's and the standard library's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -453,6 +454,37 @@ async def test_a_holder_gets_a_thread_while_others_wait_in_threads(helper: str, 
         results = await together(holds, crowd, *[late] * THREADS)
         assert not refused(results)
         assert results == ["held", "crowded"] + ["waited"] * THREADS
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("bridged", [False, True])
+async def test_a_holder_whose_task_is_over(bridged: bool, mysql: MySQL) -> None:
+    """Where a task has ended and is forgotten, what it has left open still counts as taken, and says so."""
+    with pool_of(2, mysql.settings(), checkout_timeout=0.05) as pool:
+        left: list[Any] = []
+
+        @offload
+        async def take() -> None:
+            left.append(pool.connection())
+
+        for _ in range(1 if bridged else 2):
+            async with anyio.create_task_group() as group:
+                group.start_soon(take)
+        gc.collect()
+
+        @offload
+        async def take_two() -> None:
+            with pool.connection():
+                pool.connection()
+
+        with pytest.raises(CheckoutTimeout, match="2 of 2 in use"):
+            if bridged:
+                await take_two()
+            else:
+                pool.connection()
+        for connection in left:
+            connection.close()
+        assert pool.statistics().in_use == 0
 
 
 @pytest.mark.anyio
