@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..bridge.decorator import THREADS
-from ..connection.killer import TRIES
+from ..connection.kill_connections import TRIES
 from .facts import Facts, Plan
 
 # Seconds of idleness below which the server ends connections that a backend still wants: between two peaks, or while

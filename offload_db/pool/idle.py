@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..bridge.place import Place, place
+from ..connection.driver_call import Connect
 from ..connection.executor import Executor
 from ..connection.opening import SHORTEST_PATIENCE
 from ..connection.physical import PhysicalConnection
@@ -130,6 +131,27 @@ class IdleConnections:
             except ValueError:  # another thread has taken it
                 continue
             self.discard(link, "displaced")
+
+    def take_for_kill(self, server: tuple[str, ...], connect: Connect | None) -> PhysicalConnection | None:
+        """Take the idle link that leads to a server and was opened as *connect* does it; None if there is none."""
+        for link in reversed(list(self.resting)):
+            if link.connect_admin == connect and link.identity is not None and link.identity.server == server:
+                try:
+                    self.resting.remove(link)
+                except ValueError:  # another thread has taken it
+                    continue
+                if link.driver.alive_at_rest(link.raw):
+                    return link
+                link.fault = "dead_idle"
+                self.discard(link, "dead_idle")
+        return None
+
+    def shrink(self, admission: Admission) -> None:
+        """Throw out idle links where there are too many: while one was lent to a kill another was opened."""
+        # It is at rest already, so that whoever is admitted after this look finds it and opens none.
+        while admission.in_use + len(self.resting) > admission.size:
+            with suppress(IndexError):
+                self.discard(self.resting.popleft(), "displaced")
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""
