@@ -17,8 +17,9 @@ from .driver_call import Connect
 from .opening import identify
 from .session_state import SessionState
 
-# New connections to try for the one that a balancer leads to the right server; a pool that is larger tries as many as
-# it has connections: the balancer may have to even out as many before it leads there.
+# Connections to the wrong servers that are held until one leads to the right one. A balancer that evens them out leads
+# there when the others of three have as many: it may have led all connections of the pool to one, so a pool that is
+# large holds twice as many as it has.
 TRIES = 16
 
 GiveBack = Callable[[bool], None]
@@ -31,6 +32,10 @@ class Silent(Exception):
 
 class Lender(Protocol):
     """A pool, whose idle connections kills may go over."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or about to be."""
 
     @property
     def size(self) -> int:
@@ -70,6 +75,12 @@ class KillConnections:
         # next one to the same wrong server if that had lost the one before.
         self._held: list[Admin] = []
 
+    @property
+    def closed(self) -> bool:
+        """Whether they are a pool's that is closed."""
+        lender = self._lender()
+        return lender is not None and lender.closed
+
     def __enter__(self) -> None:
         with self._lock:
             self._users += 1
@@ -100,10 +111,8 @@ class KillConnections:
         :raises Exception: as the driver raises it, if connecting fails
         """
         opened_by, lender = connect or self._connect, self._lender()
-        for _ in range(TRIES if lender is None else max(TRIES, lender.size)):
-            left = min(seconds, deadline - time.monotonic())
-            if left <= 0 or over():
-                return None
+        most = TRIES if lender is None else max(TRIES, 2 * lender.size)
+        while (left := min(seconds, deadline - time.monotonic())) > 0 and not over():
             admin = self._take_held(server, opened_by) or self._borrow(lender, server, connect, left)
             if admin is not None:
                 return admin
@@ -111,7 +120,12 @@ class KillConnections:
             if admin.server == server:
                 return admin
             with self._lock:
-                self._held.append(admin)
+                holds = len(self._held) < most
+                if holds:
+                    self._held.append(admin)
+            if not holds:
+                driver_of(admin.raw).close(admin.raw)
+                break
         return None
 
     def part(self, admin: Admin, *, well: bool) -> None:

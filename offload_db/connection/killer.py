@@ -123,16 +123,16 @@ class Killer:
         with self.connections, self._at(identity.server) as server:
             if not server.enter(call.finished):
                 return
-            began, reached = time.monotonic(), False
+            reached = False
             try:
-                reached = self._try_twice(call, identity, server, began + PATIENCE, once=once)
+                reached = self._try_twice(call, identity, server, time.monotonic() + PATIENCE, once=once)
             finally:
                 server.places.release()
                 with self._lock:
                     if reached or call.finished.is_set():
                         server.through += 1
-                    elif time.monotonic() - began > TRY / 2:
-                        server.silent += 1
+                    else:
+                        server.vain += 1
 
     @contextmanager
     def _at(self, address: tuple[str, ...]) -> Iterator[_Server]:
@@ -202,7 +202,8 @@ class Killer:
         with self.connections:
             while True:
                 with self._lock:
-                    if not self._left:
+                    if not self._left or self.connections.closed:
+                        self._left.clear()
                         self._goes_on = False
                         return
                     identity, connect, until = self._left.popleft()
@@ -237,20 +238,20 @@ class _Server:
         """Kills that are being made or wait."""
         self.through = 0
         """Kills that have come through."""
-        self.silent = 0
-        """Kills that have not, because nobody answered."""
+        self.vain = 0
+        """Kills that have not, because the server could not be reached."""
         self._sending = threading.Lock()
 
     def enter(self, finished: ThreadEvent) -> bool:
         """Wait for a place, as long as kills before this one come through; False if no kill is needed any more."""
         if self.places.acquire(blocking=False):
             return True
-        through, silent, deadline = self.through, self.silent, time.monotonic() + PATIENCE
+        through, vain, deadline = self.through, self.vain, time.monotonic() + PATIENCE
         while not finished.is_set() and time.monotonic() < deadline:
             admitted = self.places.acquire(timeout=GLANCE)
             if self.through != through:
-                through, silent, deadline = self.through, self.silent, time.monotonic() + PATIENCE
-            if self.silent != silent:  # who waited meanwhile need not find that out once more
+                through, vain, deadline = self.through, self.vain, time.monotonic() + PATIENCE
+            if self.vain != vain:  # who waited meanwhile need not find that out once more
                 if admitted:
                     self.places.release()
                 return False

@@ -239,16 +239,19 @@ class PoolCore:
         self, server: tuple[str, ...], connect: Connect | None
     ) -> tuple[PhysicalConnection, Callable[[bool], None]] | None:
         """Take out an idle connection for a kill; see :class:`offload_db.connection.kill_connections.Lender`."""
+        looks = self.idle.looks
         link = None if self.closed else self.idle.take_for_kill(server, connect)
-        return None if link is None else (link, partial(self._take_back, link))
+        return None if link is None else (link, partial(self._take_back, link, looks))
 
-    def _take_back(self, link: PhysicalConnection, well: bool) -> None:
-        """Take back an idle connection that a kill went over; one too many goes, as nobody has had a permit for it."""
+    def _take_back(self, link: PhysicalConnection, looks: int, well: bool) -> None:
+        """Take back an idle connection that a kill went over, for which nobody has had a permit."""
         if not well:
             self.idle.discard(link, "dead_idle")
             return
         self.idle.rest(link)
-        self.idle.shrink(self.admission)
+        # It is at rest by now, so that who looks after this finds it. Where nobody has looked there are none too many.
+        if self.idle.looks != looks:
+            self.idle.shrink(self.admission)
 
     def _open(self, connector: Connector, seconds: float | None) -> PhysicalConnection:
         until = math.inf if seconds is None else time.monotonic() + seconds

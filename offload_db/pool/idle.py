@@ -49,6 +49,8 @@ class IdleConnections:
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
+        self.looks = 0
+        """How often somebody has looked for a link at rest, about: who finds none opens one."""
 
     def __len__(self) -> int:
         return len(self.resting)
@@ -66,6 +68,7 @@ class IdleConnections:
 
         :param seconds: how long a round trip may take, where that is less than :data:`PING_TIMEOUT`
         """
+        self.looks += 1
         now = time.monotonic()
         until = math.inf if seconds is None else now + seconds
         while True:
@@ -147,8 +150,7 @@ class IdleConnections:
         return None
 
     def shrink(self, admission: Admission) -> None:
-        """Throw out idle links where there are too many: while one was lent to a kill another was opened."""
-        # It is at rest already, so that whoever is admitted after this look finds it and opens none.
+        """Throw out idle links where they are too many: another was opened while one was lent to a kill."""
         while admission.in_use + len(self.resting) > admission.size:
             with suppress(IndexError):
                 self.discard(self.resting.popleft(), "displaced")
