@@ -27,7 +27,8 @@ from .kill_connections import Admin, KillConnections, Lender, Silent
 logger = logging.getLogger("offload_db")
 
 # Seconds that a kill may take in all before the link is cut, and those that a server is given for any one answer on the
-# way. After the first that does not come there is a second try, with half of them: it may have been another server.
+# way. Where one does not come there is a second try, with half of them, as it may have been another server that did not
+# answer; and more where other kills come through.
 PATIENCE = 5.0
 TRY = 1.0
 # Kills on one server at the same time: many cancelled at once must not storm it.
@@ -125,7 +126,7 @@ class Killer:
                 return
             reached = False
             try:
-                reached = self._try_twice(call, identity, server, time.monotonic() + PATIENCE, once=once)
+                reached = self._try(call, identity, server, time.monotonic() + PATIENCE, once=once)
             finally:
                 server.places.release()
                 with self._lock:
@@ -148,12 +149,11 @@ class Killer:
                 if not server.present:
                     del self._servers[address]
 
-    def _try_twice(
-        self, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool
-    ) -> bool:
+    def _try(self, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool) -> bool:
         """Kill the statement; False if its server was not reached."""
         reach = partial(self.connections.reach, identity.server, call.connect, call.finished.is_set, deadline)
-        for seconds in (TRY, TRY / 2):
+        seconds, through = TRY, server.through
+        while True:
             try:
                 admin = reach(seconds)
                 if admin is not None:
@@ -161,12 +161,15 @@ class Killer:
             except Silent:
                 raise
             except Exception:
-                if seconds < TRY:
+                if server.through != through:  # others get there
+                    seconds, through = TRY, server.through
+                elif seconds < TRY:
                     raise
+                else:
+                    seconds = TRY / 2
                 call.finished.wait(GLANCE, shield=True)
             else:
                 return admin is not None
-        return False  # pragma: no cover  # the second try returns or raises
 
     def _shoot(
         self, admin: Admin, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool
