@@ -123,6 +123,11 @@ class Node:
         return self._server.endpoint.port
 
     @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._server.pid
+
+    @property
     def running(self) -> bool:
         """Whether its process is alive, frozen or not."""
         return self._server.running
@@ -184,12 +189,16 @@ class Node:
         """Let it find the other nodes again."""
         self.execute("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'")
 
-    def execute(self, statement: str) -> tuple[tuple[Any, ...], ...]:
-        """Run a statement there as the administrator, and return its rows."""
+    def execute(self, statement: str, *, first: str | None = None) -> tuple[tuple[Any, ...], ...]:
+        """Run a statement there as the administrator, and return its rows.
+
+        :param first: a statement to prepare the session with
+        """
         with (
             pymysql.connect(
                 **self._server.endpoint.settings(),
                 autocommit=True,
+                init_command=first,
                 connect_timeout=5,
                 read_timeout=30,
                 ssl_disabled=True,

@@ -39,12 +39,15 @@ _PROTOCOL_41, _SECURE_CONNECTION, _PLUGIN_AUTH = 0x200, 0x8000, 0x80000
 _QUERY, _QUIT = b"\x03", b"\x01"
 
 
-def configuration(servers: Mapping[str, tuple[str, int]], ports: Mapping[str, int], admin: Path) -> str:
+def configuration(
+    servers: Mapping[str, tuple[str, int]], ports: Mapping[str, int], admin: Path, *, bind: str = HOST
+) -> str:
     """Write HAProxy's configuration.
 
     :param servers: the address and port of each node, by its name
     :param ports: the port to listen on, by the name of a way
     :param admin: the socket that tells which nodes are in use
+    :param bind: the address to listen on
     """
     flags = _PROTOCOL_41 | _SECURE_CONNECTION | _PLUGIN_AUTH
     login = flags.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + b"\x2d" + bytes(23)
@@ -79,7 +82,7 @@ def configuration(servers: Mapping[str, tuple[str, int]], ports: Mapping[str, in
         "  default-server check inter 500ms fall 2 rise 2 on-marked-down shutdown-sessions",
     ]
     for way, port in ports.items():
-        lines += ["", f"listen {way}", f"  bind {HOST}:{port}", f"  {WAYS[way]}"]
+        lines += ["", f"listen {way}", f"  bind {bind}:{port}", f"  {WAYS[way]}"]
         lines += [f"  server {name} {host}:{number}" for name, (host, number) in servers.items()]
     return "\n".join(lines) + "\n"
 
@@ -116,8 +119,8 @@ class Balancer:
             file.write_text(configuration(self._servers, self.ports, self._admin), encoding="utf-8")
             with (self._directory / "log").open("wb") as log:
                 self._process = start([program, "-db", "-q", "-f", file], output=log)
-            if not until(lambda: set(self.states().values()) == {"UP"}, 20):
-                raise ServerFailed(f"HAProxy finds no fit nodes, but {self.states()}; it says:\n{self.log}")
+            for node in self._servers:
+                self.wait_until(node, "UP")
         except BaseException:
             self.__exit__()
             raise
@@ -162,7 +165,9 @@ class Balancer:
         :raises ServerFailed: if that is not so after *timeout* seconds
         """
         if not until(lambda: self.states().get(node) == state, timeout):
-            raise ServerFailed(f"HAProxy does not take {node!r} for {state}: {self.states()}")
+            raise ServerFailed(
+                f"HAProxy takes {node!r} for {self.states().get(node)}, not {state}; it says:\n{self.log}"
+            )
 
     @property
     def _admin(self) -> Path:
