@@ -62,10 +62,10 @@ class KillConnections:
     """Gets connections to kill with; entered by each kill while it needs any.
 
     :param connect: opens one, given the seconds it may take
-    :param lender: gives the pool whose idle ones may be used, None where there is none
+    :param lender: gives the pool whose idle ones may be used, as long as it is there
     """
 
-    def __init__(self, connect: Connect, lender: Callable[[], Lender | None]) -> None:
+    def __init__(self, connect: Connect, lender: Callable[[], Lender | None] | None) -> None:
         self._connect = connect
         self._lender = lender
         self._lock = threading.Lock()
@@ -77,9 +77,11 @@ class KillConnections:
 
     @property
     def closed(self) -> bool:
-        """Whether they are a pool's that is closed."""
+        """Whether they are a pool's that is closed, or gone."""
+        if self._lender is None:
+            return False
         lender = self._lender()
-        return lender is not None and lender.closed
+        return lender is None or lender.closed
 
     def __enter__(self) -> None:
         with self._lock:
@@ -110,7 +112,7 @@ class KillConnections:
         :raises Silent: if that server does not answer
         :raises Exception: as the driver raises it, if connecting fails
         """
-        opened_by, lender = connect or self._connect, self._lender()
+        opened_by, lender = connect or self._connect, None if self._lender is None else self._lender()
         most = TRIES if lender is None else max(TRIES, 2 * lender.size)
         while (left := min(seconds, deadline - time.monotonic())) > 0 and not over():
             admin = self._take_held(server, opened_by) or self._borrow(lender, server, connect, left)

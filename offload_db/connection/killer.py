@@ -26,9 +26,9 @@ from .kill_connections import Admin, KillConnections, Lender, Silent
 
 logger = logging.getLogger("offload_db")
 
-# Seconds that a kill may take in all before the link is cut, and those that a server is given for any one answer on the
-# way. Where one does not come there is a second try, with half of them, as it may have been another server that did not
-# answer; and more where other kills come through.
+# Seconds that a kill may take in all before the link is cut, and those that any one answer on the way is waited for.
+# Where one does not come, or the link breaks, there is a second try, as it may have led to another server, and more
+# where other kills on this one come through.
 PATIENCE = 5.0
 TRY = 1.0
 # Kills on one server at the same time: many cancelled at once must not storm it.
@@ -39,7 +39,7 @@ AT_ONCE = 4
 TURN = 0.25
 EFFECT = 0.02
 HELD_UP = 3.0
-# Seconds between looks at whether a call has come back while its kill waits for a place, and before the second try.
+# Seconds between looks at whether a call has come back while its kill waits for a place.
 GLANCE = 0.05
 
 
@@ -48,12 +48,10 @@ class Killer:
 
     :param connect: opens a connection to the server, given the seconds it may take; calls on connections that were
         opened with other settings bring theirs
-    :param lender: gives the pool whose idle connections kills may go over, None where there is none
+    :param lender: gives the pool whose idle connections kills may go over, as long as it is there
     """
 
-    def __init__(
-        self, connect: Connect, counters: Counters, lender: Callable[[], Lender | None] = lambda: None
-    ) -> None:
+    def __init__(self, connect: Connect, counters: Counters, lender: Callable[[], Lender | None] | None = None) -> None:
         self._connections = partial(KillConnections, connect, lender)
         self._counters = counters
         self.renew()
@@ -151,23 +149,21 @@ class Killer:
 
     def _try(self, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool) -> bool:
         """Kill the statement; False if its server was not reached."""
-        reach = partial(self.connections.reach, identity.server, call.connect, call.finished.is_set, deadline)
-        seconds, through = TRY, server.through
+        reach = partial(self.connections.reach, identity.server, call.connect, call.finished.is_set, deadline, TRY)
+        failed, through = False, server.through
         while True:
+            began = time.monotonic()
             try:
-                admin = reach(seconds)
+                admin = reach()
                 if admin is not None:
                     self._shoot(admin, call, identity, server, deadline, once=once)
             except Silent:
                 raise
-            except Exception:
-                if server.through != through:  # others get there
-                    seconds, through = TRY, server.through
-                elif seconds < TRY:
+            except Exception as error:
+                gone = _silent_since(began) or call.link.driver.lost(error)
+                if not gone or (failed and server.through == through):
                     raise
-                else:
-                    seconds = TRY / 2
-                call.finished.wait(GLANCE, shield=True)
+                failed, through = True, server.through
             else:
                 return admin is not None
 
@@ -210,13 +206,13 @@ class Killer:
                         self._goes_on = False
                         return
                     identity, connect, until = self._left.popleft()
+                began = time.monotonic()
                 try:
                     self._end_session(identity, connect, until)
                 except Exception:
-                    if time.monotonic() < until:
+                    if _silent_since(began) and time.monotonic() < until:
                         with self._lock:
                             self._left.append((identity, connect, until))
-                        time.sleep(GLANCE)
 
     def _end_session(self, identity: Identity, connect: Connect | None, until: float) -> None:
         admin = self.connections.reach(identity.server, connect, lambda: False, until, TRY)
@@ -230,6 +226,11 @@ class Killer:
             well = True
         finally:
             self.connections.part(admin, well=well)
+
+
+def _silent_since(moment: float) -> bool:
+    """Tell whether what has failed now may have failed because nobody answered."""
+    return time.monotonic() - moment > TRY / 2
 
 
 class _Server:

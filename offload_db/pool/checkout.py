@@ -246,6 +246,7 @@ class PoolCore:
     def _take_back(self, link: PhysicalConnection, looks: int, well: bool) -> None:
         """Take back an idle connection that a kill went over, for which nobody has had a permit."""
         if not well:
+            link.fault = link.fault or "dead_idle"
             self.idle.discard(link, "dead_idle")
             return
         self.idle.rest(link)

@@ -39,11 +39,6 @@ def while_it_comes_back(patch: pytest.MonkeyPatch, pool: OffloadPool, meanwhile:
     patch.setattr(core(pool).idle, "outlived", outlived)
 
 
-def raw_of_call(call: Any) -> Any:
-    """Return the driver's connection that a driver call goes over."""
-    return call.link.raw
-
-
 def owned_by(turn: CallLock, owner: BridgedCall) -> None:
     """Give a connection to a bridged call."""
     turn._own(owner)
