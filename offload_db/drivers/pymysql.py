@@ -53,11 +53,11 @@ _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 class _PlainCursor(pymysql.cursors.Cursor):
     """Converts nothing: the connection's decoders are the user's and may be anything."""
 
-    def _query(self, q: Any) -> int:
+    def execute(self, query: Any, args: Any = None) -> int:
         connection: Any = self.connection
         decoders, connection.decoders = connection.decoders, {}
         try:
-            return super()._query(q)
+            return super().execute(query, args)
         finally:
             connection.decoders = decoders
 

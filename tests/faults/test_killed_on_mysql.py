@@ -79,7 +79,7 @@ def driver(request: pytest.FixtureRequest) -> Any:
 
 
 def pool_with(driver: Any, server: Scripted, **options: Any) -> OffloadPool:
-    settings = {name: server.address[name] for name in ("host", "port", "user", "password")}
+    settings: dict[str, Any] = {name: server.address[name] for name in ("host", "port", "user", "password")}
     own: dict[str, dict[str, Any]] = {
         "pymysql": {"ssl_disabled": True, "autocommit": None},
         "MySQLdb": {"ssl_mode": "DISABLED"},

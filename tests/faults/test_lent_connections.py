@@ -126,7 +126,12 @@ async def test_it_comes_back_to_nobody(
 
         core_closed = threading.Event()
         close_all = core(pool).idle.close_all
-        monkeypatch.setattr(core(pool).idle, "close_all", lambda: (close_all(), core_closed.set()))
+
+        def closed_all() -> None:
+            close_all()
+            core_closed.set()
+
+        monkeypatch.setattr(core(pool).idle, "close_all", closed_all)
         during_kill(monkeypatch, meanwhile)
         await cancel_one(pool, mysql)
         assert_ended(mysql, LONG)
