@@ -89,18 +89,19 @@ class Killer:
             self._counters.add("kills_failed" if call.was_cut else "kills")
 
     def _bring_back(self, call: DriverCall) -> None:
-        deadline = time.monotonic() + PATIENCE
+        began, hopeless = time.monotonic(), False
         try:
             if call.killable:
                 self._kill(call)
         except Exception as error:
+            hopeless = not _silent_since(began)
             logger.info("a statement could not be killed (%s); its link is cut", type(error).__name__)
         if not call.killable:
             # What has no statement to kill, a commit above all, mostly takes no time: it may finish.
-            call.finished.wait(max(0.0, deadline - time.monotonic()), shield=True)
+            call.finished.wait(max(0.0, began + PATIENCE - time.monotonic()), shield=True)
         if not call.finished.is_set():
             call.cut()
-            if call.killable and call.identity is not None:
+            if call.killable and call.identity is not None and not hopeless:
                 self._go_on(call.identity, call.connect)
 
     def end(self, call: DriverCall) -> None:
