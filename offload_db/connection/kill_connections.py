@@ -21,6 +21,8 @@ from .session_state import SessionState
 # there when the others of three have as many: it may have led all connections of the pool to one, so a pool that is
 # large holds twice as many as it has.
 TRIES = 16
+# Seconds that a rollback may take on an idle connection that a kill went over.
+ROLLBACK = 1.0
 
 GiveBack = Callable[[bool], None]
 """Takes an idle connection back, and whether it is well."""
@@ -137,7 +139,7 @@ class KillConnections:
             try:
                 if well and link.autocommit is not True:  # or the look at what runs may have begun a transaction
                     well = False
-                    with link.driver.limited(link.raw, 1.0):
+                    with link.driver.limited(link.raw, ROLLBACK):
                         link.restore()
                     well = True
             finally:

@@ -97,12 +97,31 @@ class Killer:
             hopeless = not _silent_since(began)
             logger.info("a statement could not be killed (%s); its link is cut", type(error).__name__)
         if not call.killable:
-            # What has no statement to kill, a commit above all, mostly takes no time: it may finish.
-            call.finished.wait(max(0.0, began + PATIENCE - time.monotonic()), shield=True)
+            # What has no statement to kill, a commit above all, mostly takes no time: it may finish, on a server that
+            # is there.
+            call.finished.wait(max(0.0, began + min(TRY, PATIENCE) - time.monotonic()), shield=True)
+            if not call.finished.is_set() and self._answers(call):
+                call.finished.wait(max(0.0, began + PATIENCE - time.monotonic()), shield=True)
         if not call.finished.is_set():
             call.cut()
             if call.killable and call.identity is not None and not hopeless:
                 self._go_on(call.identity, call.connect)
+
+    def _answers(self, call: DriverCall) -> bool:
+        """Tell whether the call's server is there, as far as that is to be seen."""
+        began = time.monotonic()
+        if call.identity is None:
+            return True
+        try:
+            with self.connections:
+                admin = self.connections.reach(
+                    call.identity.server, call.connect, call.finished.is_set, began + TRY, TRY
+                )
+                if admin is not None:
+                    self.connections.part(admin, well=True)
+        except Exception:
+            return not _silent_since(began)
+        return True
 
     def end(self, call: DriverCall) -> None:
         """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.

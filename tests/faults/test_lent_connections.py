@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from offload_db import OffloadPool, offload
+from offload_db import OffloadPool, StatementTimeout, offload
 from offload_db.connection import killer
 from offload_db.drivers.base import Identity
 from offload_db.drivers.pymysql import PyMySQLDriver
@@ -169,4 +169,27 @@ async def test_one_that_is_silent(
         assert (now.kills, now.kills_failed) == (0, 1)
         proxy.flow()
         assert_ended(mysql, LONG)  # by the kill that goes on
+        await checked(pool, mysql, through["database"])
+
+
+async def test_a_commit_on_a_hung_server(
+    proxy: Proxy, through: dict[str, Any], mysql: MySQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit may finish, but not where its server answers nobody: the caller is back soon."""
+    monkeypatch.setattr(killer, "TRY", 0.3)
+    with pool_of(2, through, autocommit=False, statement_timeout=0.3) as pool:
+        await warm(pool, 2)
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                assert value(connection, "SELECT 1") == 1
+                proxy.blackhole()
+                with pytest.raises(StatementTimeout, match="link was cut") as caught:
+                    connection.commit()
+                assert caught.value.may_have_run
+
+        with anyio.fail_after(killer.PATIENCE / 2):
+            await handler()
+        proxy.flow()
         await checked(pool, mysql, through["database"])
