@@ -152,7 +152,7 @@ async def test_what_stops_a_call_arrives(
             else:
                 with anyio.move_on_after(0.1) as scope:
                     await run_at(place, use)
-                assert scope.cancelled_caught
+                assert scope.cancel_called
             with anyio.fail_after(PATIENCE):
                 assert await pool.fetch_value("SELECT after") == "after"
             assert pool.statistics().kills_failed == 0
@@ -173,7 +173,7 @@ async def test_a_stream_that_is_left(leave: str, driver: Any) -> None:
                         seen += 1
                         if leave == "early" and seen == 2:
                             break
-            assert scope.cancelled_caught == (leave == "cancelled")
+            assert scope.cancel_called == (leave == "cancelled")
             assert seen == 2
             assert await pool.fetch_value("SELECT after") == "after"
         finally:

@@ -182,7 +182,8 @@ def test_a_kill_after_a_restart(server: PrivateServer, own: dict[str, Any]) -> N
         server.start()
         serve(pool)
         (link,) = core(pool).links
-        assert before is not None and link.identity is not None
+        assert before is not None
+        assert link.identity is not None
         # As if the link had lasted, and its id were somebody else's by now.
         link.identity = replace(link.identity, server=before.server)
         with pool.connection() as connection, pytest.raises(StatementTimeout, match="could not be killed"):
