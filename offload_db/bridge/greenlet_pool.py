@@ -117,7 +117,10 @@ def _has_frame(number: int) -> bool:
 
 
 def _make_calls() -> None:
-    """Make one call after the other, until there are greenlets enough; one that waits for the next ends with its thread."""
+    """Make one call after the other, until there are greenlets enough.
+
+    One that waits for its next call ends with its thread.
+    """
     while True:
         pooled: Any = greenlet.getcurrent()
         function, pooled.function = pooled.function, None
@@ -133,5 +136,6 @@ def _make_calls() -> None:
             return
         pooled.gr_context = None
         _here.idle.append(pooled)
-        del pooled, function, argument  # what waits here must not lead back to the greenlet: it would outlive the thread
+        # What waits here must hold nothing that leads back to the greenlet, which would outlive its thread.
+        del pooled, function, argument
         greenlet.getcurrent().parent.switch()
