@@ -42,6 +42,7 @@ AUDIT_ORDER = (
     "project",
     "worklist",
     "lookup",
+    "wording",
     "calling",
     "outside",
     "annotations",

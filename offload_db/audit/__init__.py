@@ -7,7 +7,7 @@ or executed, and nothing of the rest of the library is needed. The way through t
 ``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``,
 ``routes`` and ``coverage`` connect them; ``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections
 back to what makes them, ``ownership`` says whether they are a call's own, ``advice`` which mode fits, ``remedies`` and
-``places`` what to change; ``context`` answers what the ``rules`` ask.
+``places`` what to change; ``context`` answers what the ``rules`` ask. ``wording`` names expressions in reports.
 """
 
 from __future__ import annotations

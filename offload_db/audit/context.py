@@ -25,6 +25,7 @@ from .routes import find_routes
 from .scan import read
 from .sharing import Sharing
 from .texts import judge, text
+from .wording import shown
 
 _POLLED = re.compile(
     r"/(cache|live|latest|current|realtime|real-time|poll|polling|heartbeat|status|position|positions)$"
@@ -219,7 +220,7 @@ class Context:
             call.node,
             call=call.text,
             severity=severity,
-            message=f"{call.text}() {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
+            message=f"{shown(call.node)} {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
             via=tuple(step.scope.qualname for step in below),
             chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
             driver=last.effect.driver if last.effect is not None else None,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from .advice import Advice
 from .makers import Maker
+from .wording import shown
 
 _ANY = "take the connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine"
 _PEEWEE = "have the queries run by functions that offload_db.blocking wraps"
@@ -71,7 +72,7 @@ def change(advice: Advice, makers: Iterable[Maker], kept: Iterable[int]) -> str:
             lines.setdefault(what, []).append(place(maker))
     texts = [f"in {_places(where)} write {what}" for what, where in lines.items()]
     return (
-        f'{advice.blocker.text}() uses what a bridge does not free, and {advice.why}, so that mode="thread" does not '
+        f'{shown(advice.blocker.node)} uses what a bridge does not free, and {advice.why}, so that mode="thread" does not '
         f"fit: {'; '.join(texts) or _ANY}"
     )
 

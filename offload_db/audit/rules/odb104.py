@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ..context import Context
 from ..findings import Finding
+from ..wording import shown
 
 CODE = "ODB104"
 NAME = "blocking-helper"
@@ -20,4 +21,4 @@ def check(context: Context) -> Iterator[Finding]:
     for call in context.sites:
         if call.effect is None or call.effect.kind == "elsewhere":
             below = context.graph.below(call)
-            yield context.blocking(CODE, call, f"leads to {below[-1].text}()")
+            yield context.blocking(CODE, call, f"leads to {shown(below[-1].node)}")

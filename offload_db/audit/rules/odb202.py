@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from ..context import Context
 from ..findings import Finding
 from ..model import Call, Scope
+from ..wording import shown
 
 CODE = "ODB202"
 NAME = "bridge-frees-nothing"
@@ -38,7 +39,7 @@ def check(context: Context) -> Iterator[Finding]:
                     found.node,
                     call=found.text,
                     severity="high",
-                    message=f"{found.text}() uses {what}",
+                    message=f"{shown(found.node)} uses {what}",
                     stays=True,
                 )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from ..context import Context
 from ..findings import Finding
+from ..wording import shown
 
 CODE = "ODB303"
 NAME = "connection-left-open"
@@ -25,5 +26,5 @@ def check(context: Context) -> Iterator[Finding]:
             opened.statement,
             call=opened.how,
             severity="low" if how.startswith("an exception") else "medium",
-            message=f"{opened.name} = {opened.how}(): {how}",
+            message=f"{opened.name} = {shown(opened.statement.value)}: {how}",
         )
