@@ -15,15 +15,18 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import model
 from .context import Context
-from .findings import Endpoint, Finding, Handler, Report, fingerprinted
+from .converting import convertible
+from .findings import Endpoint, Finding, Handler, Place, Report, fingerprinted
 from .interpret import Interpreter
 from .places import find_places
 from .project import Project, load
 from .rules import CODES, RULES, Rule
+from .wrapping import wrapping_of
 
 __all__ = [
     "CODES",
@@ -32,6 +35,7 @@ __all__ = [
     "Endpoint",
     "Finding",
     "Handler",
+    "Place",
     "Report",
     "Rule",
     "audit",
@@ -129,9 +133,16 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
-        places=find_places(context),
+        places=_places(context),
         interrupted=project.interrupted,
     )
+
+
+def _places(context: Context) -> list[Place]:
+    """Return where connections are made, each with a mark of whether a migration changes it."""
+    lines = {(shown, line) for shown, line, _ in convertible(context)}
+    lines |= {(module.shown, call.lineno) for module, call in wrapping_of(context).pools}
+    return [replace(place, by_migrate=(place.file, place.line) in lines) for place in find_places(context)]
 
 
 def _ignored(finding: Finding, ignores: dict[int, frozenset[str]]) -> bool:

@@ -20,7 +20,7 @@ from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
 from .makers import Frame
 from .model import Call, Database, Module, Opened, Scope, functions
-from .remedies import change
+from .remedies import change, reason
 from .routes import find_routes
 from .scan import read
 from .sharing import Sharing
@@ -214,15 +214,17 @@ class Context:
         severity, reasons = self.severity(call, below)
         scope = call.scope
         last = below[-1] if below else call
+        because = f" ({', '.join(reasons)})" if reasons else ""
         return self.finding(
             rule,
             scope,
             call.node,
             call=call.text,
             severity=severity,
-            message=f"{shown(call.node)} {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
+            message=f"{shown(call.node)} {what} and blocks the event loop{because}",
             via=tuple(step.scope.qualname for step in below),
             chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
+            steps=tuple(shown(step.node) for step in (call, *below)),
             driver=last.effect.driver if last.effect is not None else None,
             reasons=reasons,
         )
@@ -238,6 +240,7 @@ class Context:
         message: str,
         via: tuple[str, ...] = (),
         chain: tuple[str, ...] = (),
+        steps: tuple[str, ...] = (),
         driver: str | None = None,
         reasons: tuple[str, ...] = (),
         stays: bool = False,
@@ -258,6 +261,7 @@ class Context:
             endpoints=self.endpoints(scope),
             via=via,
             chain=chain,
+            steps=steps,
             driver=driver,
             mode=advice.mode if advice is not None else None,
             advice=self.change(scope) if scope.is_async else None,
@@ -301,6 +305,8 @@ class Context:
                     closed,
                     self._shares(scope),
                     self.change(scope),
+                    reason(advice),
+                    any(call.spawner is not None for call in self.graph.callers.get(scope, ())),
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))
