@@ -77,6 +77,8 @@ AUDIT_ORDER = (
     "engines",
     "edits",
     "migrate",
+    "guidance",
+    "terminal",
     "report_table",
     "report_json",
     "report_sarif",

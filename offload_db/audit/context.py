@@ -225,6 +225,7 @@ class Context:
             via=tuple(step.scope.qualname for step in below),
             chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
             steps=tuple(shown(step.node) for step in (call, *below)),
+            queries=rank(last) == "statement",
             driver=last.effect.driver if last.effect is not None else None,
             reasons=reasons,
         )
@@ -241,6 +242,7 @@ class Context:
         via: tuple[str, ...] = (),
         chain: tuple[str, ...] = (),
         steps: tuple[str, ...] = (),
+        queries: bool = False,
         driver: str | None = None,
         reasons: tuple[str, ...] = (),
         stays: bool = False,
@@ -262,6 +264,7 @@ class Context:
             via=via,
             chain=chain,
             steps=steps,
+            queries=queries,
             driver=driver,
             mode=advice.mode if advice is not None else None,
             advice=self.change(scope) if scope.is_async else None,

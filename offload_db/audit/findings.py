@@ -42,6 +42,7 @@ class Finding:
     via: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()  # the same with places, down to the driver
     steps: tuple[str, ...] = ()  # from this call down to the driver's, as people read them
+    queries: bool = False  # these end with a statement
     driver: str | None = None
     mode: str | None = None
     advice: str | None = None  # what to change, where neither mode fits

@@ -14,6 +14,7 @@ from ..wording import shown
 CODE = "ODB104"
 NAME = "blocking-helper"
 SUMMARY = "an `async def` calls a helper that reaches the driver"
+REMEDY = "put @offload_db.offload on the async def alone; the helper stays as it is"
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from ..wording import shown
 CODE = "ODB202"
 NAME = "bridge-frees-nothing"
 SUMMARY = "an offloaded handler uses a pool that is not wrapped, or a driver that a bridge does not free"
+REMEDY = 'wrap the pool, or open the connection with offload_db.connect; or use mode="thread" where nothing is awaited'
 
 _BARE = "a PooledDB that no OffloadPool wraps: wrap it where it is built"
 _RAW = (

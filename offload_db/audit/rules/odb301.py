@@ -20,6 +20,10 @@ from ..wording import shown
 CODE = "ODB301"
 NAME = "lock-across-call"
 SUMMARY = "a `threading` lock is held across a database call, be it one that `logging` holds"
+REMEDY = (
+    'release the lock before the call, or use @offload_db.offload(mode="thread") on all that take it; '
+    "let logging write through a QueueHandler"
+)
 
 CACHED_PROPERTY_LOCKS = sys.version_info < (3, 12)
 

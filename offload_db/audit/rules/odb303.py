@@ -15,6 +15,7 @@ from ..wording import shown
 CODE = "ODB303"
 NAME = "connection-left-open"
 SUMMARY = "a connection is not closed on every path"
+REMEDY = "open it in a with statement, or close it in a finally"
 
 
 def check(context: Context) -> Iterator[Finding]:
