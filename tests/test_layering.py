@@ -86,6 +86,8 @@ AUDIT_ORDER = (
     "report_markdown",
     "run_audit",
     "run_migrate",
+    "inventory",
+    "run_init",
     "run_rules",
 )
 

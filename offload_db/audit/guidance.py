@@ -85,17 +85,30 @@ def guides(report: Report) -> list[Guide]:
             found.setdefault((finding.file, finding.function), []).append(finding)
         elif finding.rule.startswith(_MISUSED):
             misplaced[finding.file, finding.function] = finding.message
+    users = [frozenset(place.functions) for place in report.places]
     guided = [
-        _guide(report, handler, found[handler.file, handler.function], misplaced.get((handler.file, handler.function)))
+        _guide(
+            report,
+            users,
+            handler,
+            found[handler.file, handler.function],
+            misplaced.get((handler.file, handler.function)),
+        )
         for handler in report.handlers
         if (handler.file, handler.function) in found and not handler.migrated
     ]
     return sorted(guided, key=lambda one: (one.handler.file, _rank(one.worst), one.handler.line))
 
 
-def _guide(report: Report, handler: Handler, calls: list[Finding], misplaced: str | None) -> Guide:
+def _guide(
+    report: Report,
+    users: list[frozenset[tuple[str, int, str]]],
+    handler: Handler,
+    calls: list[Finding],
+    misplaced: str | None,
+) -> Guide:
     place = (handler.file, handler.line, handler.function)
-    numbers = tuple(number for number, one in enumerate(report.places, 1) if place in one.functions)
+    numbers = tuple(number for number, one in enumerate(users, 1) if place in one)
     in_order = sorted(calls, key=lambda one: (one.line, one.column))
     heavy = [one for one in in_order if one.severity != SEVERITIES[-1]] or in_order
     worst = min(heavy, key=lambda one: (_rank(one), not one.queries, not one.reasons))
