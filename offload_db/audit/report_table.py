@@ -51,10 +51,12 @@ def _places(report: Report, look: Terminal) -> Iterator[str]:
         return
     yield from look.lines(look.paint(report.opened(), "bold"))
     for number, place in enumerate(report.places, 1):
-        who = "migrate writes it" if place.by_migrate else "write it by hand"
+        who = "migrate writes" if place.by_migrate else "write by hand"
         text = f"{place.file}:{place.line}  {place.call}()  {_users(place)}; {who}:"
         yield from look.lines(text, f"  {look.paint(f'[{number}]', 'bold')} ", 6)
-        yield from look.lines(look.paint(place.write, "cyan"), "", 8)
+        following = report.places[number] if number < len(report.places) else None
+        if following is None or (following.write, following.by_migrate) != (place.write, place.by_migrate):
+            yield from look.lines(look.paint(place.write, "cyan"), "", 8)
     yield ""
 
 
