@@ -308,7 +308,7 @@ class Context:
                     closed,
                     self._shares(scope),
                     self.change(scope),
-                    reason(advice),
+                    reason(advice, is_raw=advice.blocker is not None and self.advisor.leads_to_raw(advice.blocker)),
                     any(call.spawner is not None for call in self.graph.callers.get(scope, ())),
                 )
             )

@@ -58,14 +58,18 @@ def place(maker: Maker) -> str:
     return f"{maker.module.shown}:{maker.node.lineno}"
 
 
-def reason(advice: Advice) -> str | None:
-    """Say in short why a mode fits, what it leaves blocking, or why neither fits; None where nothing is special."""
+def reason(advice: Advice, *, is_raw: bool) -> str | None:
+    """Say in short why a mode fits, what it leaves blocking, or why neither fits; None where nothing is special.
+
+    :param is_raw: whether what a bridge does not free is a database's, so that another connection helps
+    """
     if advice.blocker is None or advice.mode == "thread" or _is_of_lock(advice):
         return advice.why or None
     call = shown(advice.blocker.node)
     if advice.mode == "bridge":
-        return f"{call} goes on blocking: {advice.why}"
-    return f"a bridge does not free {call}, and {advice.why}"
+        until = "until its connection is changed, " if is_raw else ""
+        return f"{until}{call} goes on blocking: {advice.why}"
+    return f'a bridge does not free {call}, and mode="thread" does not fit: {advice.why}'
 
 
 def _is_of_lock(advice: Advice) -> bool:

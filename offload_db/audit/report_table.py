@@ -182,46 +182,65 @@ def _summary(report: Report, look: Terminal, target: str) -> Iterator[str]:
         rows.append(("left out", f"{left_out}, by the baseline, by comments or by --select"))
     if guided:
         decorated = [guide for guide in guided if guide.do != HAND]
-        rows.append(("a decorator frees", f"{len(decorated)}{_first(decorated)}"))
+        partly = sum(guide.note is not None for guide in decorated)
+        in_part = f", {partly} of them in part" if partly else ""
+        rows.append(("a decorator frees", f"{len(decorated)}{_first(decorated)}{in_part}"))
     hand = by_hand(report)
     if guided or hand:
-        rows.append(("need a hand", f"{len(hand)}{_named(hand)}"))
+        rows.append(("need a hand", f"{len(hand)}{_at(report, hand, guided)}"))
     left = others(report)
     if left:
         rows.append(("to be looked at", ", ".join(f"{len(findings)} {rule}" for rule, findings in left.items())))
     yield look.paint("Summary", "bold")
     for label, text in rows:
         yield from look.lines(text, f"  {label}", _LABEL)
-    for label, command, what in _next(report, guided, target):
-        yield from look.lines(look.paint(command, "bold green"), f"  {label}", _LABEL)
+    for command, what in _next(report, guided, target):
+        yield from look.lines(look.paint(command, "bold green"), "  next", _LABEL)
         yield from look.lines(look.paint(what, "dim"), "", _LABEL)
 
 
 def _first(guided: list[Guide]) -> str:
     """Say which places have to be changed before a bridge frees some functions."""
-    numbers = sorted({number for guide in guided if guide.do == BRIDGE for number in guide.places})
-    if len(numbers) > _FEW:
-        return ", once the places above are changed"
-    return f", once {_brackets(numbers)} {'is' if len(numbers) == 1 else 'are'} changed" if numbers else ""
+    which = _which(number for guide in guided if guide.do == BRIDGE for number in guide.places)
+    return f", once {which} changed" if which else ""
 
 
-def _named(hand: list[tuple[str, str]]) -> str:
+def _which(numbers: Iterable[int], verb: str = " is", verbs: str = " are") -> str:
+    """Name some places: each if they are few."""
+    ordered = sorted(set(numbers))
+    if len(ordered) > _FEW:
+        return f"the places above{verbs}"
+    return f"{_brackets(ordered)}{verb if len(ordered) == 1 else verbs}" if ordered else ""
+
+
+def _at(report: Report, hand: list[tuple[str, str]], guided: list[Guide]) -> str:
+    """Say where functions are to be changed by hand: at the places that open their connections, or which they are."""
+    places = {
+        (guide.handler.file, guide.handler.function): [
+            number for number in guide.places if not report.places[number - 1].by_migrate
+        ]
+        for guide in guided
+    }
+    if hand and all(places.get(function) for function in hand):
+        return f", at {_which((number for function in hand for number in places[function]), '', '')}"
     more = f" and {len(hand) - _FEW} more" if len(hand) > _FEW else ""
     return f": {', '.join(name for _, name in hand[:_FEW])}{more}" if hand else ""
 
 
-def _next(report: Report, guided: list[Guide], target: str) -> Iterator[tuple[str, str, str]]:
+def _next(report: Report, guided: list[Guide], target: str) -> Iterator[tuple[str, str]]:
     """Yield the next command to type, and what it does."""
     migrated, blocking = report.progress()
     rules = ",".join(others(report))
-    if any(guide.do != HAND for guide in guided) or any(place.by_migrate for place in report.places):
-        yield "next", f"offload-db migrate {target}", "shows the changes as a diff; with --write it makes them"
+    left = [number for number, place in enumerate(report.places, 1) if not place.by_migrate]
+    if any(guide.do != HAND for guide in guided) or len(left) < len(report.places):
+        more = f". Change {_which(left, '', '')} by hand first, and fewer need a thread" if left else ""
+        yield f"offload-db migrate {target}", f"shows the changes as a diff; with --write it makes them{more}"
     elif guided or report.places:
-        yield "next", f"offload-db audit {target}", "again, when what is named above is changed by hand"
+        yield f"offload-db audit {target}", "again, when what is named above is changed by hand"
     elif rules:
-        yield "next", f"offload-db audit --explain {rules}", "says what to do about what is left"
+        yield f"offload-db audit --explain {rules}", "says what to do about what is left"
     elif blocking and migrated == blocking:
-        yield "next", "offload-db doctor", "reads the settings and the server, and says what will go wrong there"
+        yield "offload-db doctor", "reads the settings and the server, and says what will go wrong there"
 
 
 def _totals(report: Report, look: Terminal, *, verbose: bool) -> Iterator[str]:

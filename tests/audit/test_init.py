@@ -15,7 +15,7 @@ import pytest
 import offload_db
 from examples.fuel_copilot import steps
 from offload_db.__main__ import main
-from offload_db.audit import audit
+from offload_db.audit import audit, run_init
 from offload_db.audit.run_init import BASELINE
 
 LIVE = Path(__file__).parent / "live"
@@ -176,6 +176,18 @@ def test_all_is_migrated(project: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert status == 0
     assert "  offload_db  offload_db.OffloadPool.from_env() in app.py:3\n" in text
     assert "Nothing here blocks the event loop.\n" in text
+
+
+def test_interrupted(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends init with a line that says so, and status 130."""
+    copied(project, "kept")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_init, "examine", interrupted)
+    assert main(["init"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_files_that_do_not_parse(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,23 +126,30 @@ def test_one_thing_for_each_function(project: Path, capsys: pytest.CaptureFixtur
     assert f"{thread}or change [3] and leave the mode out\n" in text
     assert "2 functions that no decorator frees until the place in brackets is changed" in text
     assert "low       neither  GET /kept  [2]\n" in text
-    assert "a bridge does not free pings(), and it awaits\n" in text
+    assert 'a bridge does not free pings(), and mode="thread" does not fit: it awaits\n' in text
     assert "@offload has no effect on misplaced: it stands above the route decorator" in text
 
 
 def test_summary(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The end says how many functions block, who is freed by what, what needs a hand, and the next command."""
     summary = shown(capsys, ".", "--exclude", "a b*").partition("\nSummary\n")[2]
+    first = "Change [2] and [3] by hand first, and fewer need a thread"
     assert summary.splitlines()[:6] == [
         "  block the event loop  5 of 5 async functions (1 critical, 3 medium, 1 low)",
         "  a decorator frees     3, once [1] is changed",
         "  need a hand           2: misplaced, neither",
         "  to be looked at       2 ODB303, 1 ODB304",
         "  next                  offload-db migrate . --exclude 'a b*'",
-        "                        shows the changes as a diff; with --write it makes them",
+        f"{'':24}shows the changes as a diff; with --write it makes them. {first}",
     ]
     assert "[....................] 0 of 5 blocking functions migrated; " in summary
     assert "(--verbose lists them)" in summary
+
+
+def test_places_that_hands_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where functions need a hand at a few places, the summary names these places instead of the functions."""
+    text = shown(capsys, str(HERE / "modes" / "loop_below.py"))
+    assert "\n  need a hand           9, at [1] and [2]\n" in text
 
 
 def test_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
