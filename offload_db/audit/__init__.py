@@ -141,9 +141,12 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
 
 def _places(context: Context) -> list[Place]:
     """Return where connections are made, each with a mark of whether a migration changes it."""
+    found = find_places(context)
+    if not found:
+        return found
     lines = {(shown, line) for shown, line, _ in convertible(context)}
     lines |= {(module.shown, call.lineno) for module, call in wrapping_of(context).pools}
-    return [replace(place, by_migrate=(place.file, place.line) in lines) for place in find_places(context)]
+    return [replace(place, by_migrate=(place.file, place.line) in lines) for place in found]
 
 
 def _ignored(finding: Finding, ignores: dict[int, frozenset[str]]) -> bool:

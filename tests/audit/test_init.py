@@ -122,16 +122,19 @@ def test_write_what_is_left(project: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_tests_are_left_alone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A directory with tests is neither counted nor changed, and the commands leave it out, too."""
+    """Tests are neither counted nor changed, and the commands leave them out, too; --exclude says what else is."""
     copied(project, "engine")
     (project / "tests").mkdir()
-    shutil.copy(LIVE / "kept.py", project / "tests" / "test_kept.py")
-    before = (project / "tests" / "test_kept.py").read_bytes()
+    tests = (project / "tests" / "kept.py", project / "test_kept.py")
+    for path in tests:
+        shutil.copy(LIVE / "kept.py", path)
+    before = [path.read_bytes() for path in tests]
     status, text = initiated(capsys, "--write")
     assert status == 0
     assert "Read 1 Python file, " in text
-    assert "offload-db audit . --exclude 'tests/*'" in commands(text)
-    assert (project / "tests" / "test_kept.py").read_bytes() == before
+    assert "offload-db audit . --exclude 'tests/*' --exclude 'test_*.py'" in commands(text)
+    assert [path.read_bytes() for path in tests] == before
+    assert "Read 2 Python files, " in initiated(capsys, "--exclude", "test_*")[1]
 
 
 def test_no_python(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
