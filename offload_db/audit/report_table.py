@@ -81,7 +81,7 @@ def _by_function(report: Report, look: Terminal) -> Iterator[str]:
                 if guide.handler.file != file:
                     file = guide.handler.file
                     yield f"  {file}"
-                yield from _guide(guide, look, numbered=numbered)
+                yield from _function(guide, look, numbered=numbered)
             yield ""
     yield from _others(report, look)
 
@@ -105,15 +105,15 @@ def _functions(count: int) -> str:
     return f"{count} function{'' if count == 1 else 's'}"
 
 
-def _guide(guide: Guide, look: Terminal, *, numbered: bool) -> Iterator[str]:
-    severity = guide.worst.severity
-    numbers = "".join(f"  [{number}]" for number in guide.places) if numbered else ""
-    routes = guide.routes().replace(" /", f"{UNBROKEN}/")
-    head = f"{look.paint(guide.handler.function, 'bold')}  {routes}{numbers}"
+def _function(one: Guide, look: Terminal, *, numbered: bool) -> Iterator[str]:
+    severity = one.worst.severity
+    numbers = "".join(f"  [{number}]" for number in one.places) if numbered else ""
+    routes = one.routes().replace(" /", f"{UNBROKEN}/")
+    head = f"{look.paint(one.handler.function, 'bold')}  {routes}{numbers}"
     yield from look.lines(head, f"  {look.paint(severity, _COLOURS[severity])}", _INDENT)
-    yield from look.lines(guide.where(), "", _INDENT)
-    if guide.note is not None:
-        yield from look.lines(look.paint(guide.note, "dim"), "", _INDENT)
+    yield from look.lines(one.where(), "", _INDENT)
+    if one.note is not None:
+        yield from look.lines(look.paint(one.note, "dim"), "", _INDENT)
 
 
 def _others(report: Report, look: Terminal) -> Iterator[str]:
