@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Audit and report; return the exit status."""
     if arguments.explain is not None:
-        return _explain(arguments.explain)
+        return _explain(",".join(filter(None, [arguments.explain, *arguments.paths])))
     if not arguments.paths:
         print("error: PATH is missing: name the directory of the application, such as .", file=sys.stderr)
         return 2

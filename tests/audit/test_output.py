@@ -283,6 +283,8 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[::2]] == list(CODES)
     assert [line.strip() for line in lines[1::2]] == [rule.remedy for rule in RULES]
+    assert main(["audit", "--explain", "ODB301", "ODB101,ODB303"]) == 0
+    assert re.findall(r"^ODB\d+", capsys.readouterr().out, re.MULTILINE) == ["ODB101", "ODB301", "ODB303"]
     assert main(["audit", "--explain", "ODB104,ODB9"]) == 2
     assert "error: --explain: there is no rule ODB9; accepted are ODB101, " in capsys.readouterr().err
     assert main(["audit"]) == 2
