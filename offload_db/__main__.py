@@ -11,6 +11,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import offload_db
+
 # name -> (module, what it does, the extra that it needs)
 COMMANDS = {
     "audit": ("offload_db.audit.run_audit", "find every call in the source that blocks the event loop", "audit"),
@@ -27,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="offload-db", description="Free an async backend from blocking database calls."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {offload_db.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = words[0] if words and words[0] in COMMANDS else None
     module = None

@@ -38,6 +38,8 @@ CONTENTS = ROOT / "examples" / "README.md"
 CHAPTERS = tuple(sorted(GUIDE.glob("*.md")))
 MIGRATION = GUIDE / "migration.md"
 DOCUMENTS = (README, CONTENTS, *CHAPTERS)
+BESIDE = (ROOT / "examples" / "fuel_copilot" / "README.md", *sorted((ROOT / ".github").glob("*.md")))
+PICTURES = GUIDE / "pictures"
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"# (\w+)\.py\n")
@@ -163,7 +165,7 @@ def test_code_runs(fence: Fence, stage: str, workshop: Callable[[Fence, str], Mo
         assert pool.statistics().in_use == 0
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*DOCUMENTS, *BESIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_exist(document: Path) -> None:
     """What a reader is told to run is there."""
     text = document.read_text(encoding="utf-8")
@@ -173,23 +175,66 @@ def test_commands_exist(document: Path) -> None:
         assert importlib.util.find_spec(module) is not None, f"{module} is not there"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*DOCUMENTS, *BESIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
+    """Each link leads to a file that is there, and to a heading of it."""
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     for link in LINK.findall(text):
         if link.startswith("https://"):
             continue
         path, _, anchor = link.partition("#")
-        target = (document.parent / path).resolve() if path else document
+        target = here((document.parent / path).resolve()) if path else document
         assert target.exists(), f"{link}: there is no {target}"
         if anchor:
             assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+def here(path: Path) -> Path:
+    """Return where a file of the repository is: the library may be an installed one."""
+    library = ROOT / "offload_db"
+    return Path(offload_db.__file__).parent / path.relative_to(library) if path.is_relative_to(library) else path
 
 
 def anchors(document: Path) -> set[str]:
     """Return what a link can name in a document: its headings, and the places of headings that moved away."""
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     return {_anchor(heading) for heading in HEADING.findall(text)} | set(OLD_ANCHOR.findall(text))
+
+
+@pytest.mark.parametrize(("document", "few"), [(README, 22), (CONTENTS, 24)], ids=["README", "contents"])
+def test_old_links_lead_on(document: Path, few: int) -> None:
+    """Where a section stood that is in a chapter now, a link leads there."""
+    found = [line for line in document.read_text(encoding="utf-8").splitlines() if OLD_ANCHOR.search(line)]
+    assert len(OLD_ANCHOR.findall("".join(found))) >= few
+    for line in found:
+        assert "guide/" in line or "where-to-go-on" in line, line
+
+
+def test_every_chapter_is_in_the_contents() -> None:
+    """The guide's contents lead to each chapter, which says first what its reader wants."""
+    contents = CONTENTS.read_text(encoding="utf-8")
+    for chapter in CHAPTERS:
+        assert f"](guide/{chapter.name})" in contents, f"examples/README.md does not lead to {chapter.name}"
+        title, _, first = chapter.read_text(encoding="utf-8").partition("\n\n")
+        assert title.startswith("# ")
+        assert first.startswith("You "), f"{chapter.name} does not begin with what its reader wants to do"
+
+
+def test_the_readme_is_read_to_its_end() -> None:
+    """It is short."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_picture_is_of_the_table() -> None:
+    """Both pictures are there, drawn from one run, which is the run that the table is of."""
+    shown = re.findall(r'(?:srcset|src)="([^"]+)"', README.read_text(encoding="utf-8"))
+    drawn = [(ROOT / path).read_text(encoding="utf-8") for path in shown]
+    assert len(drawn) == len(list(PICTURES.glob("*.svg"))) == 2
+    table = {(cells[0], cells[1]): cells[2:] for cells in rows("Measured")}
+    before, after = (round(float(table["10", backend][0])) for backend in ("before", "after"))
+    for picture in drawn:
+        assert f"{before} → {after} requests/s" in picture
+        assert picture.count("p99 ") == drawn[0].count("p99 ") == 2
 
 
 def _anchor(heading: str) -> str:

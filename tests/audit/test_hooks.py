@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from offload_db.__main__ import main
-from tests.evidence import ROOT
+from tests.evidence import GUIDE, ROOT
 
 HOOKS = ROOT / ".pre-commit-hooks.yaml"
 
 DATABASE = "import pymysql\n\n\ndef query():\n    return pymysql.connect()\n"
 ONE = "from database import query\n\n\nasync def one():\n    query()\n"
 TWO = "import pymysql\n\n\nasync def two():\n    pymysql.connect()\n"
+
+
+CHAPTER = (GUIDE / "audit.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -74,9 +77,19 @@ def test_the_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.returncode, "two.py" in failed.stdout) == (1, False), failed.stderr
     assert "one.py" in failed.stdout
     assert main(["audit", ".", "--write-baseline", "known.json"]) == 0
-    (with_baseline,) = re.findall(r"^# (\[src, .*--changed\])", HOOKS.read_text(encoding="utf-8"), re.MULTILINE)
+    (with_baseline,) = re.findall(r"^ +- id: offload-db-audit\n +args: (\[src, .*\])$", CHAPTER, re.MULTILINE)
     with_baseline = with_baseline.replace("src", ".")
     assert run_hook(with_baseline, "one.py", "two.py").returncode == 0
     (project / "two.py").write_text(f"{TWO}\n\nasync def three():\n    pymysql.connect()\n", encoding="utf-8")
     assert run_hook(with_baseline, "one.py").returncode == 0
     assert run_hook(with_baseline, "two.py").returncode == 1
+
+
+def test_the_sample_workflow(project: Path) -> None:
+    """The audit of the guide's workflow writes the file that the workflow uploads."""
+    (command,) = re.findall(r"^ +- run: (offload-db audit .*)$", CHAPTER, re.MULTILINE)
+    (uploaded,) = re.findall(r"^ +sarif_file: (.*)$", CHAPTER, re.MULTILINE)
+    assert main(["audit", ".", "--write-baseline", "known.json"]) == 0
+    assert main(shlex.split(command.replace(" src ", " . "))[1:]) == 0
+    (run,) = json.loads((project / uploaded).read_text(encoding="utf-8"))["runs"]
+    assert run["tool"]["driver"]["name"] == "offload-db audit"
