@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="offload-db", description="Free an async backend from blocking database calls."
+        prog="offload-db",
+        description="Free an async backend from blocking database calls.",
+        epilog="the guide, a chapter for each purpose: examples/guide/ in the source package and the repository",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {offload_db.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

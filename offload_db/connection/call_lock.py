@@ -28,7 +28,8 @@ LONG = 5.0
 
 SHARING = (
     "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
-    "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
+    "decorate what it does in each round instead of the whole, or take a connection from a pool for each "
+    "(guide: How a handler runs)"
 )
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
@@ -322,7 +323,7 @@ def _hopeless_error() -> CheckoutTimeout:
     return CheckoutTimeout.because(
         "the shared connection belongs to a call that waits, itself or by way of others, for one that belongs to this "
         "call: neither could ever go on; use shared connections in the same order everywhere, or take connections "
-        "from a pool"
+        "from a pool (guide: How a handler runs)"
     )
 
 

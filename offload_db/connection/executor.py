@@ -152,7 +152,7 @@ class Executor:
         else:
             suspend(hop.wait_until_over(stop))
         if none_left(error):
-            raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
+            raise ThreadUnavailable.after(error) from error
         # What was left alone may be back by now, but it is not the caller's any more.
         return not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on)
 
