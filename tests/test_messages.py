@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import offload_db
 from offload_db.errors import ThreadUnavailable
 from tests.evidence import GUIDE
+from tests.support import pool_of
 
 LIBRARY = Path(offload_db.__file__).parent
 CHAPTER = re.compile(r"\(guide: ([^)]*)\)")
@@ -78,3 +81,28 @@ def test_no_thread() -> None:
     error = ThreadUnavailable.after(RuntimeError("can't start new thread"))
     assert str(error).startswith("no thread could be started, so nothing was sent: can't start new thread; allow")
     assert error.args[0] == ThreadUnavailable.code
+
+
+def helper(pool: offload_db.OffloadPool) -> None:
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def test_a_call_that_blocks(database: dict[str, Any]) -> None:
+    """The warning names the line that blocks, and the one in the ``async def`` that is to be decorated."""
+
+    async def handler(pool: offload_db.OffloadPool) -> None:
+        helper(pool)
+
+    with pool_of(1, database) as pool, pytest.warns(offload_db.BlockingCallWarning) as warned:
+        asyncio.run(handler(pool))
+    said = [str(warning.message) for warning in warned]
+    line = handler.__code__.co_firstlineno + 1
+    assert any(
+        re.fullmatch(
+            rf"{re.escape(__file__)}:\d+: execute\(\) in helper blocks the event loop; put @offload_db.offload on the "
+            rf"async def that leads here \(from {re.escape(__file__)}:{line} in handler\), .*",
+            text,
+        )
+        for text in said
+    ), said

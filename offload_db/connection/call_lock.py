@@ -19,6 +19,7 @@ from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
+from ..statistics import CallPath
 from .call_sites import call_path
 
 logger = logging.getLogger("offload_db")
@@ -31,7 +32,6 @@ SHARING = (
     "decorate what it does in each round instead of the whole, or take a connection from a pool for each "
     "(guide: How a handler runs)"
 )
-REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
 class CallLock(Settling[BridgedCall]):
@@ -123,7 +123,7 @@ class CallLock(Settling[BridgedCall]):
                         return False
                     raise BlockingCallError(
                         "the connection is shared, and another call that is under way owns it: using it here would "
-                        f"mix into that call's work, {self._owner}; {REMEDY}"
+                        f"mix into that call's work, {self._owner}; {remedy(call_path())}"
                     )
                 own = scope if scope is not None and scope.flow == flow() else None
                 if own is not None:
@@ -312,6 +312,13 @@ class _Waiting:
             suspend(self.signal.wait_for(seconds, shield))
         else:
             self.signal.wait(seconds, shield)
+
+
+def remedy(path: CallPath) -> str:
+    """Say what to decorate where a call would block the event loop, and where the way to it begins."""
+    first, last = path.lines[0], path.lines[-1]
+    begins = "" if first is last else f" (from {last.file}:{last.line} in {last.function})"
+    return f"put @offload_db.offload on the async def that leads here{begins}, directly below its route decorator"
 
 
 def _line() -> str:
