@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import offload_db
 from offload_db.__main__ import main
 from tests.evidence import GUIDE, ROOT
 
@@ -71,7 +72,7 @@ def run_hook(arguments: str, *changed: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_hook(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is written the hook fails for what is changed alone; with a baseline, for what is new in that."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(Path(offload_db.__file__).parents[1]))
     assert (hook("language"), hook("types"), hook("require_serial")) == ("python", "[python]", "true")
     failed = run_hook(hook("args"), "one.py")
     assert (failed.returncode, "two.py" in failed.stdout) == (1, False), failed.stderr
