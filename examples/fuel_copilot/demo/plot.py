@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -24,11 +25,12 @@ class Colours:
     grid: str
     ground: str
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[Any, str]:
         """Return them as matplotlib's settings, with what makes the same points the same file."""
         text = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
         ground = ("figure.facecolor", "axes.facecolor", "legend.facecolor")
         return {
+            "backend": "Agg",
             **dict.fromkeys(text, self.text),
             **dict.fromkeys(ground, self.ground),
             "legend.edgecolor": self.grid,
@@ -55,7 +57,7 @@ def draw(points: Sequence[Point], query_delay: float, health_users: int, path: P
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for colours, file in ((LIGHT, path), (DARK, dark(path))):
-        with mpl.rc_context({"backend": "Agg", **colours.settings()}):
+        with mpl.rc_context(colours.settings()):
             _draw(points, query_delay, health_users, file, colours)
 
 
