@@ -34,14 +34,16 @@ class Scenario:
     title: str
     goes: Callable[[Node], None]
     returns: Callable[[GaleraCluster, Node], None]
+    leaves: bool = True
+    """Whether the others go on without it."""
 
 
 SCENARIOS: Mapping[str, Scenario] = {
     "kill": Scenario("killed (SIGKILL)", Node.kill, lambda cluster, node: cluster.restart(node)),
     "freeze": Scenario("frozen (SIGSTOP)", Node.freeze, lambda _, node: node.thaw()),
     "part": Scenario("cut off from the others (1047)", Node.part, lambda _, node: node.heal()),
-    "read-only": Scenario("made read-only (1290)", Node.read_only, lambda _, node: node.read_only(False)),
-    "desync": Scenario("desynchronised", Node.desync, lambda _, node: node.desync(False)),
+    "read-only": Scenario("made read-only (1290)", Node.read_only, lambda _, node: node.read_only(False), False),
+    "desync": Scenario("desynchronised", Node.desync, lambda _, node: node.desync(False), False),
     "stop": Scenario("shut down in order", Node.stop, lambda cluster, node: cluster.restart(node)),
 }
 
@@ -164,10 +166,11 @@ def play(
 ) -> Play:
     """Let a node go under load and come back; call it in the main thread.
 
-    :param seconds: how long the load lasts before the node goes, until it is to return, and after it is back
+    :param seconds: how long the load lasts before the node goes, after that was noticed, and after it is back
     :param max_age: the pool's
     :param statement_timeout: the pool's
     """
+    cluster.wait_until_whole()
     node = cluster.nodes[0]
     settings = balancer.endpoint(way).settings(DATABASE)
     pool = OffloadPool.create(
@@ -186,6 +189,9 @@ def play(
         time.sleep(seconds[0])
         gone = load.now
         scenario.goes(node)
+        balancer.wait_until(node.name, "DOWN")
+        if scenario.leaves:
+            cluster.wait_until_synced(cluster.nodes[1], size=len(cluster.nodes) - 1)
         time.sleep(seconds[1])
         returning = load.now
         scenario.returns(cluster, node)
