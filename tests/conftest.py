@@ -19,6 +19,7 @@ import pytest
 from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
+from offload_db.settings import TLS_FILES, TLS_FLAGS
 from tests import timing
 
 # What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
@@ -30,6 +31,8 @@ DATABASE_VARIABLES = (
     "MYSQL_DATABASE",
     "DB_POOL_MIN_SIZE",
     "DB_POOL_MAX_SIZE",
+    *TLS_FILES,
+    *TLS_FLAGS,
 )
 
 

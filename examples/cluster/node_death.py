@@ -278,14 +278,7 @@ def _name(error: Exception) -> str:
 
 def check_writes(cluster: GaleraCluster, load: Load) -> Writes:
     """Compare what the users were told with what the nodes hold."""
-    held = [
-        # A node may have rows yet to apply; this way it answers when it has them.
-        Counter(
-            int(number)
-            for (number,) in node.execute(f"SELECT number FROM {DATABASE}.orders", first="SET wsrep_sync_wait = 1")
-        )
-        for node in cluster.nodes
-    ]
+    held = [_numbers(cluster, node) for node in cluster.nodes]
     rows = held[0]
     return Writes(
         acknowledged=len(load.acknowledged),
@@ -296,3 +289,17 @@ def check_writes(cluster: GaleraCluster, load: Load) -> Writes:
         in_doubt_and_there=len(load.in_doubt & set(rows)),
         nodes_differ=any(other != rows for other in held),
     )
+
+
+def _numbers(cluster: GaleraCluster, node: Node) -> Counter[int]:
+    """Return what a node holds, once it has applied all that the others have."""
+    for tries_left in range(5, -1, -1):
+        cluster.wait_until_synced(node)
+        try:
+            rows = node.execute(f"SELECT number FROM {DATABASE}.orders", first="SET wsrep_sync_wait = 1")
+        except pymysql.err.OperationalError:  # it has lost the others once more, on a machine without time for it
+            if not tries_left:
+                raise
+        else:
+            return Counter(int(number) for (number,) in rows)
+    raise AssertionError("unreachable: the last try returns or raises")

@@ -9,14 +9,6 @@ import pytest
 from examples.cluster.galera import GaleraCluster
 from examples.cluster.haproxy import Balancer
 
-# Who is silent for that long is left behind: sooner than elsewhere, as these tests have the machine for themselves.
-QUICK = {
-    "evs.keepalive_period": "PT0.3S",
-    "evs.suspect_timeout": "PT1S",
-    "evs.inactive_timeout": "PT2S",
-    "evs.install_timeout": "PT1.5S",
-}
-
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[GaleraCluster]:
@@ -24,7 +16,7 @@ def cluster() -> Iterator[GaleraCluster]:
     missing = GaleraCluster.missing() or Balancer.missing()
     if missing is not None:
         pytest.skip(f"{missing} is not installed")
-    with GaleraCluster(provider_options=QUICK) as cluster:
+    with GaleraCluster() as cluster:
         yield cluster
 
 
