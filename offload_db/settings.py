@@ -161,6 +161,11 @@ def _tls(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
             problems.append(f"{name}={shown(text, _FLAGS)}; accepted are {', '.join(_FLAGS)}")
     if settings.get("ssl_disabled") and len(settings) > 1:
         problems.append("MYSQL_SSL_DISABLED is on, so no other MYSQL_SSL_… setting has a meaning")
+    # PyMySQL encrypts for a CA alone, and lets in whoever answers.
+    if "ssl_ca" in settings or settings.get("ssl_verify_identity"):
+        settings.setdefault("ssl_verify_cert", True)
+    if settings.get("ssl_verify_identity") and not settings["ssl_verify_cert"]:
+        problems.append("MYSQL_SSL_VERIFY_IDENTITY is on, and MYSQL_SSL_VERIFY_CERT is off")
     if "ssl_key" in settings and "ssl_cert" not in settings:
         problems.append("MYSQL_SSL_KEY is set, and MYSQL_SSL_CERT is not")
     return settings
