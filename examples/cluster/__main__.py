@@ -59,7 +59,7 @@ def death(given: argparse.Namespace) -> int:
             way=given.way,
             users=given.users,
             size=given.size,
-            seconds=(given.seconds, 2 * given.seconds, 2 * given.seconds),
+            seconds=(given.seconds, given.seconds, 2 * given.seconds),
             max_age=given.max_age,
             statement_timeout=given.statement_timeout,
         )
@@ -127,7 +127,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     dying.add_argument("--way", choices=WAYS, default="roundrobin", help="how connections are spread (%(default)s)")
     dying.add_argument("--users", type=int, default=20, metavar="N", help="who read and write (%(default)s)")
     dying.add_argument("--size", type=int, default=12, metavar="N", help="the pool's connections (%(default)s)")
-    dying.add_argument("--seconds", type=float, default=5.0, metavar="S", help="before it goes (%(default)s)")
+    dying.add_argument(
+        "--seconds", type=float, default=5.0, metavar="S", help="before it goes, and so on (%(default)s)"
+    )
     dying.add_argument("--max-age", type=float, metavar="S", help="the pool's: after it connections are renewed")
     dying.add_argument("--statement-timeout", type=float, metavar="S", help="the pool's")
     dying.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE.png", help="the picture (%(default)s)")

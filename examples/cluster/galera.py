@@ -50,9 +50,9 @@ PROVIDER_OPTIONS = {
     "gcache.size": "32M",
     "evs.keepalive_period": "PT0.5S",
     "evs.inactive_check_period": "PT0.5S",
-    "evs.suspect_timeout": "PT2S",
-    "evs.inactive_timeout": "PT4S",
-    "evs.install_timeout": "PT4S",
+    "evs.suspect_timeout": "PT3S",
+    "evs.inactive_timeout": "PT6S",
+    "evs.install_timeout": "PT5S",
 }
 
 STATE = "grastate.dat"

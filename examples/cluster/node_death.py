@@ -34,14 +34,16 @@ class Scenario:
     title: str
     goes: Callable[[Node], None]
     returns: Callable[[GaleraCluster, Node], None]
+    leaves: bool = True
+    """Whether the others go on without it."""
 
 
 SCENARIOS: Mapping[str, Scenario] = {
     "kill": Scenario("killed (SIGKILL)", Node.kill, lambda cluster, node: cluster.restart(node)),
     "freeze": Scenario("frozen (SIGSTOP)", Node.freeze, lambda _, node: node.thaw()),
     "part": Scenario("cut off from the others (1047)", Node.part, lambda _, node: node.heal()),
-    "read-only": Scenario("made read-only (1290)", Node.read_only, lambda _, node: node.read_only(False)),
-    "desync": Scenario("desynchronised", Node.desync, lambda _, node: node.desync(False)),
+    "read-only": Scenario("made read-only (1290)", Node.read_only, lambda _, node: node.read_only(False), False),
+    "desync": Scenario("desynchronised", Node.desync, lambda _, node: node.desync(False), False),
     "stop": Scenario("shut down in order", Node.stop, lambda cluster, node: cluster.restart(node)),
 }
 
@@ -164,10 +166,11 @@ def play(
 ) -> Play:
     """Let a node go under load and come back; call it in the main thread.
 
-    :param seconds: how long the load lasts before the node goes, until it is to return, and after it is back
+    :param seconds: how long the load lasts before the node goes, after that was noticed, and after it is back
     :param max_age: the pool's
     :param statement_timeout: the pool's
     """
+    cluster.wait_until_whole()
     node = cluster.nodes[0]
     settings = balancer.endpoint(way).settings(DATABASE)
     pool = OffloadPool.create(
@@ -186,6 +189,9 @@ def play(
         time.sleep(seconds[0])
         gone = load.now
         scenario.goes(node)
+        balancer.wait_until(node.name, "DOWN")
+        if scenario.leaves:
+            cluster.wait_until_synced(cluster.nodes[1], size=len(cluster.nodes) - 1)
         time.sleep(seconds[1])
         returning = load.now
         scenario.returns(cluster, node)
@@ -272,14 +278,7 @@ def _name(error: Exception) -> str:
 
 def check_writes(cluster: GaleraCluster, load: Load) -> Writes:
     """Compare what the users were told with what the nodes hold."""
-    held = [
-        # A node may have rows yet to apply; this way it answers when it has them.
-        Counter(
-            int(number)
-            for (number,) in node.execute(f"SELECT number FROM {DATABASE}.orders", first="SET wsrep_sync_wait = 1")
-        )
-        for node in cluster.nodes
-    ]
+    held = [_numbers(cluster, node) for node in cluster.nodes]
     rows = held[0]
     return Writes(
         acknowledged=len(load.acknowledged),
@@ -290,3 +289,17 @@ def check_writes(cluster: GaleraCluster, load: Load) -> Writes:
         in_doubt_and_there=len(load.in_doubt & set(rows)),
         nodes_differ=any(other != rows for other in held),
     )
+
+
+def _numbers(cluster: GaleraCluster, node: Node) -> Counter[int]:
+    """Return what a node holds, once it has applied all that the others have."""
+    for tries_left in range(5, -1, -1):
+        cluster.wait_until_synced(node)
+        try:
+            rows = node.execute(f"SELECT number FROM {DATABASE}.orders", first="SET wsrep_sync_wait = 1")
+        except pymysql.err.OperationalError:  # it has lost the others once more, on a machine without time for it
+            if not tries_left:
+                raise
+        else:
+            return Counter(int(number) for (number,) in rows)
+    raise AssertionError("unreachable: the last try returns or raises")
