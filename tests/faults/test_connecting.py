@@ -16,7 +16,7 @@ import pytest
 
 import offload_db
 from offload_db import offload
-from offload_db.pool.connector import ConnectThrottle
+from offload_db.pool.throttle import ConnectThrottle
 from offload_db.pool.reachability import like, reached
 from tests.conftest import MySQL, needs
 from tests.faults.inside import raw_of_call, reaching

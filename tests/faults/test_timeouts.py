@@ -18,7 +18,8 @@ from offload_db.connection import killer
 from offload_db.connection.killer import TURN
 from offload_db.drivers.pymysql import PyMySQLDriver
 from offload_db.pool import idle
-from offload_db.pool.connector import AT_ONCE, Connector
+from offload_db.pool.connector import Connector
+from offload_db.pool.throttle import AT_ONCE
 from tests.conftest import MySQL
 from tests.inside import core, looks_at_timers, timers
 from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
