@@ -206,7 +206,7 @@ class PoolCore:
                 if link is None:
                     left = None if deadline is None else deadline.left
                     self.idle.make_room(connector, self.admission)
-                    connect = partial(self._open, connector, left)
+                    connect = partial(self._open, connector, left, permit)
                     detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
                     link = opened[0]
@@ -228,9 +228,15 @@ class PoolCore:
         record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
         return Lease(self, permit, link, record)
 
-    def _open(self, connector: Connector, seconds: float | None) -> PhysicalConnection:
-        until = math.inf if seconds is None else time.monotonic() + seconds
-        return self._link(connector.connect(seconds), connector, until)
+    def _open(self, connector: Connector, seconds: float | None, permit: Permit) -> PhysicalConnection:
+        now = time.monotonic()
+        came, until = now - permit.waited, math.inf if seconds is None else now + seconds
+        turn_until = math.inf if permit.checkout_timeout is None else came + permit.checkout_timeout
+        try:
+            return self._link(connector.connect(seconds, came=came, turn_until=turn_until), connector, until)
+        except Exception as error:
+            vars(error)["may_have_run"] = False
+            raise
 
     def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> PhysicalConnection:
         driver = driver_of(raw)

@@ -98,16 +98,19 @@ class Connector:
         other._settle(settings)
         return other
 
-    def connect(self, seconds: float | None = None) -> Any:
+    def connect(self, seconds: float | None = None, *, came: float | None = None, turn_until: float = math.inf) -> Any:
         """Open a connection; waits for the server.
 
         :param seconds: how long the turn and any one answer may be waited for, where that is less than the settings
             allow
-        :raises Exception: as the driver raises it. While the server can't be reached, attempts are paced, and between
-            two of them the last error is raised again
+        :param came: since when the caller waits; None takes now
+        :param turn_until: until when it waits for its turn to connect
+        :raises Exception: as the driver raises it, with ``may_have_run = False``. While the server can't be reached,
+            attempts are paced, and who waits gets what the next ones come to
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
-        return self._gate.attempt(partial(self._connect, until), until, self.patience)
+        connect = partial(self._connect, until)
+        return self._gate.attempt(connect, until, self.patience, came=came, turn_until=turn_until)
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements on a connection that has connected just now; waits for the server."""

@@ -1,6 +1,6 @@
 """The pace of attempts to connect.
 
-Owns how many there are at once, and when the next one may begin while the server can't be reached.
+Owns how many there are at once, when the next one may begin while the server can't be reached, and who waits for it.
 """
 
 from __future__ import annotations
@@ -19,73 +19,107 @@ from .reachability import like, reached, timed_out
 AT_ONCE = 4
 # Seconds between attempts while the server can't be reached: doubled after each, from the first to the second.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# Seconds in which no attempt has come through, after which what fails concerns everybody who waits. Behind a balancer
+# of which one node in three refuses, some attempts in a row fail by chance.
+AWAY_AFTER = 1.0
 
 
 class ConnectThrottle:
-    """Lets few attempts through at once, and while the server can't be reached one after the other with pauses."""
+    """Lets few attempts through at once, and while the server can't be reached one after the other with pauses.
+
+    An attempt that fails is its own caller's alone; the others wait for theirs. Only where none has come through for
+    :data:`AWAY_AFTER` seconds, its error is everybody's who waited for it.
+    """
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
         """Begin anew."""
-        self._places = threading.BoundedSemaphore(AT_ONCE)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._running: set[object] = set()
         self._error: BaseException | None = None
         self._given = math.inf
-        self._failures = 0
-        self._not_before = 0.0
-        self._probing = False
+        self._pause = SHORTEST_PAUSE
+        self._not_before = self._failing_since = 0.0
+        # When an attempt came through last, or the first one of those that fail now began, whichever is later.
+        self._stood = -math.inf
+        self._away = -math.inf  # when an attempt failed last, while none comes through
 
-    def attempt(self, connect: Callable[[], Any], until: float, patience: float) -> Any:
+    def attempt(
+        self,
+        connect: Callable[[], Any],
+        until: float,
+        patience: float,
+        *,
+        came: float | None = None,
+        turn_until: float = math.inf,
+    ) -> Any:
         """Call *connect* when it is its turn.
 
         :param until: when the caller's own time is over: what fails then says nothing of the server
         :param patience: seconds that the server is given to answer
+        :param came: since when the caller waits; None takes now
+        :param turn_until: until when it waits for its turn, where that is less than its own time
+        :raises CheckoutTimeout: if the turn does not come in time
         """
-        left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
-        places = self._places
-        if not places.acquire(timeout=left):
-            raise CheckoutTimeout.because("no connection was opened in time: others were being opened before it")
+        me = object()
         try:
-            probe = self._enter(patience)
+            began = self._wait_for_turn(
+                me, time.monotonic() if came is None else came, min(until, turn_until), patience
+            )
             try:
                 raw = connect()
             except BaseException as error:
                 says = reached(error) if isinstance(error, Exception) and time.monotonic() < until else None
                 if says:
-                    self._stands(probe)
-                else:
-                    self._failed(None if says is None else error, probe, patience)
+                    self._stands()
+                elif says is not None:
+                    self._failed(error, began, patience)
                 raise
-            self._stands(probe)
+            self._stands()
             return raw
         finally:
-            places.release()
+            with self._changed:
+                self._running.discard(me)
+                self._changed.notify_all()
 
-    def _enter(self, patience: float) -> bool:
-        with self._lock:
-            error = self._error
-            if error is None or patience > self._given:
-                return False
-            if not self._probing and time.monotonic() >= self._not_before:
-                self._probing = True
-                return True
-        raise like(error)
+    def _wait_for_turn(self, me: object, came: float, ends: float, patience: float) -> float:
+        """Wait for the turn of *me*; returns when that is."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                error = self._error if patience <= self._given else None
+                if error is not None and came < self._away:
+                    raise like(error)
+                full = len(self._running) >= AT_ONCE
+                if not full and (error is None or now >= self._not_before):
+                    self._running.add(me)
+                    self._not_before = now + self._pause
+                    return now
+                if now >= ends:
+                    why = "others were being opened before it" if error is None else f"{error}"
+                    raise CheckoutTimeout.because(f"no connection was opened in time: {why}") from (
+                        None if error is None else like(error)
+                    )
+                wake = ends if full or error is None else min(ends, self._not_before)
+                self._changed.wait(min(wake - now, threading.TIMEOUT_MAX))
 
-    def _stands(self, probe: bool) -> None:
-        with self._lock:
-            self._error, self._failures = None, 0
-            self._probing = self._probing and not probe
+    def _stands(self) -> None:
+        with self._changed:
+            self._error, self._pause = None, SHORTEST_PAUSE
+            self._stood = time.monotonic()
 
-    def _failed(self, error: BaseException | None, probe: bool, patience: float) -> None:
-        with self._lock:
-            self._probing = self._probing and not probe
-            if error is None:
-                return
-            if probe or self._error is None:
-                self._not_before = time.monotonic() + min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-                self._failures = min(self._failures + 1, 10)
+    def _failed(self, error: BaseException, began: float, patience: float) -> None:
+        with self._changed:
+            now = time.monotonic()
+            if self._error is None:
+                self._failing_since, self._stood = now, max(began, self._stood)
+            elif began >= self._failing_since:  # those that had begun before were on their way together
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            self._not_before = now + self._pause
+            if now - self._stood >= AWAY_AFTER:
+                self._away = now
             self._error = like(error)
             # Who gives the server more time than it was given here is told nothing by its not answering.
             self._given = patience if timed_out(error) else math.inf

@@ -248,7 +248,7 @@ async def test_a_connection_that_comes_just_after_its_time(
         until(lambda: trip.back)
         return left
 
-    def connect_late(connector: Connector, seconds: float | None) -> Any:
+    def connect_late(connector: Connector, seconds: float | None, **_: Any) -> Any:
         assert given_up.wait(20)
         return connect(connector, None)
 
