@@ -52,14 +52,14 @@ class ConnectThrottle:
         until: float,
         patience: float,
         *,
-        came: float | None = None,
+        came: float = math.inf,
         turn_until: float = math.inf,
     ) -> Any:
         """Call *connect* when it is its turn.
 
         :param until: when the caller's own time is over: what fails then says nothing of the server
         :param patience: seconds that the server is given to answer
-        :param came: since when the caller waits; None takes now
+        :param came: since when the caller waits; by default no earlier attempt concerns it
         :param turn_until: until when it waits for its turn, where that is less than its own time
         :raises CheckoutTimeout: if the turn does not come in time
         """

@@ -37,8 +37,7 @@ async def load(pool: OffloadPool, callers: int, calls: int) -> Counter[str]:
                 await pool.fetch_value("SELECT SLEEP(0.001)")
                 ended["served"] += 1
             except pymysql.err.OperationalError as error:
-                assert error.may_have_run is False  # type: ignore[attr-defined]
-                ended["failed"] += 1
+                ended["in doubt" if getattr(error, "may_have_run", True) else "failed"] += 1
 
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as group:
