@@ -244,14 +244,16 @@ class PyMySQLDriver(MySQLServerDriver):
         return pymysql.cursors.Cursor(raw)
 
     def identity(self, raw: Any) -> Identity | None:
-        decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
-        try:
-            found = super().identity(raw)
-        finally:
-            raw.decoders = decoders
-        # The connection is to look untouched: insert_id() and affected_rows() read these.
-        raw._result, raw._affected_rows = None, 0
-        return found
+        with _unseen(raw):
+            return super().identity(raw)
+
+    def is_fit(self, raw: Any) -> bool:
+        with _unseen(raw):
+            return super().is_fit(raw)
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        with _unseen(raw):
+            return super().rolled_back(raw, error)
 
     def kill(self, admin: Any, identity: Identity) -> bool:
         admin.decoders = {}  # the user's may be anything
@@ -332,6 +334,17 @@ class PyMySQLDriver(MySQLServerDriver):
             reader.detach()  # to close it would wait for its lock
         if sock is not None:
             sock.close()  # the child's copy; the server is told nothing
+
+
+@contextmanager
+def _unseen(raw: Any) -> Iterator[None]:
+    """Let the block ask the server on a connection that its user is to find untouched."""
+    decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
+    try:
+        yield
+    finally:
+        raw.decoders = decoders
+        raw._result, raw._affected_rows = None, 0  # insert_id() and affected_rows() read these
 
 
 def _is_others(kind: type) -> bool:

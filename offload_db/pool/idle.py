@@ -27,6 +27,8 @@ from .connector import Connector
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
 # Seconds of silence after which links that have rested longer are not even asked.
 SILENCE = 1.0
+# Seconds after which it is forgotten that a server was not fit and nothing better was to be had.
+NOTED_FOR = 60.0
 
 
 class IdleConnections:
@@ -48,6 +50,8 @@ class IdleConnections:
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
+        # When a connection was last found to lead to a server that is not fit, by server.
+        self._unfit: dict[tuple[str, ...], float] = {}
 
     def __len__(self) -> int:
         return len(self.resting)
@@ -74,19 +78,19 @@ class IdleConnections:
             reason = self.outlived(link)
             if reason is None and not link.driver.alive_at_rest(link.raw):
                 reason = link.fault = "dead_idle"
-            long = now - link.rested > PING_AFTER or not link.sees_rest
-            if reason is None and long:
+            doubtful = bool(self._unfit) and self._is_doubtful(link)
+            if reason is None and (doubtful or now - link.rested > PING_AFTER or not link.sees_rest):
                 # Between here and the server something may have forgotten the link without a word.
                 asked = time.monotonic()
                 patience = max(SHORTEST_PATIENCE, min(PING_TIMEOUT, until - asked))
                 try:
-                    answers = self._executor.run("ping", partial(link.answers, patience))
+                    answers = self._executor.run("ping", partial(link.answers, patience, fit=doubtful))
                 except BaseException:
                     self.resting.append(link)
                     if self.closed:
                         self.close_all()
                     raise
-                reason = link.fault = None if answers else "dead_idle"
+                reason = link.fault = None if answers else "unfit_server" if doubtful else "dead_idle"
                 if not answers and time.monotonic() - asked >= SILENCE:
                     self._discard_rested(connector, link.rested)
             if reason is None:
@@ -94,6 +98,20 @@ class IdleConnections:
             self.discard(link, reason)
             if time.monotonic() >= until:
                 return None
+
+    def note_unfit(self, link: PhysicalConnection) -> None:
+        """Note that a connection has led to a server that is not fit any more; a finaliser may call this.
+
+        The others that lead there, and have rested since, are looked at before they are given out. One that was opened
+        after such a note shows that there is no better server to be had, and changes nothing.
+        """
+        server, now = _server_of(link), time.monotonic()
+        noted = self._unfit.get(server, -math.inf)
+        if link.born < noted or now - noted > NOTED_FOR:
+            self._unfit[server] = now
+
+    def _is_doubtful(self, link: PhysicalConnection) -> bool:
+        return link.rested <= self._unfit.get(_server_of(link), -math.inf)
 
     def _discard_rested(self, connector: Connector, since: float) -> None:
         """Throw out the idle links that have rested for longer than one that is dead without a word.
@@ -144,6 +162,8 @@ class IdleConnections:
 
     def discard(self, link: PhysicalConnection, reason: str) -> None:
         """Close a connection for good; says goodbye to the server where it is fit for that."""
+        if reason == "unfit_server":
+            self.note_unfit(link)
         try:
             if reason == "abandoned_result" and place() is not Place.LOOP:
                 kill_unread(link)  # or the server might work on for rows that nobody takes
@@ -194,3 +214,8 @@ class IdleConnections:
         if self._max_statements and link.statements >= self._max_statements:
             return "maxusage"
         return "max_age" if time.monotonic() >= link.expires else None
+
+
+def _server_of(link: PhysicalConnection) -> tuple[str, ...]:
+    """Return what tells the server apart that a connection leads to; nothing where that is not known."""
+    return () if link.identity is None else link.identity.server
