@@ -31,7 +31,7 @@ from ..statistics import Counters
 from .admission_queue import Admission, pool_closed
 from .checkin import Checkins
 from .connector import Connector, take_idle
-from .idle import IdleConnections
+from .idle import DISPLACE_AFTER, IdleConnections
 from .lanes import Lane, Permit
 from .leaks import CheckoutRecord
 from .lease import Lease
@@ -106,14 +106,7 @@ class PoolCore:
 
     def out(self) -> list[PhysicalConnection]:
         """List the links that somebody holds."""
-        return [link for link in self._every() if link not in self.idle]
-
-    def _every(self) -> list[PhysicalConnection]:
-        while True:
-            try:
-                return list(self.idle.links)
-            except RuntimeError:  # another thread has opened one just now
-                continue
+        return [link for link in self.idle.every() if link not in self.idle]
 
     def break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
@@ -136,7 +129,11 @@ class PoolCore:
         :param connector: what opens it, where it is to be of another kind than the pool's own
         :param private: whether it stays in the hands of who asks, and needs no turns
         """
-        connector = connector or self.connector
+        kind = connector
+        if connector is None:
+            connector = self.connector
+        elif self.admission.look is None and not connector.same_kind(self.connector):
+            self.admission.look = partial(self.idle.servable, self.connector)
         setting = current_setting()
         scope = deadline = None
         if setting is not None:
@@ -148,7 +145,7 @@ class PoolCore:
                 setting.cancellation.check()
             if lane is None and setting is not None:
                 lane = setting.lane
-            permit = self.admission.acquire(lane, timeout=None if deadline is None else deadline.left)
+            permit = self.admission.acquire(lane, timeout=None if deadline is None else deadline.left, kind=kind)
         except BaseException as error:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
@@ -194,17 +191,22 @@ class PoolCore:
         def on_return() -> None:
             # The connection is there though nobody wants it any more.
             self.idle.resting.extend(opened)
+            self.idle.opening.pop(permit, None)
             if self.closed:
                 self.idle.close_all()
             self.admission.release(permit)
 
         detached: Detached | None = None
+        connector.checkouts += 1
         try:
             started = time.monotonic()
             try:
                 link = self.idle.take(connector, None if deadline is None else deadline.left)
                 if link is None:
+                    link = self._wait_for_share(connector, permit, deadline)
+                if link is None:
                     left = None if deadline is None else deadline.left
+                    self.idle.opening[permit] = connector
                     self.idle.make_room(connector, self.admission)
                     connect = partial(self._open, connector, left, permit)
                     detached = Detached(on_return)
@@ -228,12 +230,25 @@ class PoolCore:
         record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
         return Lease(self, permit, link, record)
 
+    def _wait_for_share(
+        self, connector: Connector, permit: Permit, deadline: Deadline | None
+    ) -> PhysicalConnection | None:
+        """Wait a while for a link of this kind, rather than to throw out one of another; None if none came back."""
+        limits = (DISPLACE_AFTER, permit.checkout_timeout, None if deadline is None else deadline.left)
+        until = time.monotonic() + min(limit for limit in limits if limit is not None)
+        link: PhysicalConnection | None = None
+        while link is None and self.idle.wait_for_share(connector, self.admission, until):
+            link = self.idle.take(connector, None if deadline is None else deadline.left)
+        return link
+
     def _open(self, connector: Connector, seconds: float | None, permit: Permit) -> PhysicalConnection:
         now = time.monotonic()
         came, until = now - permit.waited, math.inf if seconds is None else now + seconds
         turn_until = math.inf if permit.checkout_timeout is None else came + permit.checkout_timeout
         try:
-            return self._link(connector.connect(seconds, came=came, turn_until=turn_until), connector, until)
+            link = self._link(connector.connect(seconds, came=came, turn_until=turn_until), connector, until)
+            self.idle.opening.pop(permit, None)  # it is among the open ones now
+            return link
         except Exception as error:
             vars(error)["may_have_run"] = False
             raise

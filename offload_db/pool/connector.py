@@ -11,7 +11,7 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
 from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, patience_of, restore_timeouts, shortened_timeouts
+from ..connection.physical import PhysicalConnection
 from ..drivers.base import Driver
 from ..drivers.pymysql import PYMYSQL
 from ..drivers.pymysql_connection import fast_creator
@@ -38,6 +39,20 @@ _WHERE: dict[str, object] = {
     **dict.fromkeys(("unix_socket", "bind_address", "read_default_file", "read_default_group")),
 }
 
+# The names that PyMySQL knows some settings by as well.
+ALIASES = {"db": "database", "passwd": "password"}
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Connection).parameters.items()}
+# What of the settings only PyMySQL knows of, and the attributes of its connections that they become.
+_CLIENT_SIDE: dict[str, tuple[str, ...]] = {
+    "conv": ("encoders", "decoders"),
+    "connect_timeout": ("connect_timeout",),
+    "cursorclass": ("cursorclass",),
+    "max_allowed_packet": ("max_allowed_packet",),
+    "read_timeout": ("_read_timeout",),
+    "use_unicode": ("use_unicode",),
+    "write_timeout": ("_write_timeout",),
+}
+
 
 class Connector:
     """Makes the connections of one pool, with the settings of the DBUtils pool it is given.
@@ -52,6 +67,7 @@ class Connector:
         self._other = driver_from(_module(pool._creator))
         self._changes: dict[str, Any] = {}
         self._gates: dict[Hashable, ConnectThrottle] = {}
+        self._plain = getattr(pool._creator, "connect", pool._creator) is Connection and _makes_its_own_way(pool)
         self._settle(pool._kwargs)
 
     def _settle(self, kwargs: dict[str, Any]) -> None:
@@ -67,6 +83,13 @@ class Connector:
         self._gate = self._gates.setdefault(
             tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), ConnectThrottle()
         )
+        apart = _CLIENT_SIDE if self._plain else {}
+        told = {name: value for name, value in plain(kwargs).items() if name not in apart}
+        given = {name: value for name, value in told.items() if value != _DEFAULTS.get(name, told)}
+        self._session = given, self._changes, list(self._statements or ())
+        self._looks: dict[str, Any] | None = None
+        self.checkouts = 0
+        """How often a connection was asked for of late; see ``idle.py``."""
 
     @property
     def by_function(self) -> bool:
@@ -78,6 +101,27 @@ class Connector:
         """Whether statements of the user's are run on each new connection."""
         return bool(self._statements)
 
+    def same_kind(self, other: object) -> bool:
+        """Tell whether connections of another connector are like this one's, but for what only the client knows of."""
+        return other is self or (isinstance(other, Connector) and other._session == self._session)
+
+    def looks(self) -> dict[str, Any]:
+        """Return the attributes of a connection that only the client knows of.
+
+        :raises Exception: as PyMySQL raises it of a bad argument
+        """
+        if self._looks is None:
+            own = {name: value for name, value in self.settings.items() if name in _CLIENT_SIDE}
+            model = Connection(**own, defer_connect=True, ssl_disabled=True)
+            self._looks = {name: getattr(model, name) for names in _CLIENT_SIDE.values() for name in names}
+        return self._looks
+
+    def adopt(self, link: PhysicalConnection) -> None:
+        """Make another connector's connection, of the same kind, one of this one's; sends nothing."""
+        for name, value in self.looks().items():
+            setattr(link.raw, name, value.copy() if isinstance(value, dict) else value)
+        link.connector = self
+
     def variant(self, changes: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with other settings.
 
@@ -86,6 +130,7 @@ class Connector:
         other = copy.copy(self)
         if self._driver is None:
             other._changes = changes
+            other._settle(self.settings)
             return other
         flags = self.settings.get("client_flag", 0) | changes.get("client_flag", 0)
         other._settle({**self.settings, **changes, "client_flag": flags})
@@ -166,9 +211,19 @@ def unused_options(pool: PooledDB) -> list[str]:
     return [name for name, default in defaults.items() if getattr(pool, f"_{name}", default) != default]
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under one name each."""
+    return {ALIASES.get(name, name): value for name, value in settings.items()}
+
+
+def _makes_its_own_way(pool: PooledDB) -> bool:
+    """Tell whether the pool opens its connections as DBUtils does, by no method of the user's."""
+    return getattr(pool.steady_connection, "__func__", None) is PooledDB.steady_connection
+
+
 def _creating(pool: PooledDB, creator: Any) -> Callable[[dict[str, Any]], Any]:
     """Return what opens a connection, given the settings, in the way of the pool but without its statements."""
-    if getattr(pool.steady_connection, "__func__", None) is PooledDB.steady_connection:
+    if _makes_its_own_way(pool):
         args = pool._args
         return lambda kwargs: getattr(creator, "connect", creator)(*args, **kwargs)
 

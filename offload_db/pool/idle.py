@@ -10,10 +10,13 @@ import math
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from ..bridge.place import Place, place
+from ..bridge.portal import suspend
+from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..connection.executor import Executor
 from ..connection.opening import SHORTEST_PATIENCE
 from ..connection.physical import PhysicalConnection
@@ -22,13 +25,29 @@ from ..errors import ThreadUnavailable
 from ..statistics import Counters
 from .admission_queue import Admission
 from .connector import Connector
+from .lanes import Permit
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
 PING_AFTER, PING_TIMEOUT = 30.0, 5.0
 # Seconds of silence after which links that have rested longer are not even asked.
 SILENCE = 1.0
+# Seconds of rest after which a link makes room for one of another kind that has its fair share already. To open one
+# costs some milliseconds, and those that are in use mostly come back sooner.
+DISPLACE_AFTER = 0.25
+# Checkouts for each connection of the pool after which the earlier ones count for half, where there are several kinds.
+LATEST = 50
 # Seconds after which it is forgotten that a server was not fit and nothing better was to be had.
 NOTED_FOR = 60.0
+
+
+class _Kind:
+    """One kind of connections: what opens one of them, how many are open, and how often one was asked for of late."""
+
+    __slots__ = ("checkouts", "connector", "links")
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self.links = self.checkouts = 0
 
 
 class IdleConnections:
@@ -50,6 +69,10 @@ class IdleConnections:
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
+        self.opening: dict[Permit, Connector] = {}
+        """For whom links are being opened, and of which kind they will be."""
+        # Who waits for a link of its kind; deque operations are atomic.
+        self._waiters: deque[tuple[Connector, TaskEvent | ThreadEvent]] = deque()
         # When a connection was last found to lead to a server that is not fit, by server.
         self._unfit: dict[tuple[str, ...], float] = {}
 
@@ -62,6 +85,7 @@ class IdleConnections:
     def after_fork(self) -> list[PhysicalConnection]:
         """Let go of all in a forked child; returns them."""
         links, self.links, self.resting = list(self.links), weakref.WeakSet(), deque()
+        self.opening, self._waiters = {}, deque()
         return links
 
     def take(self, connector: Connector, seconds: float | None) -> PhysicalConnection | None:
@@ -94,6 +118,8 @@ class IdleConnections:
                 if not answers and time.monotonic() - asked >= SILENCE:
                     self._discard_rested(connector, link.rested)
             if reason is None:
+                if link.connector is not connector:
+                    connector.adopt(link)
                 return link
             self.discard(link, reason)
             if time.monotonic() >= until:
@@ -118,14 +144,14 @@ class IdleConnections:
 
         What forgot that one will have forgotten them as well, and to ask each would take as long again.
         """
-        for link in [link for link in self.resting if link.connector is connector and link.rested <= since]:
-            with suppress(ValueError):  # another thread may have taken it
-                self.resting.remove(link)
+        for link in list(self.resting):
+            if link.rested <= since and connector.same_kind(link.connector) and self._take_out(link):
                 link.fault = "dead_idle"
                 self.discard(link, "dead_idle")
 
     def _pop(self, connector: Connector) -> PhysicalConnection | None:
-        """Take the idle link of this kind that was used last."""
+        """Take the idle link of this kind that was used last, rather one that was this connector's before."""
+        alike: PhysicalConnection | None = None
         for link in reversed(list(self.resting)):
             if link.connector is connector:
                 try:
@@ -133,32 +159,145 @@ class IdleConnections:
                 except ValueError:  # another thread has taken it
                     continue
                 return link
-        return None
+            if alike is None and connector.same_kind(link.connector):
+                alike = link
+        if alike is None:
+            return None
+        connector.looks()  # which may raise, so it is done before the link is taken
+        return alike if self._take_out(alike) else self._pop(connector)
+
+    def _take_out(self, link: PhysicalConnection) -> bool:
+        """Take a link from those at rest; False if another thread has taken it."""
+        try:
+            self.resting.remove(link)
+        except ValueError:
+            return False
+        return True
+
+    def wait_for_share(self, connector: Connector, admission: Admission, until: float) -> bool:
+        """Wait for a link of this kind to come back, where another kind's would have to be thrown out for a new one.
+
+        That is where this kind has its fair share of the links already, and the others have been used just now. If
+        the task is cancelled, it waits no longer.
+
+        :param until: when to stop waiting
+        :return: whether one is back; another caller may take it all the same
+        """
+        where = place()
+        while where is not Place.LOOP:  # which what comes back may have to wait for
+            signal = task_event() if where is Place.BRIDGED else ThreadEvent()
+            waiter = (connector, signal)
+            self._waiters.append(waiter)
+            try:
+                if any(connector.same_kind(link.connector) for link in list(self.resting)):
+                    return True
+                left = min(self._seconds_to_wait(connector, admission), until - time.monotonic())
+                if left <= 0:
+                    return False
+                if isinstance(signal, TaskEvent):
+                    suspend(signal.wait_for(left))
+                else:
+                    signal.wait(left)
+            finally:
+                with suppress(ValueError):  # it was woken
+                    self._waiters.remove(waiter)
+        return False
+
+    def _seconds_to_wait(self, connector: Connector, admission: Admission) -> float:
+        if self._has_room(admission.size) or self._below_share(connector, admission.size):
+            return 0.0
+        rested = (link.rested for link in list(self.resting))
+        return min(rested, default=-math.inf) + DISPLACE_AFTER - time.monotonic()
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether one more link can be opened."""
+        return len(self.links) + len(self.opening) < size
+
+    def _below_share(self, connector: Connector, size: int) -> bool:
+        """Tell whether there are fewer links of this kind than its share of the latest checkouts, or none."""
+        kinds = self._by_kind()
+        checkouts = sum(kind.checkouts for kind in kinds)
+        if checkouts > LATEST * size:
+            for used in {link.connector for link in self.every()}:
+                used.checkouts //= 2
+        mine = next((kind for kind in kinds if connector.same_kind(kind.connector)), None)
+        return mine is None or mine.links < max(1, size * mine.checkouts // max(1, checkouts))
+
+    def servable(self, own: Connector, admission: Admission) -> Callable[[object], bool]:
+        """Give what tells whether a caller can be served who wants a kind of link, without another kind's last ones.
+
+        :param own: the pool's own kind
+        """
+        room = self._has_room(admission.size)
+        resting = {link.connector for link in list(self.resting)}
+        known: dict[object, bool] = {}
+
+        def serves(kind: object) -> bool:
+            connector = kind if isinstance(kind, Connector) else own
+            if connector not in known:
+                there = room or any(connector.same_kind(other) for other in resting)
+                known[connector] = there or self._below_share(connector, admission.size)
+            return known[connector]
+
+        return serves
+
+    def _by_kind(self) -> list[_Kind]:
+        """Count the links of each kind, those as well that are being opened, and its latest checkouts."""
+        kinds: list[_Kind] = []
+        every = [*(link.connector for link in self.every()), *list(self.opening.values())]
+        for connector in set(every):
+            kind = next((kind for kind in kinds if connector.same_kind(kind.connector)), None)
+            if kind is None:
+                kinds.append(kind := _Kind(connector))
+            kind.links += every.count(connector)
+            kind.checkouts += connector.checkouts
+        return kinds
 
     def make_room(self, connector: Connector, admission: Admission) -> None:
-        """Throw out idle links of other kinds where they would be too many with the one that is to be opened."""
-        # Every link that is out or being opened has a permit, so this is the most that there can be.
-        while admission.in_use + len(self.resting) > admission.size:
+        """Throw out idle links of other kinds where they would be too many with the one that is to be opened.
+
+        The first to go is the one that has rested longest, of the kind that has most.
+        """
+        # The one that is to be opened is among those that are being opened.
+        while len(self.links) + len(self.opening) > admission.size:
             # One of the same kind has come to rest just now: who gave it back still has, or had, a permit for it.
-            link = next((link for link in list(self.resting) if link.connector is not connector), None)
-            if link is None:
+            others = [link for link in list(self.resting) if not connector.same_kind(link.connector)]
+            if not others:
                 return
+            kinds = self._by_kind()
+            link = max(others, key=lambda link: next(k.links for k in kinds if k.connector.same_kind(link.connector)))
+            if self._take_out(link):
+                self.discard(link, "displaced")
+
+    def every(self) -> list[PhysicalConnection]:
+        """List the links that are open."""
+        while True:
             try:
-                self.resting.remove(link)
-            except ValueError:  # another thread has taken it
+                return list(self.links)
+            except RuntimeError:  # another thread has opened one just now
                 continue
-            self.discard(link, "displaced")
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""
         link.driver.forget(link.raw)
         link.rested = time.monotonic()
         self.resting.append(link)
+        if self._waiters:
+            self._wake(link)
         if self.closed:
             self.close_all()
         elif self._max_idle and len(self.resting) > self._max_idle:  # others came back in the same moment
             with suppress(IndexError):
                 self.discard(self.resting.popleft(), "maxcached")
+
+    def _wake(self, link: PhysicalConnection) -> None:
+        """Wake the first who waits for a link of this kind."""
+        for waiter in list(self._waiters):
+            if waiter[0].same_kind(link.connector):
+                with suppress(ValueError):  # another thread has woken it, or it waits no longer
+                    self._waiters.remove(waiter)
+                    waiter[1].set()
+                    return
 
     def discard(self, link: PhysicalConnection, reason: str) -> None:
         """Close a connection for good; says goodbye to the server where it is fit for that."""
@@ -197,8 +336,9 @@ class IdleConnections:
 
     def close_kind(self, connector: Connector) -> None:
         """Close the links at rest that this connector has opened."""
-        while (link := self._pop(connector)) is not None:
-            self.discard(link, "closed")
+        for link in list(self.resting):
+            if link.connector is connector and self._take_out(link):
+                self.discard(link, "closed")
 
     def count_kind(self, connector: Connector) -> tuple[int, int]:
         """Return how many connections of the kind are idle, and how many are out."""
