@@ -90,6 +90,7 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         cursorclass=Cursor,
         conv=None,
     )
+    variant.keep_apart()  # an engine's isolation level, and who listens to "connect", change what the session is like
     address = variant.address
     url = URL.create(
         "mysql+offload_db",

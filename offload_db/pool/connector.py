@@ -86,7 +86,7 @@ class Connector:
         apart = _CLIENT_SIDE if self._plain else {}
         told = {name: value for name, value in plain(kwargs).items() if name not in apart}
         given = {name: value for name, value in told.items() if value != _DEFAULTS.get(name, told)}
-        self._session = given, self._changes, list(self._statements or ())
+        self._session: tuple[object, ...] = given, self._changes, list(self._statements or ())
         self._looks: dict[str, Any] | None = None
         self.checkouts = 0
         """How often a connection was asked for of late; see ``idle.py``."""
@@ -104,6 +104,10 @@ class Connector:
     def same_kind(self, other: object) -> bool:
         """Tell whether connections of another connector are like this one's, but for what only the client knows of."""
         return other is self or (isinstance(other, Connector) and other._session == self._session)
+
+    def keep_apart(self) -> None:
+        """Let this connector's connections be of a kind of their own, whatever they are like."""
+        self._session = *self._session, object()
 
     def looks(self) -> dict[str, Any]:
         """Return the attributes of a connection that only the client knows of.

@@ -189,11 +189,11 @@ class IdleConnections:
             waiter = (connector, signal)
             self._waiters.append(waiter)
             try:
-                if any(connector.same_kind(link.connector) for link in list(self.resting)):
-                    return True
                 left = min(self._seconds_to_wait(connector, admission), until - time.monotonic())
                 if left <= 0:
                     return False
+                if any(connector.same_kind(link.connector) for link in list(self.resting)):
+                    return True
                 if isinstance(signal, TaskEvent):
                     suspend(signal.wait_for(left))
                 else:

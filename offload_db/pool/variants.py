@@ -52,6 +52,10 @@ class Variant:
         """Check out a connection; see :meth:`offload_db.OffloadPool.connection`."""
         return OffloadConnection(self._core.checkout(lane, self._connector))
 
+    def keep_apart(self) -> None:
+        """Let its connections be used for nothing else: somebody does more to their sessions than the settings say."""
+        self._connector.keep_apart()
+
     def close_idle(self) -> None:
         """Close the connections of this view that are idle; the pool stays open."""
         self._core.idle.close_kind(self._connector)
