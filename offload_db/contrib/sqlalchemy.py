@@ -274,7 +274,7 @@ class OffloadDialect(MySQLDialect_pymysql):
     def do_rollback_to_savepoint(self, connection: Any, name: str) -> None:
         """Roll back to a savepoint; on the way out of a block that has failed as :meth:`do_rollback` does."""
         if sys.exc_info()[1] is None:
-            super().do_rollback_to_savepoint(connection, name)
+            super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]  # SQLAlchemy's is not
         else:
             undo(connection.connection.dbapi_connection, self.identifier_preparer.quote(name))
 

@@ -41,7 +41,7 @@ class Admission(Settling[Ticket]):
     lanes pass, and one whose kind of connection is in use those of other kinds.
     """
 
-    look: Callable[[Admission], Callable[[object], bool]] | None = None
+    look: Callable[[], Callable[[object], bool]] | None = None
     """Tells of which kinds of connections one is there, for callers that ask for several; None where all are alike."""
 
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
@@ -369,7 +369,7 @@ class Admission(Settling[Ticket]):
             return None
         firsts = [lane.head() for lane in self._all]
         if self.look is not None:
-            serves = self.look(self)
+            serves = self.look()
             served = [lane.first(serves) for lane in self._all]
             firsts = served if any(ticket is not None and self._has_place(ticket) for ticket in served) else firsts
         ready = (ticket for ticket in firsts if ticket is not None and self._has_place(ticket))

@@ -129,11 +129,9 @@ class PoolCore:
         :param connector: what opens it, where it is to be of another kind than the pool's own
         :param private: whether it stays in the hands of who asks, and needs no turns
         """
-        kind = connector
-        if connector is None:
-            connector = self.connector
-        elif self.admission.look is None and not connector.same_kind(self.connector):
-            self.admission.look = partial(self.idle.servable, self.connector)
+        connector = connector or self.connector
+        if connector.kind is not self.connector.kind and self.admission.look is None:
+            self.admission.look = partial(self.idle.servable, self.connector.kind, self.admission.size)
         setting = current_setting()
         scope = deadline = None
         if setting is not None:
@@ -145,7 +143,8 @@ class PoolCore:
                 setting.cancellation.check()
             if lane is None and setting is not None:
                 lane = setting.lane
-            permit = self.admission.acquire(lane, timeout=None if deadline is None else deadline.left, kind=kind)
+            patience = None if deadline is None else deadline.left
+            permit = self.admission.acquire(lane, timeout=patience, kind=connector.kind)
         except BaseException as error:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
@@ -197,7 +196,7 @@ class PoolCore:
             self.admission.release(permit)
 
         detached: Detached | None = None
-        connector.checkouts += 1
+        connector.kind.checkouts += 1
         try:
             started = time.monotonic()
             try:
@@ -206,8 +205,8 @@ class PoolCore:
                     link = self._wait_for_share(connector, permit, deadline)
                 if link is None:
                     left = None if deadline is None else deadline.left
-                    self.idle.opening[permit] = connector
-                    self.idle.make_room(connector, self.admission)
+                    self.idle.opening[permit] = connector.kind
+                    self.idle.make_room(connector.kind, self.admission.size)
                     connect = partial(self._open, connector, left, permit)
                     detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
@@ -237,7 +236,7 @@ class PoolCore:
         limits = (DISPLACE_AFTER, permit.checkout_timeout, None if deadline is None else deadline.left)
         until = time.monotonic() + min(limit for limit in limits if limit is not None)
         link: PhysicalConnection | None = None
-        while link is None and self.idle.wait_for_share(connector, self.admission, until):
+        while link is None and self.idle.wait_for_share(connector.kind, self.admission.size, until):
             link = self.idle.take(connector, None if deadline is None else deadline.left)
         return link
 

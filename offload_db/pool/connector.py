@@ -52,6 +52,24 @@ _CLIENT_SIDE: dict[str, tuple[str, ...]] = {
     "use_unicode": ("use_unicode",),
     "write_timeout": ("_write_timeout",),
 }
+# How many kinds of connections a pool knows again.
+_KINDS = 32
+
+
+class Kind:
+    """What connections are like for the server.
+
+    Connections of one kind take each other's place; what else a connector asks for is set when one is taken.
+
+    :param session: the settings that say so
+    """
+
+    __slots__ = ("checkouts", "session")
+
+    def __init__(self, session: object) -> None:
+        self.session = session
+        self.checkouts = 0
+        """How often one was asked for of late."""
 
 
 class Connector:
@@ -67,6 +85,7 @@ class Connector:
         self._other = driver_from(_module(pool._creator))
         self._changes: dict[str, Any] = {}
         self._gates: dict[Hashable, ConnectThrottle] = {}
+        self._kinds: list[Kind] = []
         self._plain = getattr(pool._creator, "connect", pool._creator) is Connection and _makes_its_own_way(pool)
         self._settle(pool._kwargs)
 
@@ -86,10 +105,11 @@ class Connector:
         apart = _CLIENT_SIDE if self._plain else {}
         told = {name: value for name, value in plain(kwargs).items() if name not in apart}
         given = {name: value for name, value in told.items() if value != _DEFAULTS.get(name, told)}
-        self._session: tuple[object, ...] = given, self._changes, list(self._statements or ())
+        session = given, self._changes, list(self._statements or ())
+        self.kind = next((kind for kind in self._kinds if kind.session == session), None) or Kind(session)
+        """What its connections are like."""
+        self._kinds[:] = [self.kind, *(kind for kind in self._kinds if kind is not self.kind)][:_KINDS]
         self._looks: dict[str, Any] | None = None
-        self.checkouts = 0
-        """How often a connection was asked for of late; see ``idle.py``."""
 
     @property
     def by_function(self) -> bool:
@@ -101,13 +121,9 @@ class Connector:
         """Whether statements of the user's are run on each new connection."""
         return bool(self._statements)
 
-    def same_kind(self, other: object) -> bool:
-        """Tell whether connections of another connector are like this one's, but for what only the client knows of."""
-        return other is self or (isinstance(other, Connector) and other._session == self._session)
-
     def keep_apart(self) -> None:
         """Let this connector's connections be of a kind of their own, whatever they are like."""
-        self._session = *self._session, object()
+        self.kind = Kind(None)
 
     def looks(self) -> dict[str, Any]:
         """Return the attributes of a connection that only the client knows of.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,8 +23,7 @@ from ..connection.physical import PhysicalConnection
 from ..connection.unread_results import kill_unread
 from ..errors import ThreadUnavailable
 from ..statistics import Counters
-from .admission_queue import Admission
-from .connector import Connector
+from .connector import Connector, Kind
 from .lanes import Permit
 
 # Seconds of rest after which a link is asked for a sign of life before it is used, and how long that may take.
@@ -38,16 +37,6 @@ DISPLACE_AFTER = 0.25
 LATEST = 50
 # Seconds after which it is forgotten that a server was not fit and nothing better was to be had.
 NOTED_FOR = 60.0
-
-
-class _Kind:
-    """One kind of connections: what opens one of them, how many are open, and how often one was asked for of late."""
-
-    __slots__ = ("checkouts", "connector", "links")
-
-    def __init__(self, connector: Connector) -> None:
-        self.connector = connector
-        self.links = self.checkouts = 0
 
 
 class IdleConnections:
@@ -69,10 +58,10 @@ class IdleConnections:
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
-        self.opening: dict[Permit, Connector] = {}
+        self.opening: dict[Permit, Kind] = {}
         """For whom links are being opened, and of which kind they will be."""
         # Who waits for a link of its kind; deque operations are atomic.
-        self._waiters: deque[tuple[Connector, TaskEvent | ThreadEvent]] = deque()
+        self._waiters: deque[tuple[Kind, TaskEvent | ThreadEvent]] = deque()
         # When a connection was last found to lead to a server that is not fit, by server.
         self._unfit: dict[tuple[str, ...], float] = {}
 
@@ -145,7 +134,7 @@ class IdleConnections:
         What forgot that one will have forgotten them as well, and to ask each would take as long again.
         """
         for link in list(self.resting):
-            if link.rested <= since and connector.same_kind(link.connector) and self._take_out(link):
+            if link.rested <= since and _kind_of(link) is connector.kind and self._take_out(link):
                 link.fault = "dead_idle"
                 self.discard(link, "dead_idle")
 
@@ -159,7 +148,7 @@ class IdleConnections:
                 except ValueError:  # another thread has taken it
                     continue
                 return link
-            if alike is None and connector.same_kind(link.connector):
+            if alike is None and _kind_of(link) is connector.kind:
                 alike = link
         if alike is None:
             return None
@@ -174,25 +163,26 @@ class IdleConnections:
             return False
         return True
 
-    def wait_for_share(self, connector: Connector, admission: Admission, until: float) -> bool:
+    def wait_for_share(self, kind: Kind, size: int, until: float) -> bool:
         """Wait for a link of this kind to come back, where another kind's would have to be thrown out for a new one.
 
         That is where this kind has its fair share of the links already, and the others have been used just now. If
         the task is cancelled, it waits no longer.
 
+        :param size: the most links that there may be
         :param until: when to stop waiting
         :return: whether one is back; another caller may take it all the same
         """
         where = place()
         while where is not Place.LOOP:  # which what comes back may have to wait for
             signal = task_event() if where is Place.BRIDGED else ThreadEvent()
-            waiter = (connector, signal)
+            waiter = (kind, signal)
             self._waiters.append(waiter)
             try:
-                left = min(self._seconds_to_wait(connector, admission), until - time.monotonic())
+                left = min(self._seconds_to_wait(kind, size), until - time.monotonic())
                 if left <= 0:
                     return False
-                if any(connector.same_kind(link.connector) for link in list(self.resting)):
+                if any(_kind_of(link) is kind for link in list(self.resting)):
                     return True
                 if isinstance(signal, TaskEvent):
                     suspend(signal.wait_for(left))
@@ -203,8 +193,8 @@ class IdleConnections:
                     self._waiters.remove(waiter)
         return False
 
-    def _seconds_to_wait(self, connector: Connector, admission: Admission) -> float:
-        if self._has_room(admission.size) or self._below_share(connector, admission.size):
+    def _seconds_to_wait(self, kind: Kind, size: int) -> float:
+        if self._has_room(size) or self._below_share(kind, size):
             return 0.0
         rested = (link.rested for link in list(self.resting))
         return min(rested, default=-math.inf) + DISPLACE_AFTER - time.monotonic()
@@ -213,59 +203,49 @@ class IdleConnections:
         """Tell whether one more link can be opened."""
         return len(self.links) + len(self.opening) < size
 
-    def _below_share(self, connector: Connector, size: int) -> bool:
+    def _below_share(self, kind: Kind, size: int) -> bool:
         """Tell whether there are fewer links of this kind than its share of the latest checkouts, or none."""
-        kinds = self._by_kind()
-        checkouts = sum(kind.checkouts for kind in kinds)
+        links = self._by_kind()
+        checkouts = sum(each.checkouts for each in links)
         if checkouts > LATEST * size:
-            for used in {link.connector for link in self.every()}:
-                used.checkouts //= 2
-        mine = next((kind for kind in kinds if connector.same_kind(kind.connector)), None)
-        return mine is None or mine.links < max(1, size * mine.checkouts // max(1, checkouts))
+            for each in links:
+                each.checkouts //= 2
+        return links[kind] < max(1, size * kind.checkouts // max(1, checkouts))
 
-    def servable(self, own: Connector, admission: Admission) -> Callable[[object], bool]:
-        """Give what tells whether a caller can be served who wants a kind of link, without another kind's last ones.
+    def servable(self, own: Kind, size: int) -> Callable[[object], bool]:
+        """Give what tells whether a caller can be served at once who wants a kind of link.
 
-        :param own: the pool's own kind
+        :param own: the kind that is meant where none is named
+        :param size: the most links that there may be
         """
-        room = self._has_room(admission.size)
-        resting = {link.connector for link in list(self.resting)}
+        room, resting = self._has_room(size), {_kind_of(link) for link in list(self.resting)}
         known: dict[object, bool] = {}
 
-        def serves(kind: object) -> bool:
-            connector = kind if isinstance(kind, Connector) else own
-            if connector not in known:
-                there = room or any(connector.same_kind(other) for other in resting)
-                known[connector] = there or self._below_share(connector, admission.size)
-            return known[connector]
+        def serves(named: object) -> bool:
+            kind = named if isinstance(named, Kind) else own
+            if kind not in known:
+                known[kind] = room or kind in resting or self._below_share(kind, size)
+            return known[kind]
 
         return serves
 
-    def _by_kind(self) -> list[_Kind]:
-        """Count the links of each kind, those as well that are being opened, and its latest checkouts."""
-        kinds: list[_Kind] = []
-        every = [*(link.connector for link in self.every()), *list(self.opening.values())]
-        for connector in set(every):
-            kind = next((kind for kind in kinds if connector.same_kind(kind.connector)), None)
-            if kind is None:
-                kinds.append(kind := _Kind(connector))
-            kind.links += every.count(connector)
-            kind.checkouts += connector.checkouts
-        return kinds
+    def _by_kind(self) -> Counter[Kind]:
+        """Count the links of each kind, those as well that are being opened."""
+        return Counter([kind for kind in map(_kind_of, self.every()) if kind is not None] + list(self.opening.values()))
 
-    def make_room(self, connector: Connector, admission: Admission) -> None:
+    def make_room(self, kind: Kind, size: int) -> None:
         """Throw out idle links of other kinds where they would be too many with the one that is to be opened.
 
         The first to go is the one that has rested longest, of the kind that has most.
         """
         # The one that is to be opened is among those that are being opened.
-        while len(self.links) + len(self.opening) > admission.size:
+        while len(self.links) + len(self.opening) > size:
             # One of the same kind has come to rest just now: who gave it back still has, or had, a permit for it.
-            others = [link for link in list(self.resting) if not connector.same_kind(link.connector)]
+            others = [link for link in list(self.resting) if _kind_of(link) is not kind]
             if not others:
                 return
-            kinds = self._by_kind()
-            link = max(others, key=lambda link: next(k.links for k in kinds if k.connector.same_kind(link.connector)))
+            links = self._by_kind()
+            link = max(others, key=lambda link: links[_kind_of(link) or kind])
             if self._take_out(link):
                 self.discard(link, "displaced")
 
@@ -293,7 +273,7 @@ class IdleConnections:
     def _wake(self, link: PhysicalConnection) -> None:
         """Wake the first who waits for a link of this kind."""
         for waiter in list(self._waiters):
-            if waiter[0].same_kind(link.connector):
+            if waiter[0] is _kind_of(link):
                 with suppress(ValueError):  # another thread has woken it, or it waits no longer
                     self._waiters.remove(waiter)
                     waiter[1].set()
@@ -359,3 +339,8 @@ class IdleConnections:
 def _server_of(link: PhysicalConnection) -> tuple[str, ...]:
     """Return what tells the server apart that a connection leads to; nothing where that is not known."""
     return () if link.identity is None else link.identity.server
+
+
+def _kind_of(link: PhysicalConnection) -> Kind | None:
+    """Return what a connection is like, as far as a connector has said so."""
+    return link.connector.kind if isinstance(link.connector, Connector) else None

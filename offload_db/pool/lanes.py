@@ -104,7 +104,7 @@ class Ticket:
     def __init__(self, lane: LaneState, holder: Caller, kind: object, *, on_loop: bool) -> None:
         self.lane = lane
         self.kind = kind
-        """What opens the kind of connection that is wanted, None for the pool's own."""
+        """Of connection that is wanted, None for the pool's own."""
         self.holder = holder
         self.on_loop = on_loop
         self.state = GONE

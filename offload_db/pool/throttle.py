@@ -65,9 +65,7 @@ class ConnectThrottle:
         """
         me = object()
         try:
-            began = self._wait_for_turn(
-                me, time.monotonic() if came is None else came, min(until, turn_until), patience
-            )
+            began = self._wait_for_turn(me, came, min(until, turn_until), patience)
             try:
                 raw = connect()
             except BaseException as error:

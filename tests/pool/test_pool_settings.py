@@ -231,7 +231,7 @@ async def test_a_pool_without_min_size(max_size: int, opened: int, database: dic
 def test_a_lane_in_the_place_of_shareable(mysql: MySQL) -> None:
     """A lane's name in the place of DBUtils' first argument is refused, and the error says how a lane is named."""
     with pool_of(1, mysql.settings(), lanes=[Lane("reports", 1)]) as pool:
-        for shareable in (True, False, 0):
+        for shareable in (True, False):
             pool.connection(shareable).close()
         with pytest.raises(ConfigurationError, match="connection\\(lane="):
             pool.connection("reports")  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def test_a_bad_argument_of_the_clients(pool: OffloadPool, database: dict[str, An
 def test_a_subclass_keeps_its_own_ways(database: dict[str, Any]) -> None:
     """Where a class of the user's makes connections, other settings are for it to see: they get their own."""
 
-    class Own(pymysql.connections.Connection):  # type: ignore[type-arg]
+    class Own(pymysql.connections.Connection):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**{**kwargs, "cursorclass": DictCursor})
 
