@@ -39,6 +39,17 @@ LATEST = 50
 NOTED_FOR = 60.0
 
 
+class _Waiter:
+    """A caller who was let in, and waits for a link of its kind to come back."""
+
+    __slots__ = ("kind", "signal", "woken")
+
+    def __init__(self, kind: Kind, signal: TaskEvent | ThreadEvent) -> None:
+        self.kind = kind
+        self.signal = signal
+        self.woken = False
+
+
 class IdleConnections:
     """The connections at rest, and the list of all that are open.
 
@@ -61,7 +72,7 @@ class IdleConnections:
         self.opening: dict[Permit, Kind] = {}
         """For whom links are being opened, and of which kind they will be."""
         # Who waits for a link of its kind; deque operations are atomic.
-        self._waiters: deque[tuple[Kind, TaskEvent | ThreadEvent]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         # When a connection was last found to lead to a server that is not fit, by server.
         self._unfit: dict[tuple[str, ...], float] = {}
 
@@ -175,8 +186,7 @@ class IdleConnections:
         """
         where = place()
         while where is not Place.LOOP:  # which what comes back may have to wait for
-            signal = task_event() if where is Place.BRIDGED else ThreadEvent()
-            waiter = (kind, signal)
+            waiter = _Waiter(kind, task_event() if where is Place.BRIDGED else ThreadEvent())
             self._waiters.append(waiter)
             try:
                 left = min(self._seconds_to_wait(kind, size), until - time.monotonic())
@@ -184,13 +194,12 @@ class IdleConnections:
                     return False
                 if any(_kind_of(link) is kind for link in list(self.resting)):
                     return True
-                if isinstance(signal, TaskEvent):
-                    suspend(signal.wait_for(left))
+                if isinstance(waiter.signal, TaskEvent):
+                    suspend(waiter.signal.wait_for(left))
                 else:
-                    signal.wait(left)
+                    waiter.signal.wait(left)
             finally:
-                with suppress(ValueError):  # it was woken
-                    self._waiters.remove(waiter)
+                self._waiters.remove(waiter)
         return False
 
     def _seconds_to_wait(self, kind: Kind, size: int) -> float:
@@ -218,13 +227,14 @@ class IdleConnections:
         :param own: the kind that is meant where none is named
         :param size: the most links that there may be
         """
-        room, resting = self._has_room(size), {_kind_of(link) for link in list(self.resting)}
+        room, resting = self._has_room(size), Counter(map(_kind_of, list(self.resting)))
+        resting.subtract(waiter.kind for waiter in list(self._waiters))  # who have been let in already
         known: dict[object, bool] = {}
 
         def serves(named: object) -> bool:
             kind = named if isinstance(named, Kind) else own
             if kind not in known:
-                known[kind] = room or kind in resting or self._below_share(kind, size)
+                known[kind] = room or resting[kind] > 0 or self._below_share(kind, size)
             return known[kind]
 
         return serves
@@ -273,11 +283,10 @@ class IdleConnections:
     def _wake(self, link: PhysicalConnection) -> None:
         """Wake the first who waits for a link of this kind."""
         for waiter in list(self._waiters):
-            if waiter[0] is _kind_of(link):
-                with suppress(ValueError):  # another thread has woken it, or it waits no longer
-                    self._waiters.remove(waiter)
-                    waiter[1].set()
-                    return
+            if waiter.kind is _kind_of(link) and not waiter.woken:
+                waiter.woken = True
+                waiter.signal.set()
+                return
 
     def discard(self, link: PhysicalConnection, reason: str) -> None:
         """Close a connection for good; says goodbye to the server where it is fit for that."""
