@@ -244,8 +244,10 @@ class PoolCore:
         now = time.monotonic()
         came, until = now - permit.waited, math.inf if seconds is None else now + seconds
         turn_until = math.inf if permit.checkout_timeout is None else came + permit.checkout_timeout
+        waits_since = None if place() is Place.LOOP else came
         try:
-            link = self._link(connector.connect(seconds, came=came, turn_until=turn_until), connector, until)
+            raw = connector.connect(seconds, came=waits_since, turn_until=turn_until)
+            link = self._link(raw, connector, until)
             self.idle.opening.pop(permit, None)  # it is among the open ones now
             return link
         except Exception as error:

@@ -163,12 +163,12 @@ class Connector:
         other._settle(settings)
         return other
 
-    def connect(self, seconds: float | None = None, *, came: float = math.inf, turn_until: float = math.inf) -> Any:
+    def connect(self, seconds: float | None = None, *, came: float | None = None, turn_until: float = math.inf) -> Any:
         """Open a connection; waits for the server.
 
         :param seconds: how long the turn and any one answer may be waited for, where that is less than the settings
             allow
-        :param came: since when the caller waits; by default no earlier attempt concerns it
+        :param came: since when the caller waits; None for one that does not wait for a server that can't be reached
         :param turn_until: until when it waits for its turn to connect
         :raises Exception: as the driver raises it, with ``may_have_run = False``. While the server can't be reached,
             attempts are paced, and who waits gets what the next ones come to

@@ -52,14 +52,15 @@ class ConnectThrottle:
         until: float,
         patience: float,
         *,
-        came: float = math.inf,
+        came: float | None = None,
         turn_until: float = math.inf,
     ) -> Any:
         """Call *connect* when it is its turn.
 
         :param until: when the caller's own time is over: what fails then says nothing of the server
         :param patience: seconds that the server is given to answer
-        :param came: since when the caller waits; by default no earlier attempt concerns it
+        :param came: since when the caller waits; None for one that does not wait for a server that can't be reached,
+            but gets the last error
         :param turn_until: until when it waits for its turn, where that is less than its own time
         :raises CheckoutTimeout: if the turn does not come in time
         """
@@ -82,16 +83,17 @@ class ConnectThrottle:
                 self._running.discard(me)
                 self._changed.notify_all()
 
-    def _wait_for_turn(self, me: object, came: float, ends: float, patience: float) -> float:
+    def _wait_for_turn(self, me: object, came: float | None, ends: float, patience: float) -> float:
         """Wait for the turn of *me*; returns when that is."""
         with self._changed:
             while True:
                 now = time.monotonic()
                 error = self._error if patience <= self._given else None
-                if error is not None and came < self._away:
-                    raise like(error)
                 full = len(self._running) >= AT_ONCE
-                if not full and (error is None or now >= self._not_before):
+                comes = not full and (error is None or now >= self._not_before)
+                if error is not None and (not comes if came is None else came < self._away):
+                    raise like(error)
+                if comes:
                     self._running.add(me)
                     self._not_before = now + self._pause
                     return now
@@ -106,7 +108,7 @@ class ConnectThrottle:
     def _stands(self) -> None:
         with self._changed:
             self._error, self._pause = None, SHORTEST_PAUSE
-            self._stood = time.monotonic()
+            self._stood, self._away = time.monotonic(), -math.inf
 
     def _failed(self, error: BaseException, began: float, patience: float) -> None:
         with self._changed:

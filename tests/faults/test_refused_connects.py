@@ -118,3 +118,16 @@ def test_a_failed_connect_ran_nothing(through: dict[str, Any], proxy: Proxy) -> 
                 with pytest.raises(Exception) as caught:  # noqa: PT011  # whatever it is
                     connect()
                 assert caught.value.may_have_run is False  # type: ignore[attr-defined]
+
+
+async def test_the_loops_own_thread_does_not_wait(proxy: Proxy, through: dict[str, Any]) -> None:
+    """Code that blocks the event loop gets the last error between two attempts, and makes the next one in its turn."""
+    real, proxy.targets = proxy.targets, [closed_port()]
+    with pool_of(2, through, on_loop_call="allow") as pool:
+        started = anyio.current_time()
+        while anyio.current_time() - started < 0.3:
+            assert attempt(pool.connection)[0] == "OperationalError"
+        assert 2 <= proxy.accepted <= 4
+        proxy.targets = real
+        while isinstance(attempt(pool.connection), tuple):
+            assert anyio.current_time() - started < PATIENCE
