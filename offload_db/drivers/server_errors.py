@@ -15,18 +15,18 @@ IDLE_TOO_LONG = 4031
 # Deadlock, and lock wait timeout: the server has undone the transaction or the statement, and asks to try again.
 RETRYABLE = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT})
 
-# What MySQL's group replication says of a transaction that it has rolled back at its COMMIT: a member could not take
-# part in it (3100), or another one's came first (3101).
-_GROUP_CANNOT, _GROUP_CONFLICT = 3100, 3101
-ROLLED_BACK_AT_COMMIT = frozenset({ER.LOCK_DEADLOCK, _GROUP_CANNOT, _GROUP_CONFLICT})
+# What clusters say of a COMMIT after which nothing is committed: a Galera node without quorum refuses it (1047), and so
+# does a member of MySQL's group replication (3100), in which another one's transaction may also have come first (3101).
+_NO_QUORUM, _GROUP_CANNOT, _GROUP_CONFLICT = ER.UNKNOWN_COM_ERROR, 3100, 3101
+ROLLED_BACK_AT_COMMIT = frozenset({ER.LOCK_DEADLOCK, _NO_QUORUM, _GROUP_CANNOT, _GROUP_CONFLICT})
 
 # The commit failed. In a Galera cluster the transaction is rolled back then; on a server by itself a storage engine may
 # have committed its part.
 COMMIT_FAILED = ER.ERROR_DURING_COMMIT
 
-# Nodes that lost their right to write or their cluster: 1792 read-only transaction, 1836 read-only mode, 1047 Galera
-# node without quorum, 3100 above. Another connection may lead to a healthy one.
-_UNFIT = frozenset({1792, 1836, 1047, _GROUP_CANNOT})
+# Nodes that lost their right to write or their cluster: 1792 read-only transaction, 1836 read-only mode, and those
+# above. Another connection may lead to a healthy one.
+_UNFIT = frozenset({1792, 1836, _NO_QUORUM, _GROUP_CANNOT})
 # What the server's options forbid: many of them say nothing of its fitness. Whatever the language, the text names it.
 _OPTION, _READ_ONLY = ER.OPTION_PREVENTS_STATEMENT, re.compile("read[-_]only", re.IGNORECASE)
 # A table can't be locked, which has its reason as a number in the text: 165 is a storage engine that is read-only.

@@ -275,8 +275,9 @@ class Operations:
     ) -> T:
         """Run *function* in a transaction, and the whole of it again after a deadlock or a lock wait timeout.
 
-        The same where a cluster of servers has certainly rolled back at the COMMIT, because another node's transaction
-        came first (1180 from Galera, 3100 and 3101 from MySQL's group replication).
+        The same where the COMMIT failed in a cluster of servers and nothing is committed for certain: another node's
+        transaction came first, or the node was cut off (1180 and 1047 from Galera, 3100 and 3101 from MySQL's group
+        replication).
 
         Nothing is repeated but the whole function, from a new transaction on: it must have no effect besides what it
         does on the connection it is given. Inside another transaction it is a savepoint of it and runs once: what the

@@ -183,6 +183,7 @@ def test_closed_for_its_idleness() -> None:
         ((1180, 'Got error 149 "Lock deadlock; Retry transaction" during COMMIT'), "ON", 3),
         ((1180, "Got error 28 during COMMIT"), "OFF", 1),
         ((1213, "Deadlock found when trying to get lock; try restarting transaction"), "OFF", 3),
+        ((1047, "WSREP has not yet prepared node for application use"), "OFF", 3),
         ((3101, "Plugin instructed the server to rollback the current transaction."), "OFF", 3),
         ((3100, "Error on observer while running replication hook 'before_commit'."), "OFF", 3),
         ((1105, "Unknown error"), "ON", 1),
