@@ -108,6 +108,8 @@ def connect(**kwargs: Any) -> OffloadConnection:
             on_return()
         if (late := too_late(error, deadline)) is not None:
             raise late from None
+        if isinstance(error, Exception):
+            vars(error)["may_have_run"] = False
         raise
     return OffloadConnection(_Unpooled(opened[0]))
 

@@ -228,6 +228,15 @@ class Driver:
         """Tell whether the error says that the server is not the one to talk to any more."""
         return False
 
+    def is_fit(self, raw: Any) -> bool:
+        """Ask the server whether it is the one to talk to: it takes writes, and its cluster has it. Waits for it."""
+        self.ping(raw)
+        return True
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        """Tell whether the error of a COMMIT says that nothing was committed; may ask the server, and wait for it."""
+        return False
+
     def session(self, raw: Any) -> int | None:
         """Return the server's number for the connection, without asking."""
         return None

@@ -50,18 +50,6 @@ _ACCEPTED = "PyMySQL's cursor classes, offload_db.aio's, callables and None"
 _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 
 
-class _PlainCursor(pymysql.cursors.Cursor):
-    """Converts nothing: the connection's decoders are the user's and may be anything."""
-
-    def execute(self, query: Any, args: Any = None) -> int:
-        connection: Any = self.connection
-        decoders, connection.decoders = connection.decoders, {}
-        try:
-            return super().execute(query, args)
-        finally:
-            connection.decoders = decoders
-
-
 class PyMySQLDriver(MySQLServerDriver):
     """PyMySQL, 1.1 and later."""
 
@@ -253,13 +241,23 @@ class PyMySQLDriver(MySQLServerDriver):
         return session
 
     def plain_cursor(self, raw: Any) -> Any:
-        return _PlainCursor(raw)
+        return pymysql.cursors.Cursor(raw)
 
     def identity(self, raw: Any) -> Identity | None:
-        found = super().identity(raw)
-        # The connection is to look untouched: insert_id() and affected_rows() read these.
-        raw._result, raw._affected_rows = None, 0
-        return found
+        with _unseen(raw):
+            return super().identity(raw)
+
+    def is_fit(self, raw: Any) -> bool:
+        with _unseen(raw):
+            return super().is_fit(raw)
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        with _unseen(raw):
+            return super().rolled_back(raw, error)
+
+    def kill(self, admin: Any, identity: Identity) -> bool:
+        with _unseen(admin):
+            return super().kill(admin, identity)
 
     def cut(self, raw: Any) -> None:
         sock: socket.socket | None = raw._sock
@@ -340,6 +338,17 @@ class PyMySQLDriver(MySQLServerDriver):
             reader.detach()  # to close it would wait for its lock
         if sock is not None:
             sock.close()  # the child's copy; the server is told nothing
+
+
+@contextmanager
+def _unseen(raw: Any) -> Iterator[None]:
+    """Let the block ask the server on a connection that its user is to find untouched."""
+    decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
+    try:
+        yield
+    finally:
+        raw.decoders = decoders
+        raw._result, raw._affected_rows = None, 0  # insert_id() and affected_rows() read these
 
 
 def _is_others(kind: type) -> bool:

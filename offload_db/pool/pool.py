@@ -228,9 +228,14 @@ class OffloadPool(Operations):
         :raises CheckoutTimeout: if none became free in time, or if none ever can
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises PoolClosed: if the pool is closed
-        :raises ConfigurationError: if there is no such lane
+        :raises ConfigurationError: if there is no such lane, or a name was given in the place of *shareable*
         :raises pymysql.err.OperationalError: if the server can't be reached, as the driver raises it
         """
+        if isinstance(shareable, str):
+            raise ConfigurationError(
+                "connection: the first argument is DBUtils' shareable, and a str; accepted are True and False (a lane "
+                "is named by keyword: connection(lane=…))"
+            )
         return OffloadConnection(self._core.checkout(lane))
 
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:

@@ -29,6 +29,7 @@ from tests.support import (
     settled,
     together,
     value,
+    warm,
     watched_wire,
 )
 
@@ -176,6 +177,7 @@ async def test_one_bound_for_all_kinds(pool: OffloadPool, mysql: MySQL, database
         most = max(most, pool.statistics().open)
         return found
 
+    await warm(pool, 4)  # all are of one kind
     assert await together(*(partial(handler, number) for number in range(60))) == list(range(60))
     assert most <= 4
     await settled(lambda: len(mysql.process_list(database["database"])) <= 4)

@@ -13,7 +13,7 @@ import pymysql
 import pytest
 from dbutils.pooled_db import PooledDB
 
-from offload_db import ConfigurationError, OffloadPool
+from offload_db import ConfigurationError, Lane, OffloadPool
 from offload_db.settings import TLS_FILES, TLS_FLAGS, read_environment, shown
 from tests.conftest import MySQL
 from tests.faults.scripted import Scripted, usual
@@ -261,3 +261,13 @@ async def test_a_pool_without_min_size(max_size: int, opened: int, database: dic
     """Five connections are opened ahead of need, or as many as there may be."""
     async with OffloadPool.create(max_size=max_size, **QUICK, **database) as pool:
         assert pool.statistics().open == opened
+
+
+def test_a_lane_in_the_place_of_shareable(mysql: MySQL) -> None:
+    """A lane's name in the place of DBUtils' first argument is refused, and the error says how a lane is named."""
+    with pool_of(1, mysql.settings(), lanes=[Lane("reports", 1)]) as pool:
+        for shareable in (True, False):
+            pool.connection(shareable).close()
+        with pytest.raises(ConfigurationError, match="connection\\(lane="):
+            pool.connection("reports")  # type: ignore[arg-type]
+        assert pool.statistics().in_use == 0
