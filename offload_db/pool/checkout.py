@@ -210,7 +210,7 @@ class PoolCore:
                     self.idle.opening[permit] = connector.kind
                     self.idle.make_room(connector.kind, self.admission.size)
                     # One that was lent to a kill may be back, and who took it back may not have seen this one coming.
-                    link = self.idle.take(connector, left)
+                    link = self.idle.take(connector, left) if left is None or left > 0 else None
                     if link is not None:
                         self.idle.opening.pop(permit, None)
                 if link is None:
