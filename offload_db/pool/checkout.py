@@ -210,9 +210,10 @@ class PoolCore:
                     self.idle.opening[permit] = connector.kind
                     self.idle.make_room(connector.kind, self.admission.size)
                     # One that was lent to a kill may be back, and who took it back may not have seen this one coming.
-                    link = self.idle.take(connector, left) if left is None or left > 0 else None
-                    if link is not None:
-                        self.idle.opening.pop(permit, None)
+                    if self.idle.too_many(self.admission.size):
+                        link = self.idle.take(connector, left)
+                        if link is not None:
+                            self.idle.opening.pop(permit, None)
                 if link is None:
                     connect = partial(self._open, connector, left, permit)
                     detached = Detached(on_return)

@@ -213,6 +213,10 @@ class IdleConnections:
         """Tell whether one more link can be opened."""
         return len(self.links) + len(self.opening) < size
 
+    def too_many(self, size: int) -> bool:
+        """Tell whether there are more links, or will be, than there may be."""
+        return len(self.links) + len(self.opening) > size
+
     def _below_share(self, kind: Kind, size: int) -> bool:
         """Tell whether there are fewer links of this kind than its share of the latest checkouts, or none."""
         links = self._by_kind()
@@ -250,7 +254,7 @@ class IdleConnections:
         The first to go is the one that has rested longest, of the kind that has most.
         """
         # The one that is to be opened is among those that are being opened.
-        while len(self.links) + len(self.opening) > size:
+        while self.too_many(size):
             # One of the same kind has come to rest just now: who gave it back still has, or had, a permit for it.
             others = [link for link in list(self.resting) if _kind_of(link) is not kind]
             if not others:
@@ -280,7 +284,7 @@ class IdleConnections:
 
     def shrink(self, size: int) -> None:
         """Throw out idle links where they are too many: another was opened while one was lent to a kill."""
-        while self.resting and len(self.links) + len(self.opening) > size:
+        while self.resting and self.too_many(size):
             with suppress(IndexError):  # another thread may have taken the last one
                 self.discard(self.resting.popleft(), "displaced")
 
