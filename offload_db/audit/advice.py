@@ -37,6 +37,7 @@ _LOOPLESS = frozenset(
 _LOOP_WORDS = re.compile(
     rf"\b({'|'.join(sorted({*_LOOP_METHODS, *_TORNADO_METHODS, *_LOOP_LIBRARIES, 'add_task'}))})\b".replace(".", r"\.")
 )
+_WORD = re.compile(r"\w+")
 _DOUBT = re.compile(r"^it is not known| may | is given it$")
 _MESSAGES = frozenset({"set", "cancel", "notify", "notify_all", "release"})  # of asyncio's own objects
 
@@ -209,7 +210,7 @@ class Advisor:
             values = (value for cell in module.scope.cells.values() for value in cell.values)
             known = self._loop_modules[module] = (
                 _LOOP_WORDS.search(source) is not None
-                or any(name in source for name in self._asyncio_objects())
+                or not self._asyncio_objects().isdisjoint(_WORD.findall(source))
                 or any(isinstance(value, External) and value.name.startswith(_LOOP_LIBRARIES) for value in values)
             )
         return known

@@ -120,10 +120,9 @@ class Calling(Lookup, abc.ABC):
             self._by_name(node, node.func, inside, arguments, outcome, unknown=not callee)
             for target in outcome.targets:
                 self._bind_self(target, inside)
-        for values in arguments.all():
-            for value in values:
-                if isinstance(value, FunctionRef):
-                    self._called_back(value, arguments, outcome)
+        if any(target.called_parameters for target in outcome.targets):
+            for value in [one for values in arguments.all() for one in values if isinstance(one, FunctionRef)]:
+                self._called_back(value, arguments, outcome)
         self._runs_generators(node, callee, arguments, outcome)
         return outcome
 
@@ -222,7 +221,7 @@ class Calling(Lookup, abc.ABC):
                 rest = self.containers(scope.node)
                 self.grow(rest.rest, values)
                 self.grow(scope.cell(scope.var_positional), frozenset((rest,)))
-        names = {parameter.name for parameter in scope.parameters}
+        names = {parameter.name for parameter in scope.parameters} if arguments.named else ()
         for name, values in arguments.named.items():
             if values and name in names:
                 self.grow(scope.cell(name), values)
@@ -231,9 +230,8 @@ class Calling(Lookup, abc.ABC):
         """Give a method the object that it is called on, which may be of a subclass."""
         if target.owner is None or not target.parameters or "staticmethod" in target.decorators:
             return
-        own = frozenset(
-            value for value in inside if isinstance(value, Instance) and target.owner in self.classes(value.scope)
-        )
+        others = [value for value in inside if isinstance(value, Instance) and value.scope is not target.owner]
+        own = frozenset(value for value in others if target.owner in self.classes(value.scope))
         if own:
             self.grow(target.cell(target.parameters[0].name), own)
 

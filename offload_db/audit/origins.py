@@ -10,7 +10,7 @@ import ast
 
 from . import libraries
 from .annotations import DEPENDS, external_names
-from .bindings import Assignments, Binding, alternatives, argument, imports, is_name, results, spreads
+from .bindings import Assignments, Binding, alternatives, argument, is_name, results, spreads
 from .interpret import Interpreter
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses, unknown_origin
@@ -141,7 +141,7 @@ class Origins:
             found.add(self.parameter(node.id, around))
         elif node.id in (where.var_positional, where.var_keyword):
             found.reasons.append(f"it is not known what {where.qualname} is given")
-        elif not given or imports(where, node.id):
+        elif not given or self.assignments.imports(where, node.id):
             return self._kept(where, node.id)
         for binding in given:
             found.add(self._bound(binding, around))

@@ -72,9 +72,10 @@ class Outside(Calling):
 
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()
-        if _is_awaitable(arguments) and libraries.maker(name):
+        made = libraries.maker(name)
+        if made and _is_awaitable(arguments):
             outcome.values.add(FOREIGN)
-        elif made := libraries.maker(name):
+        elif made:
             kind, driver, reach, does = made
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
             here = (self.scope.module.shown, node.lineno, node.col_offset)
@@ -260,10 +261,9 @@ class Outside(Calling):
         return frozenset(inner.values)
 
     def _runs_generators(self, node: ast.Call, callee: Values, arguments: Arguments, outcome: Outcome) -> None:
-        if not _keeps(node, callee):
-            for value in [value for values in arguments.all() for value in values]:
-                if isinstance(value, Generated) and value.scope.is_lazy:
-                    outcome.iterated.append(value.scope)
+        given = [one.scope for values in arguments.all() for one in values if type(one) is Generated]
+        if given and not _keeps(node, callee):
+            outcome.iterated += [scope for scope in given if scope.is_lazy]
 
 
 def _keeps(node: ast.Call, callee: Values) -> bool:

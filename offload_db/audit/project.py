@@ -44,6 +44,7 @@ class Project:
     _by_tail: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     _imported: set[str] = field(default_factory=set)  # every dotted name that is imported, and what is before its dots
     _own: dict[tuple[Module, str], bool] = field(default_factory=dict)
+    _found: dict[tuple[Module, str], Module | None] = field(default_factory=dict)
     _roots: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
     def fail(self, shown: str, message: str, line: int = 1) -> None:
@@ -54,6 +55,7 @@ class Project:
         """Add a module that is read."""
         base = _base(module)
         self.modules.append(module)
+        self._found.clear()
         self._by_tail.setdefault(base[-1], []).append(base)
         if base not in self._by_base or module.path.name == "__init__.py":
             self._by_base[base] = module  # a package comes before a module of its name
@@ -80,6 +82,13 @@ class Project:
 
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name, as Python looks for it."""
+        try:
+            return self._found[importer, name]
+        except KeyError:
+            found = self._found[importer, name] = self._find(name, importer)
+            return found
+
+    def _find(self, name: str, importer: Module) -> Module | None:
         parts = tuple(name.split("."))
         if parts[0] == "offload_db":
             return None  # known as it is documented, also where its source is among the files
