@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from . import model
 from .context import Context
@@ -72,13 +73,13 @@ def examine(
     paths: Iterable[str | Path],
     *,
     exclude: Sequence[str] = (),
-    converted: frozenset[tuple[str, int, int]] = frozenset(),
+    converted: Mapping[tuple[str, int, int], object] = MappingProxyType({}),
     progress: Progress | None = None,
     partial: bool = False,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
-    :param converted: file, line and column of the calls to look at as if they were offload_db.connect's
+    :param converted: file, line and column of the calls to look at as if they were this library's
     :returns: the context, or the project alone if it has no module that can be read
     """
     given = [Path(path) for path in paths]

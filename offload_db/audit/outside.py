@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from . import libraries
 from .calling import Arguments, Calling, Outcome
@@ -67,8 +70,8 @@ _TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values",
 class Outside(Calling):
     """Calls what is not audited."""
 
-    # Places of calls that are looked at as if they were offload_db.connect's.
-    converted: frozenset[tuple[str, int, int]] = frozenset()
+    # Places of calls that are looked at as if they were this library's, and what becomes of them.
+    converted: Mapping[tuple[str, int, int], Any] = MappingProxyType({})
 
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()

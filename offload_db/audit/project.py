@@ -122,6 +122,31 @@ class Project:
             ".".join(parts[start:]) in self._imported for start in range(max(len(parts) - 4, 1), len(parts))
         )
 
+    def start_of(self, module: Module) -> tuple[Path, str]:
+        """Return the directory of a module that all files of an application import, and the package to import it from.
+
+        There is no package where the files' own imports begin in that directory.
+        """
+        packages = self._around(module.path.parent)[1]
+        if not packages:
+            return module.path.parent, ""
+        outermost = packages[-1]
+        start = outermost.parent
+        inside = [other for other in self.modules if outermost in other.path.parents]
+        if any(self._imports_beside(other, outermost, start) for other in inside):
+            return outermost, ""
+        is_above = start == module.root or module.root in start.parents
+        if is_above and (outermost not in self.packages or any(other.path.parent == start for other in self.modules)):
+            return start, ""
+        return outermost, outermost.name
+
+    def _imports_beside(self, module: Module, package: Path, start: Path) -> bool:
+        """Tell whether a module of a package imports others of it as a script does, without the package's name."""
+        firsts = {name.partition(".")[0] for name in module.imported} - sys.stdlib_module_names
+        return any(
+            (*package.parts, first) in self._by_base and (*start.parts, first) not in self._by_base for first in firsts
+        )
+
     def _elsewhere(self, parts: tuple[str, ...], importer: Module) -> Module | None:
         """Return a module that is found from a directory which is not around the importer, the nearest there is."""
         best: tuple[int, Module] | None = None
@@ -180,18 +205,19 @@ def load(
             files += _files(given, exclude, project, {file for file, _ in files})
         for number, (file, root) in enumerate(files):
             if progress is not None:
-                progress(number, len(files), _shown(file))
+                progress(number, len(files), shown_path(file))
             _read(file, root, project)
     except KeyboardInterrupt:
         if not partial:
             raise
         project.interrupted = True
-        project.fail(_shown(paths[0].resolve()), f"interrupted: {len(project.modules)} of {len(files)} files are read")
+        message = f"interrupted: {len(project.modules)} of {len(files)} files are read"
+        project.fail(shown_path(paths[0].resolve()), message)
     return project
 
 
 def _read(file: Path, root: Path, project: Project) -> None:
-    shown = _shown(file)
+    shown = shown_path(file)
     try:
         module = scan(file, shown, _name(file, root), root)
     except SyntaxError as error:
@@ -216,12 +242,12 @@ def _files(
         if file not in known and not any(fnmatch.fnmatch(one, p) for one in (relative, file.name) for p in exclude):
             yield file, root
     if not any_there:
-        project.fail(_shown(top), "there is no Python file in it: is it the directory that was meant?")
+        project.fail(shown_path(top), "there is no Python file in it: is it the directory that was meant?")
 
 
 def _below(top: Path, project: Project) -> Iterator[Path]:
     def failed(error: OSError) -> None:
-        project.fail(_shown(Path(error.filename or top)), f"its files cannot be listed: {error.strerror}")
+        project.fail(shown_path(Path(error.filename or top)), f"its files cannot be listed: {error.strerror}")
 
     for directory, subdirectories, names in os.walk(top, onerror=failed):
         subdirectories[:] = sorted(d for d in subdirectories if d not in SKIPPED and not d.startswith("."))
@@ -242,7 +268,7 @@ def _name(file: Path, root: Path) -> str:
     return ".".join(parts)
 
 
-def _shown(file: Path) -> str:
+def shown_path(file: Path) -> str:
     """Return a path as reports have it: with a mark for each byte of it that is no UTF-8."""
     try:
         return _printable(file.relative_to(Path.cwd()).as_posix())
