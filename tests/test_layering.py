@@ -70,6 +70,7 @@ AUDIT_ORDER = (
     "__init__",
     "baseline",
     "own_names",
+    "pool_file",
     "wrapping",
     "converting",
     "plan",

@@ -184,8 +184,9 @@ class Assignments:
         if found is None:
             found = self._imports[scope] = {}
             for node in walk(scope):
-                for one in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-                    found.setdefault(one.asname or one.name.partition(".")[0], []).append((node, one))
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    for one in node.names:
+                        found.setdefault(one.asname or one.name.partition(".")[0], []).append((node, one))
         return found.get(name, ())
 
     def of_any(self, name: str) -> Sequence[Binding]:

@@ -129,7 +129,7 @@ def _way(context: Context, maker: Maker, users: list[Scope]) -> Way | None:
         return Way.KEPT
     if _is_seen_half_made(context, maker):
         return None
-    return Way.FIRST if guard_of(maker.scope, maker.node) is not None else Way.LAZY
+    return Way.FIRST if _is_guarded(maker.scope, maker.node) else Way.LAZY
 
 
 def _is_seen_half_made(context: Context, maker: Maker) -> bool:
@@ -164,16 +164,18 @@ def _driver_of(name: str) -> str:
     return "pymysql" if name in _CONNECTS else _OTHER_CONNECTS.get(name, "mysql.connector")
 
 
-def guard_of(scope: Scope, made: ast.expr) -> ast.If | None:
-    """Return the ``if`` that has a connection made when there is none: ``if kept is None: kept = connect()``."""
+def _is_guarded(scope: Scope, made: ast.expr) -> bool:
+    """Tell whether a connection is made if there is none: ``if kept is None: kept = connect()``."""
     for node in walk(scope):
-        for statement in node.body if isinstance(node, ast.If) else ():
+        if not isinstance(node, ast.If):
+            continue
+        for statement in node.body:
             if isinstance(statement, ast.Assign) and statement.value is made and len(statement.targets) == 1:
                 target = statement.targets[0]
                 wanted = ast.unparse(target)
                 asked = {ast.unparse(one) for one in ast.walk(node.test) if isinstance(one, (ast.Name, ast.Attribute))}
-                return node if isinstance(target, (ast.Name, ast.Attribute)) and wanted in asked else None
-    return None
+                return isinstance(target, (ast.Name, ast.Attribute)) and wanted in asked
+    return False
 
 
 def taken(context: Context) -> Iterator[tuple[Module, ast.Call]]:

@@ -162,9 +162,10 @@ class _Transformer(cst.CSTTransformer):
         place = self._place(original_node)
         func = original_node.func
         name = func.attr.value if isinstance(func, cst.Attribute) else getattr(func, "value", "")
-        if (*place, name) in self.edits.made:
+        making = self.edits.made.get((*place, name))
+        if making is not None:
             self.converted.add((*place, name))
-            return self.edits.made[(*place, name)](updated_node)
+            return making(updated_node)
         if place not in self.edits.pools or self._is_assigned(original_node):
             return updated_node
         self.wrapped.add(place)

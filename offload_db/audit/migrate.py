@@ -150,7 +150,9 @@ def _changed(planned: plan.Plan) -> list[Module]:
     return list(
         dict.fromkeys(
             [decorate.scope.module for decorate in planned.decorate]
-            + [module for module, *_ in (*planned.wrap, *planned.convert, *planned.take)]
+            + [one[0] for one in planned.wrap]
+            + [one[0] for one in planned.convert]
+            + [one[0] for one in planned.take]
         )
     )
 

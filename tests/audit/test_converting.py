@@ -284,8 +284,9 @@ def test_two_who_are_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     def connect(**settings: Any) -> Connection:
         together.wait(10)
-        made.append(Connection())
-        return made[-1]
+        connection = Connection()
+        made.append(connection)
+        return connection
 
     monkeypatch.setattr(offload_db, "connect", offload_db.blocking(connect))
     module: dict[str, Any] = {}
