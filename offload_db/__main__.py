@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 # name -> (module, what it does, the extra that it needs)
 COMMANDS = {
+    "init": ("offload_db.audit.run_init", "say what a project has, and which of these commands come next", "audit"),
     "audit": ("offload_db.audit.run_audit", "find every call in the source that blocks the event loop", "audit"),
     "migrate": ("offload_db.audit.run_migrate", "decorate the handlers that block, and wrap the pool", "audit"),
     "rules": ("offload_db.audit.run_rules", "list and explain the audit's rules, and what it cannot see", "audit"),

@@ -15,6 +15,7 @@ from .model import Call, Module, Scope
 from .own_names import can_import
 from .places import find_places
 from .rules import RULES
+from .wording import shown
 from .wrapping import wrapping_of
 
 _DEF = (
@@ -160,7 +161,7 @@ def _offloaded(context: Context, scope: Scope) -> LeftAlone:
     call = context.advisor.blocks_elsewhere(scope) if context.runs_in(scope) == "bridge" else None
     if call is None or not context.advisor.leads_to_raw(call):
         return LeftAlone(scope, "it is offloaded already", minor=True)
-    why = f"it is offloaded already, but {call.text}() goes on blocking: a bridge does not free what it uses"
+    why = f"it is offloaded already, but {shown(call.node)} goes on blocking: a bridge does not free what it uses"
     return LeftAlone(scope, why)
 
 
@@ -172,7 +173,7 @@ def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:
         return Decorate(scope, "bridge", "")
     if advice.mode == "bridge":
         assert advice.blocker is not None
-        why = f'{advice.blocker.text}() goes on blocking: {advice.why}, so that mode="thread" does not fit'
+        why = f'{shown(advice.blocker.node)} goes on blocking: {advice.why}, so that mode="thread" does not fit'
         return Decorate(scope, "bridge", why)
     return LeftAlone(scope, context.change(scope) or "")
 

@@ -221,7 +221,7 @@ class CallLock(Settling[BridgedCall]):
             self.closed = True
             self._busy = False
             if self._listed is not None:
-                self._listed.owned.discard(self)
+                self._listed.owned.pop(self, None)
             self._listed = self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
@@ -246,9 +246,9 @@ class CallLock(Settling[BridgedCall]):
         self._since = time.monotonic()
         self._line = ""
         if self._listed is not None:
-            self._listed.owned.discard(self)
+            self._listed.owned.pop(self, None)
         self._listed = scope
-        scope.owned.add(self)
+        scope.owned[self] = None
 
     def entrust(self, scope: BridgedCall) -> None:
         """Note that a bridged call was given the connection, by the call that opened it or from outside of any."""

@@ -191,8 +191,8 @@ def test_markdown(tmp_path: Path) -> None:
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has a bar for each file, the routes and the chains; progress is not mixed into it."""
-    assert main(["audit", str(steps.LEGACY)]) == 1
+    """With --verbose each call has its line, its route and its chain; progress is not mixed into it."""
+    assert main(["audit", str(steps.LEGACY), "--verbose"]) == 1
     shown = capsys.readouterr()
     assert "[....................] 0 of 36 blocking functions migrated" in shown.out
     assert "get_fleet_summary  (GET /api/fleet/summary, mode either)" in shown.out
@@ -214,7 +214,7 @@ async def handler():
     await asyncio.sleep(0)
 """
     (project / "app.py").write_text(source, encoding="utf-8")
-    assert main(["audit", ".", "--format", format]) == 1
+    assert main(["audit", ".", "--verbose", "--format", format]) == 1
     shown = capsys.readouterr().out
     first = shown.index("Places that open connections: 1, for 1 of the functions below.")
     assert first < shown.index("app.py:5") < shown.index("handler")
