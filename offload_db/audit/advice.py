@@ -127,6 +127,11 @@ class Advisor:
                 return call
         return None
 
+    def leads_elsewhere(self, call: Call) -> bool:
+        """Tell whether a call blocks on something that is no database, itself or below."""
+        own = call.effect is not None and call.effect.kind == "elsewhere"
+        return not call.passed and (own or self.graph.reaches(call, self.graph.to_elsewhere))
+
     def leads_to_raw(self, call: Call) -> bool:
         """Tell whether a call blocks on a driver that a bridge does not free, itself or below."""
         return self._is_raw(call) or self.graph.reaches(call, self.to_raw)
