@@ -169,10 +169,9 @@ class Executor:
     def _report(self, name: str, site: SourceLine) -> None:
         for observer in on_loop_observers:
             observer(name)
-        file, line, caller = site
-        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
+        file, line, _ = site
         if self._on_loop_call == "raise":
-            raise BlockingCallError(message)
+            raise BlockingCallError(_blocks(name, site))
         if self._on_loop_call != "warn":
             return
         with _warning:  # loops of several threads may come here at once
@@ -180,10 +179,18 @@ class Executor:
             self._warned.add((file, line))
         if first:
             try:
-                warnings.warn_explicit(message, BlockingCallWarning, file, line)
+                warnings.warn_explicit(_blocks(name, site), BlockingCallWarning, file, line)
             except BaseException:
                 self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
                 raise
+
+
+def _blocks(name: str, site: SourceLine) -> str:
+    """Say which call blocks, where, and for which route that was seen first."""
+    file, line, caller = site
+    endpoint = call_path().endpoint
+    route = "" if endpoint is None else f" (for {endpoint.method} {endpoint.path})"
+    return f"{file}:{line}: {name}() in {caller}{route} blocks the event loop; {REMEDY}"
 
 
 async def _shielded(sending: Coroutine[Any, Any, None]) -> None:

@@ -154,6 +154,11 @@ def _costliest(totals: Iterable[Json]) -> list[Json]:
 
 
 def _remedy(costliest: Mapping[str, Any]) -> str:
+    if costliest["source"] == "sqlalchemy":
+        engine = "put its engine on a pool with offload_db.contrib.sqlalchemy.create_engine"
+        if costliest["decorated"]:
+            return f"it is decorated, but its engine's connections are not ours: {engine}, or use mode='thread'"
+        return f"{engine}, and put @offload_db.offload on it"
     if costliest["source"] != "pymysql":
         return "put @offload_db.offload on it"
     if costliest["decorated"]:

@@ -23,7 +23,7 @@ from ..pool.checkout import every_pool
 from ..settings import check_seconds, check_word
 from ..statistics import BlockedPath, SourceLine
 from .lag import WATCHES, Samples, Watch
-from .observe import forget_observed, observed_calls
+from .observe import forget_observed, observed_calls, observed_engines
 from .report_command import as_json, as_text, join, read_audit
 
 logger = logging.getLogger("offload_db")
@@ -89,13 +89,15 @@ def snapshot() -> dict[str, Any]:
 
     ``blocking_calls`` has for each way that led to a blocking call its ``file``, ``line``, ``function``, ``call``,
     ``statement``, ``endpoint`` (``method`` and ``path``, or null), ``stack`` (from the ``async def`` down to the
-    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed),
+    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed,
+    ``"sqlalchemy"`` where that is an engine's),
     ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
     ``loop_lag`` is null where nothing watched.
     """
     pools = every_pool()
     sources = [("pool", pool.counters.blocked) for pool in pools]
     sources += [("connect", unpooled_counters().blocked), ("pymysql", observed_calls())]
+    sources.append(("sqlalchemy", observed_engines()))
     lag = Samples()
     for each in list(WATCHES):
         lag.merge(each.so_far())
