@@ -61,6 +61,8 @@ _ITERATING = frozenset(
 _CALLING = frozenset(
     {"builtins.map", "builtins.filter", "builtins.sorted", "builtins.min", "builtins.max", "functools.reduce"}
 )
+_OTHER_ENGINE = re.compile("sqlite|postgres|cockroachdb|oracle|mssql|duckdb|redshift|snowflake|clickhouse")
+_MOST_NAMES = 4
 _HANDING = frozenset({"run_in_threadpool", "to_thread", "run_sync", "run_in_executor", "submit", "sync_to_async"})
 _KEEPING = frozenset({"iter", "closing", "nullcontext", "iterate_in_threadpool", "isinstance", "hasattr"})
 _STORING = frozenset({"append", "appendleft", "add", "put", "put_nowait", "insert", "extend", "set"})
@@ -84,7 +86,7 @@ class Outside(Calling):
             here = (self.scope.module.shown, node.lineno, node.col_offset)
             if "offloaded" in given or here in self.converted:
                 reach = "offloaded"
-            if kind == "pool" and of_other_driver(first or arguments.named.get("creator", NOTHING)):
+            if self._is_of_other_database(kind, node, arguments):
                 outcome.values.add(FOREIGN)
                 return
             outcome.values.add(database(kind, driver, reach))
@@ -114,6 +116,30 @@ class Outside(Calling):
             if effect := libraries.blocks_elsewhere(name):
                 outcome.effects.append(effect)
             self._builtin(name, node, arguments, outcome)
+
+    def _is_of_other_database(self, kind: str, node: ast.Call, arguments: Arguments) -> bool:
+        """Tell whether a pool, an engine or a session is known to belong to another database than MySQL."""
+        first = arguments.first()
+        if kind == "pool":
+            return of_other_driver(first or arguments.named.get("creator", NOTHING))
+        if kind == "engine":
+            return bool(node.args) and _OTHER_ENGINE.match(self._beginning(node.args[0])) is not None
+        bound = first | arguments.named.get("bind", NOTHING) if kind in ("session", "sessionmaker") else NOTHING
+        return FOREIGN in bound and not any(isinstance(value, Database) for value in bound)
+
+    def _beginning(self, node: ast.expr, depth: int = 0) -> str:
+        """Return how the text of an engine's URL begins, where that stands in the source."""
+        if isinstance(node, ast.Constant):
+            return str(node.value)
+        if isinstance(node, ast.JoinedStr):
+            return self._beginning(node.values[0], depth) if node.values else ""
+        if isinstance(node, ast.BinOp):
+            return self._beginning(node.left, depth)
+        if isinstance(node, ast.Call) and last_name(node.func) in ("create", "make_url") and node.args:
+            return self._beginning(node.args[0], depth)
+        where = self.binding(node.id) if isinstance(node, ast.Name) and depth < _MOST_NAMES else None
+        given = where.assigned.get(node.id, ()) if where is not None and isinstance(node, ast.Name) else ()
+        return self._beginning(given[0], depth + 1) if len(given) == 1 else ""
 
     def _offload(self, values: Values, mode: str, line: int) -> Values:
         for value in values:
