@@ -242,6 +242,11 @@ class Assignments:
                         found.setdefault(value.scope, {})[number] = binding
         return found
 
+    def is_of_thread(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether each thread has attributes of its own of an object."""
+        owners = self.values(node, scope)
+        return bool(owners) and all(map(self.interpreter.is_of_thread, owners))
+
     def values(self, node: ast.expr | None, scope: Scope) -> Values:
         """Return what an expression of a function may be."""
         interpreter = self.interpreter

@@ -16,6 +16,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    THREAD_LOCAL,
     UNSEEN,
     App,
     AppMethod,
@@ -30,6 +31,7 @@ from .model import (
     Generated,
     Instance,
     Method,
+    ModuleRef,
     Scope,
     Value,
     Values,
@@ -39,6 +41,8 @@ from .model import (
     generated,
     instance,
 )
+
+_WITH_ATTRIBUTES = frozenset({External, ModuleRef, Instance, ClassRef, Database, App})
 
 
 @dataclass(slots=True)
@@ -125,6 +129,25 @@ class Calling(Lookup, abc.ABC):
                 self._called_back(value, arguments, outcome)
         self._runs_generators(node, callee, arguments, outcome)
         return outcome
+
+    def is_of_thread(self, value: Value) -> bool:
+        """Tell whether each thread has attributes of its own of an object: a ``threading.local``."""
+        if not isinstance(value, Instance):
+            return value is THREAD_LOCAL
+        bases = (base for one in self.classes(value.scope) for base in one.bases.values)
+        return any(isinstance(base, External) and base.name in libraries.THREAD_LOCALS for base in bases)
+
+    def attributes(self, values: Values, name: str, around: ast.expr) -> Values:
+        """Return what an attribute of an expression may be."""
+        found: set[Value] = set()
+        alike = True  # what nothing is known of but its name is found by that, once for all values
+        for value in values:
+            if type(value) in _WITH_ATTRIBUTES or value is FOREIGN or value is UNSEEN:
+                found |= self.attribute(value, name, around)
+            elif alike:
+                alike = False
+                found |= self.loosely(around, name)
+        return frozenset(found)
 
     # --- what libraries do, see ``outside.py``
 

@@ -117,10 +117,11 @@ def _way(context: Context, maker: Maker, users: list[Scope]) -> Way | None:
         return None
     if any(_is_endless(scope) for scope in users) or "defer_connect" in named:
         return None
-    reasons = [why for scope in users for why in context.advisor.ownership.uses(scope).reasons]
+    uses = [context.advisor.ownership.uses(scope) for scope in users]
     if id(maker.node) not in context.kept:
-        return Way.EACH if set(reasons) <= {_REFUSES} else None
-    if not all(context.advisor.ownership.uses(scope).reasons for scope in users) or is_of_pool(maker.node, False):
+        is_own = not any(one.of_thread or set(one.reasons) - {_REFUSES} for one in uses)
+        return Way.EACH if is_own else None
+    if not all(one.reasons for one in uses) or is_of_pool(maker.node, False):
         return None
     if maker.name not in _CONNECTS and not _can_name(maker.module, _OTHER_CONNECTS[maker.name]):
         return None

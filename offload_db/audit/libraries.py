@@ -264,6 +264,7 @@ PANDAS = frozenset(
 LOCKS = frozenset(
     f"threading.{name}" for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore")
 ) | {"_thread.allocate_lock", "multiprocessing.Lock", "multiprocessing.RLock"}  # fmt: skip
+THREAD_LOCALS = frozenset({"threading.local", "_thread._local"})
 _ELSEWHERE = (
     "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.read_", "openpyxl.", "ftplib.",
 )  # fmt: skip

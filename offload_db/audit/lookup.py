@@ -42,7 +42,6 @@ from .worklist import Derived, Worklist
 
 _APPLICATIONS = frozenset({"application", "current_app", "_app", "config_dict"})
 _BUILTINS = frozenset(dir(builtins))
-_WITH_ATTRIBUTES = frozenset({External, ModuleRef, Instance, ClassRef, Database, App})
 
 
 class Lookup(Worklist):
@@ -130,18 +129,6 @@ class Lookup(Worklist):
         return self._outer_star(module, name)
 
     # --- attributes
-
-    def attributes(self, values: Values, name: str, around: ast.expr) -> Values:
-        """Return what an attribute of an expression may be."""
-        found: set[Value] = set()
-        alike = True  # what nothing is known of but its name is found by that, once for all values
-        for value in values:
-            if type(value) in _WITH_ATTRIBUTES or value is FOREIGN or value is UNSEEN:
-                found |= self.attribute(value, name, around)
-            elif alike:
-                alike = False
-                found |= self.loosely(around, name)
-        return frozenset(found)
 
     def attribute(self, value: Value, name: str, around: ast.expr | None = None) -> Values:
         """Return what an attribute of a value may be.

@@ -173,6 +173,7 @@ class Decorating(Value):
 OPAQUE = Opaque()
 FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
 UNSEEN = Opaque()  # of a file of the application that is not among those that are read; so is whatever comes of it
+THREAD_LOCAL = Opaque()  # of which each thread has attributes of its own
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)

@@ -247,6 +247,8 @@ class Origins:
     def _attribute(self, node: ast.Attribute, frame: Frame) -> Origin:
         owners = self.values(node.value, frame.scope)
         instances = [value for value in owners if isinstance(value, Instance)]
+        if self.assignments.is_of_thread(node.value, frame.scope):
+            return Origin([], self._of_unknown(node, owners, frame).makers)
         if not instances or len(instances) < len(owners):
             return self._of_unknown(node, owners, frame)
         base = self.of(node.value, frame)
@@ -332,10 +334,8 @@ class Origins:
             return self._method(callee, node, frame)
         if isinstance(callee, Database):  # SessionLocal(), and scoped_session's registry
             makers = self.of(node.func, frame).makers
-            shared = (
-                [f"{dotted(node)} gives every call in a thread the same"] if callee.kind == "scoped_session" else []
-            )
-            return Origin(shared, makers)
+            shared = [f"{dotted(node)} gives every call in a thread the same"]
+            return Origin(shared if callee.kind == "scoped_session" else [], makers)
         if isinstance(callee, External):
             return self._external(callee.name, node, frame)
         if callee is FOREIGN and isinstance(node.func, ast.Attribute):

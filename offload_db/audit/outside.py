@@ -19,6 +19,7 @@ from .model import (
     LOCK,
     NOTHING,
     OPAQUE,
+    THREAD_LOCAL,
     UNSEEN,
     ClassRef,
     Container,
@@ -105,6 +106,8 @@ class Outside(Calling):
                 self.inject(arguments)
         elif name in libraries.LOCKS:
             outcome.values.add(LOCK)
+        elif name in libraries.THREAD_LOCALS:
+            outcome.values.add(THREAD_LOCAL)
         elif name == "offload_db.offload":
             outcome.values |= self._offload(first, _mode(node), node.lineno) if node.args else {decorating(_mode(node))}
         elif name == "offload_db.blocking":

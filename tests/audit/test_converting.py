@@ -117,7 +117,7 @@ def test_where_the_pools_are(tmp_path: Path, files: dict[str, str], home: str, l
                 """
             },
             1,
-            False,
+            True,
         ),
         (
             {

@@ -41,6 +41,7 @@ EXPECTED = {
     "aiohttp_state": {"own": "thread"},
     "tornado_settings": {"Own.get": "thread"},
     "engine": dict.fromkeys(("of_session", "of_engine", "of_lazy_engine"), "bridge"),
+    "thread_local": {"of_local": "thread", "of_class": "thread"},
     "sessions": {"of_session": "thread", "of_engine": "thread"},
 }
 # Where nothing is left to do by hand.

@@ -834,11 +834,9 @@ def test_places_that_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where it is not known what an object is, a place is named that gives one of its name the attribute."""
     source = """
-        import threading
-
         import pymysql
 
-        local = threading.local()
+        from elsewhere import local
 
         class Context:
             def __enter__(self):
@@ -851,8 +849,8 @@ def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[s
         """
     assert migrated(tmp_path, source) == textwrap.dedent(source)
     said = capsys.readouterr().err
-    assert "handlers.py:14 pymysql.connect(), for functions: 1" in said
-    assert "handlers.py:10" not in said
+    assert "handlers.py:12 pymysql.connect(), for functions: 1" in said
+    assert "handlers.py:8" not in said
 
 
 @pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])
