@@ -19,6 +19,7 @@ from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
+from ..statistics import BlockedCalls
 from .call_sites import call_path
 
 logger = logging.getLogger("offload_db")
@@ -30,6 +31,8 @@ SHARING = (
     "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
     "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
 )
+shared_waits = BlockedCalls()
+"""How long callers have waited for connections that others had, by the lines that used them."""
 REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
@@ -134,6 +137,7 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if self._returned:
                 self._settle()
+        began = time.monotonic()
         try:
             first = LONG if patience is None else min(patience, LONG)
             waiting.wait(first, shield)
@@ -148,6 +152,7 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if own is not None:
                 own.waits_for = None
+            shared_waits.add(call_path(), "wait", None, time.monotonic() - began)
         if self.closed:
             raise closed_error()
         if self._withdraw(waiting):

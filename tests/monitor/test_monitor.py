@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pymysql.cursors import SSCursor
 import offload_db
 from offload_db import ConfigurationError, OffloadPool, monitor, offload
 from offload_db.connection.call_sites import endpoint_of
-from offload_db.monitor.report_command import join
+from offload_db.monitor.report_command import as_text, join
 from offload_db.statistics import MOST_PATHS, BlockedCalls, CallPath, Endpoint, SourceLine
 from tests.conftest import MySQL
 from tests.monitor.inside import OBSERVED
@@ -640,6 +641,38 @@ def test_the_warning_names_the_route(database: dict[str, Any]) -> None:
     wanted = "execute() in value (for GET /truck/{truck_id}) blocks the event loop"
     assert any(wanted in one for one in said), said
     assert not any("/truck/7" in one for one in said)
+
+
+@pytest.mark.anyio
+async def test_waits_for_a_kept_connection(database: dict[str, Any]) -> None:
+    """How long a caller waited for a connection that is kept for all is seen by line, and the report adds it up."""
+    kept = in_thread(lambda: offload_db.connect(**{**QUICK, **database})).result(20)
+    asleep = anyio.Event()
+
+    @offload
+    async def first() -> None:
+        asleep.set()
+        value(kept, "SELECT SLEEP(0.2)")
+
+    @offload
+    async def waits() -> None:
+        value(kept, "SELECT 1")
+
+    def waited() -> list[dict[str, Any]]:
+        return [one for one in monitor.snapshot()["shared_waits"] if one["stack"][0]["function"] == "waits"]
+
+    before = sum(one["count"] for one in waited())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await asleep.wait()
+        tasks.start_soon(waits)
+    in_thread(kept.close).result(20)
+    assert sum(one["count"] for one in waited()) > before
+    assert max(one["max_seconds"] for one in waited()) > 0.05
+    joined = join(None, [{**monitor.snapshot(), "shared_waits": waited()}])
+    assert joined["shared_waits"][0]["seconds"] > 0.05
+    shown = as_text(joined)
+    assert re.search(r"Waited for a connection that others had.*\n  \d\.\d\d s in \d+ calls, longest", shown)
 
 
 def test_nothing_is_imported_for_it(mysql: MySQL) -> None:
