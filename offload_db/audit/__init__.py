@@ -8,6 +8,7 @@ or executed, and nothing of the rest of the library is needed. The way through t
 ``routes`` and ``coverage`` connect them; ``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections
 back to what makes them, ``ownership`` says whether they are a call's own, ``advice`` which mode fits, ``remedies`` and
 ``places`` what to change; ``context`` answers what the ``rules`` ask. ``wording`` names expressions in reports.
+``converting`` (with ``pool_file``) and ``wrapping`` say what becomes this library's, ``plan`` what a migration changes.
 On the report stands ``guidance``: one thing to do for each function; ``terminal`` has colours and width.
 """
 

@@ -69,7 +69,7 @@ _ENGINES = frozenset({"sqlalchemy.create_engine", "sqlalchemy.engine.create_engi
 _URL = "mysql+pymysql://"
 # Options of an engine: those that the pool decides, and those that stay.
 SIZES = {"pool_size": 5, "max_overflow": 10}
-_OF_POOL = {*SIZES, "pool_timeout", "pool_recycle", "pool_use_lifo", "connect_args"}
+_OF_POOL = {*SIZES, "pool_timeout", "pool_recycle", "pool_use_lifo", "poolclass", "connect_args"}
 _OF_ENGINE = frozenset(
     {"echo", "echo_pool", "pool_pre_ping", "future", "isolation_level", "json_serializer", "json_deserializer",
      "hide_parameters", "logging_name", "execution_options", "query_cache_size"}
@@ -85,7 +85,7 @@ def convertible(context: Context, chosen: set[Scope] | None = None) -> dict[Call
     each: dict[Call, Module] = {}
     pools: dict[Call, Maker] = {}
     for maker, users in users_of(context):
-        if maker.scope.kind == "lambda" or not can_import(maker.module):
+        if not _is_imported_name(context, maker) or not can_import(maker.module):
             continue
         if chosen is not None and chosen.isdisjoint(users):
             continue
@@ -115,12 +115,14 @@ def _way(context: Context, maker: Maker, users: list[Scope]) -> Way | None:
         return Way.POOL if is_plain and _can_name(maker.module, "mysql.connector") else None
     if maker.node.args or not (maker.name in _CONNECTS or maker.name in _OTHER_CONNECTS):
         return None
-    if any(_is_endless(scope) for scope in users) or "defer_connect" in named:
+    if "defer_connect" in named:
         return None
     uses = [context.advisor.ownership.uses(scope) for scope in users]
     if id(maker.node) not in context.kept:
         is_own = not any(one.of_thread or set(one.reasons) - {_REFUSES} for one in uses)
         return Way.EACH if is_own else None
+    if maker.scope.kind == "lambda" or any(map(_is_endless, users)):
+        return None
     if not all(one.reasons for one in uses) or is_of_pool(maker.node, False):
         return None
     if maker.name not in _CONNECTS and not _can_name(maker.module, _OTHER_CONNECTS[maker.name]):
@@ -148,6 +150,19 @@ def _is_seen_half_made(context: Context, maker: Maker) -> bool:
         elif not (is_new and isinstance(target, ast.Attribute) and last_name(target.value) == "self"):
             return True
     return False
+
+
+def _is_imported_name(context: Context, maker: Maker) -> bool:
+    """Tell whether a call names what it calls as it is imported: other names may have arguments already, or change."""
+    node: ast.expr = maker.node.func
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return False
+    context.interpreter.scope = maker.scope
+    where = context.interpreter.binding(node.id)
+    imported = context.advisor.ownership.origins.assignments.imports
+    return where is not None and bool(imported(where, node.id)) and node.id not in where.assigned
 
 
 def _can_name(module: Module, driver: str) -> bool:
@@ -247,7 +262,9 @@ def _is_plain_engine(context: Context, maker: Maker) -> bool:
 
 
 def _is_limit(keyword: ast.keyword) -> bool:
-    """Tell whether a size is one: 0 connections, or less than none beside them, mean no limit."""
+    """Tell whether a size is one: 0 connections, or less than none beside them, mean no limit; QueuePool is usual."""
+    if keyword.arg == "poolclass":
+        return last_name(keyword.value) == "QueuePool"
     try:
         value = ast.literal_eval(keyword.value)
     except ValueError:

@@ -11,7 +11,7 @@ from .pool_file import FUNCTIONS, NAME
 
 # SQLAlchemy's options, and what a pool calls them.
 _SECONDS = {"pool_timeout": "checkout_timeout", "pool_recycle": "max_age"}
-_DROPPED = {*SIZES, *_SECONDS, "pool_use_lifo", "connect_args"}
+_DROPPED = {*SIZES, *_SECONDS, "pool_use_lifo", "poolclass", "connect_args"}
 
 
 def kept(node: cst.Call, package: str, driver: str) -> cst.BaseExpression:

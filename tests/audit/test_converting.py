@@ -96,8 +96,20 @@ def test_where_the_pools_are(tmp_path: Path, files: dict[str, str], home: str, l
     [
         ({"one/main.py": EACH.format(imports=""), "two/main.py": EACH.format(imports="")}, 2, True),
         ({"main.py": EACH.format(imports="\noffload_pools = None")}, 1, True),
+        ({"main.py": "import pymysql\nconnect = pymysql.connect\nasync def f():\n    connect().ping()\n"}, 1, True),
         (
-            {"main.py": "import pymysql\nasync def f():\n    while 1:\n        pymysql.connect().ping()\n"},
+            {
+                "main.py": """
+                from functools import partial
+
+                import pymysql
+
+                connect = partial(pymysql.connect, host="db")
+
+                async def handler():
+                    connect().ping()
+                """
+            },
             1,
             True,
         ),
@@ -141,7 +153,7 @@ def test_where_the_pools_are(tmp_path: Path, files: dict[str, str], home: str, l
             False,
         ),
     ],
-    ids=["two applications", "name", "endless", "positions", "deferred", "local", "half made"],
+    ids=["two applications", "name", "other name", "partial", "positions", "deferred", "local", "half made"],
 )
 def test_what_stays(
     tmp_path: Path, files: dict[str, str], places: int, threads: bool, capsys: pytest.CaptureFixture[str]
@@ -154,6 +166,46 @@ def test_what_stays(
     assert not list(tmp_path.rglob("offload_pools.py"))
     assert said.count("change      ") == places
     assert {'mode="thread"' in text for text in texts(tmp_path).values()} == {threads}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "async def polls():\n    while True:\n        pymysql.connect(host='db').ping()\n",
+            "offload_pools.connect(host='db').ping()",
+        ),
+        (
+            "get = lambda: pymysql.connect(host='db')\n\n\nasync def handler():\n    get().ping()\n",
+            "get = lambda: offload_pools.connect(host='db')",
+        ),
+        (
+            """
+            class Access:
+                def __init__(self):
+                    self.made = pymysql.connect(host='db')
+
+
+            async def handler():
+                Access().made.ping()
+            """,
+            "self.made = offload_pools.connect(host='db')",
+        ),
+        (
+            "from MySQLdb import connect\n\n\nasync def handler():\n    connect(host='db').ping()\n",
+            "offload_pools.connect_by_mysqlclient(host='db').ping()",
+        ),
+    ],
+    ids=["endless", "lambda", "object", "mysqlclient"],
+)
+def test_who_connects_anew(tmp_path: Path, source: str, expected: str) -> None:
+    """What is certainly made for one call comes from a pool, wherever the call stands, and a bridge frees it."""
+    write(tmp_path, {"main.py": f"import pymysql\n\n{textwrap.dedent(source)}"})
+    assert main(["migrate", str(tmp_path), "--write", "--quiet"]) == 0
+    after = texts(tmp_path)["main.py"]
+    assert expected in after
+    assert "@offload_db.offload\nasync def" in after
+    assert audit([tmp_path]).open == []
 
 
 CONNECTOR = """

@@ -744,6 +744,7 @@ ENGINE = """
         ("create_engine(URL, pool_size=2, pool_timeout=5)", ["max_size=12,", "checkout_timeout=5,"]),
         ("create_engine(URL, pool_recycle=-1, pool_pre_ping=True)", ["max_size=15,", "pool_pre_ping=True,"]),
         ("create_engine(URL, connect_args=ARGS, pool_recycle=60)", ["max_age=60,", "**ARGS,"]),
+        ("create_engine(URL, poolclass=QueuePool, pool_size=1)", ["max_size=11,"]),
         ("create_engine(URL + '?charset=utf8mb4')", ["**sqlalchemy.make_url(URL + '?charset=utf8mb4').query,"]),
     ],
 )
