@@ -82,8 +82,9 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         its connection settings
     :raises ConfigurationError: if the pool is none, or an option is the pool's to decide; it names what to use instead
     """
-    texts = [] if isinstance(pool, OffloadPool) else [f"pool={kind_of(pool)}; accepted is an OffloadPool"]
-    texts += [f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in options if name in _INSTEAD]
+    texts = [f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in options if name in _INSTEAD]
+    if not isinstance(pool, OffloadPool):
+        texts.insert(0, f"pool={kind_of(pool)}; accepted is an OffloadPool")
     if texts:
         raise ConfigurationError(f"create_engine: {'. '.join(texts)}")
     logging = {"echo": options.pop("echo_pool", None), "logging_name": options.pop("pool_logging_name", None)}
