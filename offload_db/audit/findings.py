@@ -170,6 +170,23 @@ class Report:
         blocking = [handler for handler in self.handlers if handler.blocking]
         return sum(handler.migrated for handler in blocking), len(blocking)
 
+    def limit_to(self, files: Iterable[str]) -> None:
+        """Keep what is in these files, named as findings name theirs, or leads through them."""
+        names = frozenset(files)
+        steps = tuple(f"{name}:" for name in names)
+        self.findings = [
+            finding
+            for finding in self.findings
+            if finding.file in names or any(step.startswith(steps) for step in finding.chain)
+        ]
+        kept = {(finding.file, finding.function) for finding in self.findings}
+        self.handlers = [handler for handler in self.handlers if (handler.file, handler.function) in kept]
+        self.places = [
+            place
+            for place in self.places
+            if place.file in names or any((file, name) in kept for file, _, name in place.functions)
+        ]
+
     def opened(self) -> str:
         """Return how many places open the connections of how many functions."""
         functions = {function for place in self.places for function in place.functions}

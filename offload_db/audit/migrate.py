@@ -20,7 +20,7 @@ from .converting import Conversion, Way
 from .lookup import last_name
 from .model import Module, Scope
 from .own_names import is_imported, offload_name, package_name
-from .project import shown_path
+from .project import display_path
 
 STEPS = ("connections", "handlers")
 _TITLES = {
@@ -161,7 +161,7 @@ def _pool_file(planned: plan.Plan, home: pool_file.Home, context: Context) -> Ch
     known = next((module for module in context.project.modules if module.path == home.path), None)
     before = home.path.read_bytes() if known is not None else b""
     drivers = {made.driver for *_, made in planned.convert if made.way is Way.EACH}
-    shown = known.shown if known is not None else shown_path(home.path)
+    shown = known.shown if known is not None else display_path(home.path)
     return Change(home.path, shown, before, pool_file.text(before.decode(), drivers).encode())
 
 

@@ -202,7 +202,8 @@ def chosen_by(context: Context, only: Iterable[str]) -> set[Scope]:
         key = f"{method.upper()}:{path.strip()}"
         if not colon or key not in handlers:
             close = difflib.get_close_matches(key, names, n=3, cutoff=0.5) or sorted(names)[:3]
-            raise PlanError(f"--only {wanted}: there is no such route; similar ones are {', '.join(close) or 'none'}")
+            similar = f"similar ones are {', '.join(close)}" if close else "none was found here; see offload-db audit"
+            raise PlanError(f"--only {wanted}: there is no such route; {similar} (accepted is METHOD:/path)")
         for handler in handlers[key]:
             chosen |= _in_the_course_of(handler)
     return chosen

@@ -22,6 +22,7 @@ from . import (
     report_table,
 )
 from .findings import Report
+from .project import display_path
 from .terminal import Terminal, terminal
 
 TABLE = "table"
@@ -57,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="paths to leave out, such as 'tests/*'"
     )
+    parser.add_argument(
+        "--changed",
+        nargs="*",
+        metavar="FILE",
+        help="of what PATH holds report only what is in these files, or leads through them; stands last",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument(
         "--explain",
@@ -91,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
             count = baseline.write(report, arguments.write_baseline)
             print(f"{arguments.write_baseline}: {count} findings", file=sys.stderr)
             return 0
+        if arguments.changed is not None:
+            report.limit_to(display_path(Path(file).resolve()) for file in arguments.changed)
         text = _text(report, arguments)
         if arguments.output is not None:
             arguments.output.write_text(text, encoding="utf-8")
