@@ -33,10 +33,8 @@ class Way(enum.Enum):
     """What becomes of a call that makes a connection, a pool or an engine; the value says what that changes."""
 
     KEPT = "the connection that is kept for all is this library's: callers wait for their turn"
-    FIRST = "the same, made when it is first asked for: of two who are first, one closes what it has made"
-    LAZY = (
-        "the same, made when it is first asked for: have that happen before requests come, or two may be made at once"
-    )
+    FIRST = "the kept connection is made when it is first asked for: of two who are first, one closes what it has made"
+    LAZY = "the kept connection is made when it is first asked for: ask before requests come, or there may be two"
     EACH = "connections come from a pool for all code that connects alike: they are used again, and have a limit"
     POOL = "the pool is this library's, of the same size: who comes when it is empty waits, and gets no error"
     ENGINE = "the engine is on a pool of the size that its own had"
@@ -170,6 +168,12 @@ def _can_name(module: Module, driver: str) -> bool:
     return is_imported(module, driver) or driver.partition(".")[0] not in module.scope.bound_names
 
 
+def _has_a_line(statement: ast.stmt, around: ast.If) -> bool:
+    """Tell whether a statement stands on a line of its own."""
+    first = statement.lineno > (around.test.end_lineno or around.lineno)
+    return first and [one.lineno for one in around.body].count(statement.lineno) == 1
+
+
 def connecting(context: Context) -> list[Module]:
     """Return the files whose calls connect through the pool of all who connect alike, or are to."""
     files = {call[0] for call, made in context.interpreter.converted.items() if made.way is Way.EACH}
@@ -186,6 +190,8 @@ def _is_guarded(scope: Scope, made: ast.expr) -> bool:
         if not isinstance(node, ast.If):
             continue
         for statement in node.body:
+            if not _has_a_line(statement, node):
+                continue
             if isinstance(statement, ast.Assign) and statement.value is made and len(statement.targets) == 1:
                 target = statement.targets[0]
                 wanted = ast.unparse(target)

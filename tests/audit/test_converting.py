@@ -359,6 +359,31 @@ def test_two_who_are_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(connection.closed for connection in made) == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("    if kept is None:\n        kept = pymysql.connect()  # once", "of two who are first"),
+        ("    if not kept or not kept.open:\n        kept = pymysql.connect()", "of two who are first"),
+        ("    if kept is None: kept = pymysql.connect()", "ask before requests come"),
+        ("    if kept is None:\n        print(); kept = pymysql.connect()", "ask before requests come"),
+        ("    if kept is not None:\n        return kept\n    kept = pymysql.connect()", "ask before requests come"),
+    ],
+)
+def test_made_when_it_is_first_asked_for(
+    tmp_path: Path, lines: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kept connection is kept by one caller alone where its condition can be asked again; else that is told."""
+    source = LAZY.replace('    if kept is None:\n        kept = pymysql.connect(host="db")', lines)
+    assert lines in source
+    write(tmp_path, {"main.py": source})
+    assert main(["migrate", str(tmp_path), "--write"]) == 0
+    assert told in capsys.readouterr().err
+    after = texts(tmp_path)["main.py"]
+    assert ("made.close()" in after) == told.startswith("of two")
+    assert "offload_db.connect()" in after
+    assert "pymysql.connect" not in after
+
+
 def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The steps can be taken one after the other, and lead to the same as all at once; a patch of them does, too."""
     source = {"main.py": EACH.format(imports=""), "other.py": LAZY}
