@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import parse_qs
@@ -61,6 +62,9 @@ _CONNECTOR_POOL = "mysql.connector.pooling.MySQLConnectionPool"
 OF_CONNECTOR_POOL = frozenset({"pool_name", "pool_size", "pool_reset_session"})
 # What else a pool of mysql-connector's has, and this library's has not.
 _NOT_OURS = frozenset({"add_connection", "set_config", "pool_name", "pool_size", "reset_session", "_cnx_queue"})
+_LEFT = re.compile(
+    r"\bCREATE\s+TEMPORARY\b|\bGET_LOCK\b|\bPREPARE\b|^\s*SET\s+(?!TRANSACTION\b|NAMES\b|AUTOCOMMIT\b)", re.IGNORECASE
+)
 _REFUSING = ("pool", "mysql-connector")
 _REFUSES = "its pool raises an error where it should wait"
 _ENGINES = frozenset({"sqlalchemy.create_engine", "sqlalchemy.engine.create_engine"})
@@ -110,6 +114,7 @@ def _way(context: Context, maker: Maker, users: list[Scope]) -> Way | None:
     named = [keyword.arg for keyword in maker.node.keywords]
     if maker.name == _CONNECTOR_POOL:
         is_plain = not maker.node.args and (None not in named or "pool_size" in named)
+        is_plain = is_plain and not _leave_something(context, users)  # mysql-connector's resets each session
         return Way.POOL if is_plain and _can_name(maker.module, "mysql.connector") else None
     if maker.node.args or not (maker.name in _CONNECTS or maker.name in _OTHER_CONNECTS):
         return None
@@ -118,7 +123,7 @@ def _way(context: Context, maker: Maker, users: list[Scope]) -> Way | None:
     uses = [context.advisor.ownership.uses(scope) for scope in users]
     if id(maker.node) not in context.kept:
         is_own = not any(one.of_thread or set(one.reasons) - {_REFUSES} for one in uses)
-        return Way.EACH if is_own else None
+        return Way.EACH if is_own and not _leave_something(context, users) else None
     if maker.scope.kind == "lambda" or any(map(_is_endless, users)):
         return None
     if not all(one.reasons for one in uses) or is_of_pool(maker.node, False):
@@ -148,6 +153,13 @@ def _is_seen_half_made(context: Context, maker: Maker) -> bool:
         elif not (is_new and isinstance(target, ast.Attribute) and last_name(target.value) == "self"):
             return True
     return False
+
+
+def _leave_something(context: Context, users: list[Scope]) -> bool:
+    """Tell whether a statement leaves something on its session that the next user of a pool's connection would meet."""
+    functions = {one for scope in users for one in context.advisor.in_its_thread(scope)}
+    sent = (call for one in functions for call in one.calls if call.sql is not None and call.effect is not None)
+    return any(_LEFT.search(context.statement([call]) or "") is not None for call in sent)
 
 
 def _is_imported_name(context: Context, maker: Maker) -> bool:

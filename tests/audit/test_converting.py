@@ -113,6 +113,9 @@ def test_where_the_pools_are(tmp_path: Path, files: dict[str, str], home: str, l
             1,
             True,
         ),
+        ({"main.py": EACH.format(imports="").replace("ping()", "query('CREATE TEMPORARY TABLE t (n INT)')")}, 1, True),
+        ({"main.py": EACH.format(imports="").replace("ping()", "query('SET SESSION sql_mode = %s')")}, 1, True),
+        ({"main.py": EACH.format(imports="").replace("ping()", "cursor().execute('SELECT GET_LOCK(1, 2)')")}, 1, True),
         ({"main.py": "import MySQLdb\nasync def f():\n    MySQLdb.connect('db').ping()\n"}, 1, True),
         ({"main.py": "import pymysql\nasync def f():\n    pymysql.connect(defer_connect=True).ping()\n"}, 1, True),
         (
@@ -153,7 +156,19 @@ def test_where_the_pools_are(tmp_path: Path, files: dict[str, str], home: str, l
             False,
         ),
     ],
-    ids=["two applications", "name", "other name", "partial", "positions", "deferred", "local", "half made"],
+    ids=[
+        "two applications",
+        "name",
+        "other name",
+        "partial",
+        "temporary",
+        "session",
+        "lock",
+        "positions",
+        "deferred",
+        "local",
+        "half made",
+    ],
 )
 def test_what_stays(
     tmp_path: Path, files: dict[str, str], places: int, threads: bool, capsys: pytest.CaptureFixture[str]
@@ -252,6 +267,17 @@ def test_pools_of_mysql_connector(tmp_path: Path, arguments: str, made: str) -> 
 def test_pools_of_mysql_connector_that_stay(tmp_path: Path, arguments: str, more: str) -> None:
     """A pool stays whose size does not stand there, or of which something else is asked; so do all who take from it."""
     source = CONNECTOR.format(arguments=arguments, more=more)
+    write(tmp_path, {"main.py": source})
+    assert main(["migrate", str(tmp_path), "--write", "--quiet"]) == 0
+    assert texts(tmp_path) == {"main.py": source}
+
+
+def test_pools_that_reset_sessions(tmp_path: Path) -> None:
+    """A pool stays whose users leave something on their sessions: mysql-connector's takes it away between them."""
+    source = CONNECTOR.format(arguments="host='db'", more="").replace(
+        "    connection.close()",
+        "    connection.cursor().execute('SET SESSION x = 1')\n    connection.close()",
+    )
     write(tmp_path, {"main.py": source})
     assert main(["migrate", str(tmp_path), "--write", "--quiet"]) == 0
     assert texts(tmp_path) == {"main.py": source}
