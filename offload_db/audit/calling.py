@@ -202,16 +202,16 @@ class Calling(Lookup, abc.ABC):
                 app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
             )
         elif isinstance(value, AppMethod) or value is OPAQUE:
-            if isinstance(value, AppMethod) and value.owner.framework == "aiogram":
-                self.inject(arguments)
+            if isinstance(value, AppMethod) and value.owner.framework in libraries.INJECTING:
+                self.inject(value.owner.framework, arguments)
             outcome.values.add(OPAQUE)
         elif value is FOREIGN or value is UNSEEN:
             outcome.values.add(value)
 
-    def inject(self, arguments: Arguments) -> None:
-        """Store what aiogram gives to the parameters of handlers, by their names."""
+    def inject(self, framework: str, arguments: Arguments) -> None:
+        """Store what an application is given for its handlers, by name."""
         for name, values in arguments.named.items():
-            self.keep("aiogram", f"[{name}]", values)
+            self.keep(libraries.INJECTING[framework], f"[{name}]", values)
 
     def known_as(self, scope: Scope) -> str | None:
         """Return by what name the one object of a class is usually known: ``app``, ``bot``; None if it is none."""

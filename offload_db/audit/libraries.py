@@ -296,6 +296,8 @@ APPS: Mapping[str, tuple[str, str]] = {
     "aiogram.Router": ("aiogram", "router"),
 }
 
+# Where handlers find what an application is given: aiogram in their parameters, Tornado in self.settings.
+INJECTING: Mapping[str, str] = {"aiogram": "aiogram", "tornado": "settings"}
 TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 FRAMEWORKS = frozenset(
     {"fastapi", "starlette", "sanic", "aiohttp", "quart", "tornado", "offload_db", "dbutils", "DBUtils"}

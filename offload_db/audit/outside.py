@@ -102,8 +102,8 @@ class Outside(Calling):
         elif name in libraries.APPS:
             where = (self.scope.module.shown, node.lineno, node.col_offset)
             outcome.values.add(app_value(where, *libraries.APPS[name]))
-            if libraries.APPS[name][0] == "aiogram":
-                self.inject(arguments)
+            if libraries.APPS[name][0] in libraries.INJECTING:
+                self.inject(libraries.APPS[name][0], arguments)
         elif name in libraries.LOCKS:
             outcome.values.add(LOCK)
         elif name in libraries.THREAD_LOCALS:
