@@ -67,6 +67,7 @@ AUDIT_ORDER = (
     "context",
     "places",
     "own_names",
+    "pool_file",
     "wrapping",
     "converting",
     "rules",

@@ -18,6 +18,7 @@ from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_of
 from ..errors import ThreadUnavailable
 from ..statistics import Counters
+from .call_lock import shared_waits
 from .executor import Detached, Executor
 from .killer import Killer
 from .opening import identify, patience_of, remedies_named, restore_timeouts, shortened_timeouts, too_late
@@ -137,6 +138,7 @@ def _connect(**kwargs: Any) -> Any:
 def _after_fork() -> None:
     """Leave the parent its links in a forked child; there they can be connected anew."""
     _unpooled.counters.after_fork()
+    shared_waits.after_fork()
     for lease in list(_Unpooled._open):
         lease.link.after_fork()
 

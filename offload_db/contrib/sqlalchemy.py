@@ -78,10 +78,10 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         its connection settings
     :raises ConfigurationError: if the pool is none, or an option is the pool's to decide; it names what to use instead
     """
+    texts = [f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in options if name in _INSTEAD]
     if not isinstance(pool, OffloadPool):
-        raise ConfigurationError(f"create_engine: pool={kind_of(pool)}; accepted is an OffloadPool")
-    if refused := [name for name in options if name in _INSTEAD]:
-        texts = (f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in refused)
+        texts.insert(0, f"pool={kind_of(pool)}; accepted is an OffloadPool")
+    if texts:
         raise ConfigurationError(f"create_engine: {'. '.join(texts)}")
     logging = {"echo": options.pop("echo_pool", None), "logging_name": options.pop("pool_logging_name", None)}
     variant = pool.variant(

@@ -97,6 +97,21 @@ def _max_connections(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         )
 
 
+def _own_connects(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
+    """Count what handlers in threads open that connect by themselves: the pools' size is no limit for those."""
+    raw, limit = plan.workers * THREADS, _number(facts, "max_connections")
+    if plan.connections < limit <= plan.connections + raw:
+        yield Diagnosis(
+            "own_connects",
+            False,
+            f"{plan.shape} = {plan.connections}, handlers with mode='thread' that connect by themselves may open "
+            f"{plan.workers} × {THREADS} = {raw} more, and the server allows {limit}",  # noqa: RUF001  # a product
+            "each of a worker's threads may have a connection of its own, which no pool limits",
+            "where there are such handlers, have them connect through a pool, as offload-db migrate does, or set "
+            f"max_connections to {plan.connections + raw + facts.others + 10} or more",
+        )
+
+
 def _idle(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
     seconds = _number(facts, "wait_timeout")
     if seconds < RATHER_SHORT_IDLE:
@@ -258,7 +273,7 @@ def _machine(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         )
 
 
-_CHECKS = (_max_connections, _idle, *CLUSTER_CHECKS, _connect, _text_and_time, _statements, _machine)
+_CHECKS = (_max_connections, _own_connects, _idle, *CLUSTER_CHECKS, _connect, _text_and_time, _statements, _machine)
 
 
 def _number(facts: Facts, name: str) -> int:

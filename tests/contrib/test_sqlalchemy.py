@@ -511,6 +511,20 @@ async def test_what_health_pages_read(place: str, pool: OffloadPool, engine: Eng
     usual.dispose()
 
 
+def test_all_refused_options_are_named_with_a_url() -> None:
+    """Also where a URL stands in the place of the pool, one error names all that is to be changed, and shows none."""
+    url: Any = "mysql+pymysql://me:secret@localhost/db"
+    with pytest.raises(ConfigurationError) as caught:
+        create_engine(url, pool_size=5, max_overflow=1, echo=False, connect_args={"password": "secret"})
+    said = str(caught.value)
+    assert "accepted is an OffloadPool" in said
+    assert [name for name in ("pool_size", "max_overflow", "connect_args") if f"{name} is not accepted" in said] == [
+        "pool_size", "max_overflow", "connect_args"
+    ]  # fmt: skip
+    assert "echo" not in said
+    assert "secret" not in said
+
+
 def test_all_refused_options_are_named(database: dict[str, Any]) -> None:
     """One error names every option that is the pool's to decide, with what to use instead."""
     with pool_of(1, database) as pool, pytest.raises(ConfigurationError) as caught:

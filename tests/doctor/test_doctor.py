@@ -396,6 +396,18 @@ def test_tls_by_the_environment(ask: Any, encrypting: tuple[MySQL, Path]) -> Non
     assert "MYSQL_SSL_CA does not name" in ask(server.endpoint, MYSQL_SSL_CA=str(folder / "nothing")).err
 
 
+@pytest.mark.parametrize(("workers", "told"), [(1, False), (2, True), (9, False)])
+def test_connections_beside_the_pools(workers: int, told: bool, facts: tuple[Plan, Facts]) -> None:
+    """What handlers in threads may open by themselves is counted where the pools fit and these would not."""
+    plan, found = facts
+    roomy = replace(found, variables={**found.variables, "max_connections": "100"})
+    diagnoses = {one.name: one for one in diagnose(replace(plan, size=20, workers=workers), roomy)}
+    assert ("own_connects" in diagnoses) == told
+    if told:
+        assert not diagnoses["own_connects"].problem
+        assert "may open 2 × 40 = 80 more, and the server allows 100" in diagnoses["own_connects"].finding  # noqa: RUF001
+
+
 def test_the_password_is_in_no_representation(facts: tuple[Plan, Facts]) -> None:
     plan, found = facts
     plan = replace(plan, settings={**plan.settings, "password": PASSWORD})
