@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..connection.killer import TRIES
+from ..connection.kill_connections import TRIES
 from .diagnosis import Diagnosis
 from .facts import Facts, Plan
 

@@ -50,6 +50,18 @@ _ACCEPTED = "PyMySQL's cursor classes, offload_db.aio's, callables and None"
 _ENCODERS, _DECODERS = dict(converters.encoders), dict(converters.decoders)
 
 
+class _PlainCursor(pymysql.cursors.Cursor):
+    """Converts nothing: the connection's decoders are the user's and may be anything."""
+
+    def execute(self, query: Any, args: Any = None) -> int:
+        connection: Any = self.connection
+        decoders, connection.decoders = connection.decoders, {}
+        try:
+            return super().execute(query, args)
+        finally:
+            connection.decoders = decoders
+
+
 class PyMySQLDriver(MySQLServerDriver):
     """PyMySQL, 1.1 and later."""
 
@@ -241,21 +253,13 @@ class PyMySQLDriver(MySQLServerDriver):
         return session
 
     def plain_cursor(self, raw: Any) -> Any:
-        return pymysql.cursors.Cursor(raw)
+        return _PlainCursor(raw)
 
     def identity(self, raw: Any) -> Identity | None:
-        decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
-        try:
-            found = super().identity(raw)
-        finally:
-            raw.decoders = decoders
+        found = super().identity(raw)
         # The connection is to look untouched: insert_id() and affected_rows() read these.
         raw._result, raw._affected_rows = None, 0
         return found
-
-    def kill(self, admin: Any, identity: Identity) -> bool:
-        admin.decoders = {}  # the user's may be anything
-        return super().kill(admin, identity)
 
     def cut(self, raw: Any) -> None:
         sock: socket.socket | None = raw._sock
@@ -283,7 +287,11 @@ class PyMySQLDriver(MySQLServerDriver):
         return skip_few(raw, DrainBudget())
 
     def skip_killed(self, raw: Any) -> None:
-        read_out(raw, math.inf)
+        try:
+            read_out(raw, math.inf)
+        except pymysql.MySQLError as error:
+            if not self.in_step(error):  # else it is how the answer ends
+                raise
 
     def read_out(self, raw: Any, most: float) -> bool:
         return read_out(raw, most)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..bridge.place import Place, place
+from ..connection.driver_call import Connect
 from ..connection.executor import Executor
 from ..connection.opening import SHORTEST_PATIENCE
 from ..connection.physical import PhysicalConnection
@@ -48,6 +49,8 @@ class IdleConnections:
         # links than permits; deque operations are atomic and no lock is needed.
         self.resting: deque[PhysicalConnection] = deque()
         self.links: weakref.WeakSet[PhysicalConnection] = weakref.WeakSet()
+        self.looks = 0
+        """How often somebody has looked for a link at rest, about: who finds none opens one."""
 
     def __len__(self) -> int:
         return len(self.resting)
@@ -65,6 +68,7 @@ class IdleConnections:
 
         :param seconds: how long a round trip may take, where that is less than :data:`PING_TIMEOUT`
         """
+        self.looks += 1
         now = time.monotonic()
         until = math.inf if seconds is None else now + seconds
         while True:
@@ -130,6 +134,26 @@ class IdleConnections:
             except ValueError:  # another thread has taken it
                 continue
             self.discard(link, "displaced")
+
+    def take_for_kill(self, server: tuple[str, ...], connect: Connect | None) -> PhysicalConnection | None:
+        """Take the idle link that leads to a server and was opened as *connect* does it; None if there is none."""
+        for link in reversed(list(self.resting)):
+            if link.connect_admin == connect and link.identity is not None and link.identity.server == server:
+                try:
+                    self.resting.remove(link)
+                except ValueError:  # another thread has taken it
+                    continue
+                if link.driver.alive_at_rest(link.raw):
+                    return link
+                link.fault = "dead_idle"
+                self.discard(link, "dead_idle")
+        return None
+
+    def shrink(self, admission: Admission) -> None:
+        """Throw out idle links where they are too many: another was opened while one was lent to a kill."""
+        while admission.in_use + len(self.resting) > admission.size:
+            with suppress(IndexError):
+                self.discard(self.resting.popleft(), "displaced")
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""

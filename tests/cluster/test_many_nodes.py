@@ -14,9 +14,10 @@ from tests.support import pool_of, value
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-def test_cancelled_statements_end_in_the_node(cluster: GaleraCluster, balancer: Balancer) -> None:
+@pytest.mark.parametrize("way", ["roundrobin", "leastconn"])
+def test_cancelled_statements_end_in_the_node(way: str, cluster: GaleraCluster, balancer: Balancer) -> None:
     """Of many cancelled statements none runs on in any node, whichever the kill's own connection leads to first."""
-    found = cancel_statements(cluster, balancer, way="roundrobin", size=10, statements=60)
+    found = cancel_statements(cluster, balancer, way=way, size=10, statements=60)
     assert (found.still_running, found.kills_failed) == (0, 0)
     assert found.kills >= 50
 
