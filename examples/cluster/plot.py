@@ -43,8 +43,9 @@ def _draw(play: Play, title: str, path: Path, colours: Colours) -> None:
             axes.axvline(moment, color=colours.muted, linewidth=1, linestyle=":")
     _, high = top.get_ylim()
     top.set_ylim(0, high * 1.15)
-    for moment, text in ((play.gone, play.scenario.title), (play.returning, "let back"), (play.back, "in use again")):
-        top.annotate(text, (moment, high * 1.13), xytext=(4, 0), textcoords="offset points", fontsize=9, va="top")
+    events = ((play.gone, play.scenario.title, 0), (play.returning, "let back", 0), (play.back, "in use again", -12))
+    for moment, text, down in events:
+        top.annotate(text, (moment, high * 1.13), xytext=(4, down), textcoords="offset points", fontsize=9, va="top")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
