@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,7 +133,18 @@ class KillConnections:
                 break
         return None
 
-    def part(self, admin: Admin, *, well: bool) -> None:
+    @contextmanager
+    def way_to(self, *way: Any) -> Iterator[Admin | None]:
+        """Reach a server as :meth:`reach` does, and part with the connection after the block."""
+        admin, well = self.reach(*way), False
+        try:
+            yield admin
+            well = True
+        finally:
+            if admin is not None:
+                self._part(admin, well=well)
+
+    def _part(self, admin: Admin, *, well: bool) -> None:
         """Leave a connection to the next kill, or give it back to the pool; one that is not well is closed."""
         link, give_back = admin.link, admin.give_back
         if link is not None and give_back is not None:

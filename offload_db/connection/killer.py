@@ -112,16 +112,12 @@ class Killer:
         began = time.monotonic()
         if call.identity is None:
             return True
+        way = call.identity.server, call.connect, call.finished.is_set, began + TRY, TRY
         try:
-            with self.connections:
-                admin = self.connections.reach(
-                    call.identity.server, call.connect, call.finished.is_set, began + TRY, TRY
-                )
-                if admin is not None:
-                    self.connections.part(admin, well=True)
+            with self.connections, self.connections.way_to(*way):
+                return True
         except Exception:
             return not _silent_since(began)
-        return True
 
     def end(self, call: DriverCall) -> None:
         """Kill, once, the statement whose rows nobody is going to read; its link is closed next, which ends the rest.
@@ -169,14 +165,16 @@ class Killer:
 
     def _try(self, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool) -> bool:
         """Kill the statement; False if its server was not reached."""
-        reach = partial(self.connections.reach, identity.server, call.connect, call.finished.is_set, deadline, TRY)
+        way = identity.server, call.connect, call.finished.is_set, deadline, TRY
         failed, through = False, server.through
         while True:
             began = time.monotonic()
             try:
-                admin = reach()
-                if admin is not None:
-                    self._shoot(admin, call, identity, server, deadline, once=once)
+                with self.connections.way_to(*way) as admin:
+                    if admin is None:
+                        return False
+                    _shoot(admin, call, identity, server, deadline, once=once)
+                    return True
             except Silent:
                 raise
             except Exception as error:
@@ -184,25 +182,6 @@ class Killer:
                 if not gone or (failed and server.through == through):
                     raise
                 failed, through = True, server.through
-            else:
-                return admin is not None
-
-    def _shoot(
-        self, admin: Admin, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool
-    ) -> None:
-        """Kill the statement until the call has come back."""
-        well, pause = False, 0.002
-        try:
-            while not call.finished.is_set() and call.killable:
-                server.send(admin, identity, call)
-                if once or time.monotonic() >= deadline:
-                    break
-                # The statement may not have reached the server yet, or another one of the same call may follow.
-                call.finished.wait(pause, shield=True)
-                pause = min(pause * 2, 0.25)
-            well = True
-        finally:
-            self.connections.part(admin, well=well)
 
     def _go_on(self, identity: Identity, connect: Connect | None) -> None:
         """Have a session ended whose link was cut: the server does not notice that before its statement is done."""
@@ -235,17 +214,23 @@ class Killer:
                             self._left.append((identity, connect, until))
 
     def _end_session(self, identity: Identity, connect: Connect | None, until: float) -> None:
-        admin = self.connections.reach(identity.server, connect, lambda: False, until, TRY)
-        if admin is None:
+        with self.connections.way_to(identity.server, connect, lambda: False, until, TRY) as admin:
+            if admin is not None:
+                driver = driver_of(admin.raw)
+                with driver.limited(admin.raw, HELD_UP):
+                    driver.end_session(admin.raw, identity)
+
+
+def _shoot(admin: Admin, call: DriverCall, identity: Identity, server: _Server, deadline: float, *, once: bool) -> None:
+    """Kill the statement until the call has come back."""
+    pause = 0.002
+    while not call.finished.is_set() and call.killable:
+        server.send(admin, identity, call)
+        if once or time.monotonic() >= deadline:
             return
-        well = False
-        try:
-            driver = driver_of(admin.raw)
-            with driver.limited(admin.raw, HELD_UP):
-                driver.end_session(admin.raw, identity)
-            well = True
-        finally:
-            self.connections.part(admin, well=well)
+        # The statement may not have reached the server yet, or another one of the same call may follow.
+        call.finished.wait(pause, shield=True)
+        pause = min(pause * 2, 0.25)
 
 
 def _silent_since(moment: float) -> bool:
