@@ -77,6 +77,7 @@ GUARANTEES = (
         (
             "bridge/test_cancelled_threads.py::test_the_statement_is_killed",
             "bridge/test_cancelled_threads.py::test_no_later_statement_is_hit",
+            "cluster/test_many_nodes.py::test_cancelled_statements_end_in_the_node",
             "faults/test_balancer.py::test_ids_that_collide",
             "faults/test_balancer.py::test_the_right_server_is_out_of_reach",
             "faults/test_cancellation.py::test_a_cancelled_statement_is_killed",
@@ -153,6 +154,7 @@ GUARANTEES = (
         "After a restart, a failover or an idle disconnect the next checkout gets a live connection; a silent server "
         "costs a bounded wait.",
         (
+            "cluster/test_nodes_that_go.py::test_nothing_is_lost_or_doubled",
             "connection/test_sync_connection.py::test_closed_means_closed",
             "faults/test_network.py::test_cut_while_idle",
             "faults/test_network.py::test_a_deaf_server",

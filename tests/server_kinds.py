@@ -17,6 +17,7 @@ ONLY_MARIADBS = {
     "INSERT … RETURNING": re.compile(r"\bRETURNING \w"),
     "SET STATEMENT … FOR": re.compile(r"\bSET STATEMENT \w"),
     "max_statement_time": re.compile(r"\bmax_statement_time\b"),
+    "Galera": re.compile(r"\bwsrep_\w"),
     "KILL QUERY ID": re.compile(r"\bKILL QUERY ID\b"),
 }
 

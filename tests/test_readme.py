@@ -229,7 +229,7 @@ def test_the_picture_is_of_the_table() -> None:
     """Both pictures are there, drawn from one run, which is the run that the table is of."""
     shown = re.findall(r'(?:srcset|src)="([^"]+)"', README.read_text(encoding="utf-8"))
     drawn = [(ROOT / path).read_text(encoding="utf-8") for path in shown]
-    assert len(drawn) == len(list(PICTURES.glob("*.svg"))) == 2
+    assert len(drawn) == len(list(PICTURES.glob("before_and_after*.svg"))) == 2
     table = {(cells[0], cells[1]): cells[2:] for cells in rows("Measured")}
     before, after = (round(float(table["10", backend][0])) for backend in ("before", "after"))
     for picture in drawn:

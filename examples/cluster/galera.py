@@ -206,7 +206,8 @@ class Node:
             connection.cursor() as cursor,
         ):
             cursor.execute(statement)
-            return cursor.fetchall()
+            rows: tuple[tuple[Any, ...], ...] = cursor.fetchall()
+            return rows
 
     def status(self, name: str) -> str:
         """Return one of its status variables, such as ``wsrep_cluster_size``; empty if it does not answer."""

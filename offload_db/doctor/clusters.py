@@ -25,7 +25,7 @@ def _kill(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         why = "the server's connection ids are not those that a client is told: a proxy between them has its own"
         remedy = (
             "connect to the server itself, or let the proxy pass connections through one to one, as HAProxy does;"
-            " ProxySQL, which does not, kills what it runs for a client whose link is cut"
+            " ProxySQL does not, so limit statements there, too: mysql-default_query_timeout"
         )
     elif facts.servers > 1:
         why = (

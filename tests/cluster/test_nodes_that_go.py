@@ -13,7 +13,7 @@ SIZE = 6
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-@pytest.mark.parametrize("scenario", ["kill", "freeze", "part", "read-only"])
+@pytest.mark.parametrize("scenario", ["kill", "freeze", "part"])
 def test_nothing_is_lost_or_doubled(scenario: str, cluster: GaleraCluster, balancer: Balancer) -> None:
     """Acknowledged writes are there once, those that say that they did not run are not, and no slot is stuck."""
     played = play(
