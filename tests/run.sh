@@ -192,6 +192,7 @@ build_packages() {
     return 1
   }
   "$MAIN" - "$WORK"/dist/*.whl "$WORK"/dist/*.tar.gz <<'PY'
+import re
 import sys
 import tarfile
 import zipfile
@@ -203,8 +204,13 @@ strangers = {top for top in tops if top != "offload_db" and not top.endswith(".d
 assert not strangers, f"the wheel holds more than the library: {sorted(strangers)}"
 assert "offload_db/py.typed" in wheel, "the wheel has no py.typed: its types are lost"
 assert not [name for name in wheel + sdist if "__pycache__" in name], "a package holds compiled files"
-for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml"):
+for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml", ".ci/run"):
     assert needed in sdist, f"the source package lacks {needed}"
+(metadata,) = (name for name in wheel if name.endswith(".dist-info/METADATA"))
+fields, _, page = zipfile.ZipFile(sys.argv[1]).read(metadata).decode().partition("\n\n")
+assert "\nDescription-Content-Type: text/markdown\n" in f"\n{fields}\n", "the project page is no Markdown"
+lost = re.findall(r"<picture|<a id|\]\((?!https://)[^)]*\)", re.sub(r"(?ms)^```.*?^```$", "", page))
+assert "## Before and after" in page and not lost, f"on the project page these lead nowhere: {lost}"
 print(f"{sys.argv[1].rsplit('/', 1)[1]}: {len(wheel)} files; {sys.argv[2].rsplit('/', 1)[1]}: {len(sdist)} files")
 PY
 }
@@ -212,7 +218,8 @@ PY
 # outside NAME: copy all but the library, so that tests there can only import the installed wheel; print the path.
 outside() {
   mkdir -p "$WORK/$1"
-  cp -R tests examples pyproject.toml README.md CHANGELOG.md LICENSE "$WORK/$1/" && printf '%s\n' "$WORK/$1"
+  cp -R tests examples pyproject.toml README.md CHANGELOG.md LICENSE .ci .github .pre-commit-hooks.yaml "$WORK/$1/" &&
+    printf '%s\n' "$WORK/$1"
 }
 
 # frozen VENV: the installed versions, but for the library.
@@ -298,6 +305,9 @@ add_mysqlclient() {
 choose_python
 printf 'main Python: %s (%s)\n' "$PYTHON" "$("$PYTHON" -V)"
 ensure_server
+if [ -z "$QUICK" ] && ! ensure_cluster; then
+  printf 'note: galera-4 and haproxy are not there and could not be installed: the tests on a cluster are skipped\n'
+fi
 
 mapfile -t LIBRARY < <(needed "${EXTRAS[@]}")
 mapfile -t NEWEST < <(needed "${EXTRAS[@]}" examples test)
@@ -342,8 +352,9 @@ else
 
   # Each test runs in the stage above. Those below leave out what they would show a second time.
   #
-  # What reads this project's files alone finds the same beside any other version.
+  # What reads this project's files alone finds the same beside any other version, and so do nodes that go.
   BUT=(--ignore tests/test_guarantees.py --ignore tests/test_layering.py --ignore tests/test_privates.py)
+  BUT+=(--ignore tests/cluster)
   SEEN=("${BUT[@]}" --ignore tests/examples)
   # uvloop is the same there as beside the newest versions, and so is what faults do on trio.
   OTHERS='not uvloop and not (trio and faults)'

@@ -100,7 +100,9 @@ class SessionState:
         :raises ConnectionLost: if it would take bytes for its answer that are another's
         """
         self._doubtful = True
-        if name not in _READ_ONLY and self.driver.out_of_step(self.raw):
+        if name in _READ_ONLY:
+            return
+        if self.driver.out_of_step(self.raw):
             raise self._step_lost()
         if self._absorb:
             self.absorb()
@@ -126,6 +128,9 @@ class SessionState:
     def absorb(self) -> None:
         """Run a statement for a kill that may arrive late to stop, so that it stops nothing else."""
         if self._absorb:
+            # MySQL sends the rows that are ready before it says that the statement was killed.
+            if self.driver.unread(self.raw):
+                self.driver.skip_killed(self.raw)
             self.driver.absorb(self.raw)
             self._absorb = False
 

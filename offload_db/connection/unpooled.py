@@ -20,7 +20,7 @@ from ..errors import ThreadUnavailable
 from ..statistics import Counters
 from .executor import Detached, Executor
 from .killer import Killer
-from .opening import identify, patience_of, restore_timeouts, shortened_timeouts, too_late
+from .opening import identify, patience_of, remedies_named, restore_timeouts, shortened_timeouts, too_late
 from .physical import PhysicalConnection
 from .sync_connection import OffloadConnection
 from .unread_results import read_out
@@ -129,7 +129,9 @@ def _open(kwargs: dict[str, Any], seconds: float | None) -> PhysicalConnection:
 def _connect(**kwargs: Any) -> Any:
     # pymysql.connect may be wrapped, for tracing; a program may also have put our connect in its place.
     current: Any = pymysql.connect
-    return fast_creator(pymysql.connections.Connection if current is connect else current)(**kwargs)
+    creator = fast_creator(pymysql.connections.Connection if current is connect else current)
+    with remedies_named():
+        return creator(**kwargs)
 
 
 def _after_fork() -> None:

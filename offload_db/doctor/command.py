@@ -18,8 +18,10 @@ import pymysql
 
 from ..errors import ConfigurationError
 from ..settings import read_environment, shown
-from .checks import Diagnosis, diagnose, explain, fine
+from .checks import diagnose, fine
+from .diagnosis import Diagnosis
 from .facts import Facts, Plan, examine
+from .logins import explain
 
 FINE, PROBLEMS, UNUSABLE = 0, 1, 2
 MOST = 65535
@@ -87,7 +89,7 @@ def read_plan(arguments: argparse.Namespace, environ: Mapping[str, str] = os.env
         **environ,
         **{name: str(value) for name, value in given.items() if value is not None},
     }
-    _, size, settings = read_environment(merged, where="the settings")
+    _, size, settings = read_environment(merged, where="the settings (--host and the like, or the environment)")
     if settings["database"] == NO_DATABASE:
         settings["database"] = None
     workers = arguments.workers

@@ -249,6 +249,9 @@ class Driver:
         """Kill what the session is running, over another connection; False if it runs nothing. Waits for the server."""
         return False
 
+    def end_session(self, admin: Any, identity: Identity) -> None:
+        """End a session with all that it does, over another connection. Waits for the server."""
+
     def absorb(self, raw: Any) -> None:
         """Run a statement that takes a late kill upon itself. Waits for the server."""
 

@@ -256,8 +256,8 @@ class PyMySQLDriver(MySQLServerDriver):
             return super().rolled_back(raw, error)
 
     def kill(self, admin: Any, identity: Identity) -> bool:
-        admin.decoders = {}  # the user's may be anything
-        return super().kill(admin, identity)
+        with _unseen(admin):
+            return super().kill(admin, identity)
 
     def cut(self, raw: Any) -> None:
         sock: socket.socket | None = raw._sock
@@ -285,7 +285,11 @@ class PyMySQLDriver(MySQLServerDriver):
         return skip_few(raw, DrainBudget())
 
     def skip_killed(self, raw: Any) -> None:
-        read_out(raw, math.inf)
+        try:
+            read_out(raw, math.inf)
+        except pymysql.MySQLError as error:
+            if not self.in_step(error):  # else it is how the answer ends
+                raise
 
     def read_out(self, raw: Any, most: float) -> bool:
         return read_out(raw, most)

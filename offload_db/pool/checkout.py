@@ -11,6 +11,7 @@ import os
 import random
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from dbutils.pooled_db import PooledDB
 
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
+from ..connection.driver_call import Connect
 from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
 from ..connection.opening import identify, too_late
@@ -66,7 +68,7 @@ class PoolCore:
         self.counters = Counters()
         self.executor = Executor(size, self.counters, on_loop_call)
         self.connector = Connector(pool, fast=fast)
-        self.killer = Killer(self.connector.connect_admin, self.counters)
+        self.killer = Killer(self.connector.connect_admin, self.counters, weakref.ref(self))
         self.idle = IdleConnections(self.executor, self.counters, maxusage=pool._maxusage, maxcached=pool._maxcached)
         self._leak_warning = leak_warning
         self.checkins = Checkins(self.admission, self.idle, self.counters)
@@ -203,10 +205,16 @@ class PoolCore:
                 link = self.idle.take(connector, None if deadline is None else deadline.left)
                 if link is None:
                     link = self._wait_for_share(connector, permit, deadline)
+                left = None if deadline is None else deadline.left
                 if link is None:
-                    left = None if deadline is None else deadline.left
                     self.idle.opening[permit] = connector.kind
                     self.idle.make_room(connector.kind, self.admission.size)
+                    # One that was lent to a kill may be back, and who took it back may not have seen this one coming.
+                    if self.idle.too_many(self.admission.size):
+                        link = self.idle.take(connector, left)
+                        if link is not None:
+                            self.idle.opening.pop(permit, None)
+                if link is None:
                     connect = partial(self._open, connector, left, permit, started - permit.waited)
                     detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
@@ -228,6 +236,27 @@ class PoolCore:
         self.counters.add_timed("checkouts", permit.waited)
         record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
         return Lease(self, permit, link, record)
+
+    @property
+    def size(self) -> int:
+        """The most connections at once."""
+        return self.admission.size
+
+    def lend(
+        self, server: tuple[str, ...], connect: Connect | None
+    ) -> tuple[PhysicalConnection, Callable[[bool], None]] | None:
+        """Take out an idle connection for a kill; see :class:`offload_db.connection.kill_connections.Lender`."""
+        link = None if self.closed else self.idle.take_for_kill(server, connect)
+        return None if link is None else (link, partial(self._take_back, link))
+
+    def _take_back(self, link: PhysicalConnection, well: bool) -> None:
+        """Take back an idle connection that a kill went over, for which nobody has had a permit."""
+        if not well:
+            link.fault = link.fault or "dead_idle"
+            self.idle.discard(link, "dead_idle")
+            return
+        self.idle.rest(link)
+        self.idle.shrink(self.admission.size)
 
     def _wait_for_share(
         self, connector: Connector, permit: Permit, deadline: Deadline | None

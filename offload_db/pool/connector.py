@@ -21,7 +21,13 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, patience_of, restore_timeouts, shortened_timeouts
+from ..connection.opening import (
+    DEFAULT_CONNECT_TIMEOUT,
+    patience_of,
+    remedies_named,
+    restore_timeouts,
+    shortened_timeouts,
+)
 from ..connection.physical import PhysicalConnection
 from ..drivers.base import Driver
 from ..drivers.pymysql import PYMYSQL
@@ -79,7 +85,7 @@ class Connector:
     """
 
     def __init__(self, pool: PooledDB, *, fast: bool) -> None:
-        self._create = _creating(pool, fast_creator(pool._creator) if fast else pool._creator)
+        self._create = remedies_named()(_creating(pool, fast_creator(pool._creator) if fast else pool._creator))
         self._statements: Any = pool._setsession
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
         self._other = driver_from(_module(pool._creator))

@@ -17,6 +17,7 @@ from functools import partial
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
+from ..connection.driver_call import Connect
 from ..connection.executor import Executor
 from ..connection.opening import SHORTEST_PATIENCE
 from ..connection.physical import PhysicalConnection
@@ -213,6 +214,10 @@ class IdleConnections:
         """Tell whether one more link can be opened."""
         return len(self.links) + len(self.opening) < size
 
+    def too_many(self, size: int) -> bool:
+        """Tell whether there are more links, or will be, than there may be."""
+        return len(self.links) + len(self.opening) > size
+
     def _below_share(self, kind: Kind, size: int) -> bool:
         """Tell whether there are fewer links of this kind than its share of the latest checkouts, or none."""
         links = self._by_kind()
@@ -250,7 +255,7 @@ class IdleConnections:
         The first to go is the one that has rested longest, of the kind that has most.
         """
         # The one that is to be opened is among those that are being opened.
-        while len(self.links) + len(self.opening) > size:
+        while self.too_many(size):
             # One of the same kind has come to rest just now: who gave it back still has, or had, a permit for it.
             others = [link for link in list(self.resting) if _kind_of(link) is not kind]
             if not others:
@@ -267,6 +272,22 @@ class IdleConnections:
                 return list(self.links)
             except RuntimeError:  # another thread has opened one just now
                 continue
+
+    def take_for_kill(self, server: tuple[str, ...], connect: Connect | None) -> PhysicalConnection | None:
+        """Take the idle link that leads to a server and was opened as *connect* does it; None if there is none."""
+        for link in reversed(list(self.resting)):
+            if link.connect_admin == connect and _server_of(link) == server and self._take_out(link):
+                if link.driver.alive_at_rest(link.raw):
+                    return link
+                link.fault = "dead_idle"
+                self.discard(link, "dead_idle")
+        return None
+
+    def shrink(self, size: int) -> None:
+        """Throw out idle links where they are too many: another was opened while one was lent to a kill."""
+        while self.resting and self.too_many(size):
+            with suppress(IndexError):  # another thread may have taken the last one
+                self.discard(self.resting.popleft(), "displaced")
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""

@@ -98,7 +98,12 @@ class ConnectThrottle:
                     self._not_before = now + self._pause
                     return now
                 if now >= ends:
-                    why = "others were being opened before it" if error is None else f"{error}"
+                    why = (
+                        "others were being opened before it; offload-db doctor tells how long one takes, and "
+                        "checkout_timeout or the call's timeout how long it may take"
+                        if error is None
+                        else f"{error}"
+                    )
                     raise CheckoutTimeout.because(f"no connection was opened in time: {why}") from (
                         None if error is None else like(error)
                     )

@@ -19,7 +19,7 @@ from offload_db import offload
 from offload_db.pool.reachability import like, reached
 from offload_db.pool.throttle import ConnectThrottle
 from tests.conftest import MySQL, needs
-from tests.faults.inside import raw_of_call, reaching
+from tests.faults.inside import reaching
 from tests.inside import core
 from tests.support import PATIENCE, PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
 from tests.tls import certify, tls_server_in
@@ -321,11 +321,11 @@ async def test_kills_of_several_kinds_share_no_connections(
                 await settled(lambda: sum("SLEEP" in str(p["INFO"]) for p in tls_server.process_list()) == 16)
                 killed: dict[str, set[str]] = {"TLS": set(), "plain": set()}
 
-                def note(reach: Callable[[], Any], identity: Any, call: Any, deadline: float) -> Any:
+                def note(reach: Callable[[], Any], server: Any, connect: Any, *_: Any) -> Any:
                     admin = reach()
                     if admin is not None:
-                        mine = "TLS" if "SSL" in type(raw_of_call(call)._sock).__name__ else "plain"
-                        killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
+                        mine = "plain" if connect is None else "TLS"  # None is the pool's own way
+                        killed[mine].add("TLS" if "SSL" in type(admin.raw._sock).__name__ else "plain")
                     return admin
 
                 reaching(monkeypatch, note)

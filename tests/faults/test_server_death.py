@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import pymysql
 import pytest
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, offload
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, pool_of, until, value
@@ -169,6 +170,25 @@ def test_restarted_while_idle(server: PrivateServer, own: dict[str, Any]) -> Non
         now = pool.statistics()
         assert now.discards == {"dead_idle": 4}
         check(pool, MySQL(server.endpoint), own["database"])
+
+
+def test_a_kill_after_a_restart(server: PrivateServer, own: dict[str, Any]) -> None:
+    """A server gives its session ids anew when it was restarted: a kill meant for one of before hits nobody."""
+    with pool_of(1, own, statement_timeout=0.3) as pool:
+        serve(pool)
+        (link,) = core(pool).links
+        before = link.identity
+        server.kill()
+        server.start()
+        serve(pool)
+        (link,) = core(pool).links
+        assert before is not None
+        assert link.identity is not None
+        # As if the link had lasted, and its id were somebody else's by now.
+        link.identity = replace(link.identity, server=before.server)
+        with pool.connection() as connection, pytest.raises(StatementTimeout, match="could not be killed"):
+            value(connection, "SELECT SLEEP(2)")
+        assert (pool.statistics().kills, pool.statistics().kills_failed) == (0, 1)
 
 
 def test_no_storm_of_connects(server: PrivateServer, own: dict[str, Any]) -> None:
