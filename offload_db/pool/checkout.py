@@ -215,7 +215,7 @@ class PoolCore:
                         if link is not None:
                             self.idle.opening.pop(permit, None)
                 if link is None:
-                    connect = partial(self._open, connector, left, permit)
+                    connect = partial(self._open, connector, left, permit, started - permit.waited)
                     detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
                     link = opened[0]
@@ -269,9 +269,9 @@ class PoolCore:
             link = self.idle.take(connector, None if deadline is None else deadline.left)
         return link
 
-    def _open(self, connector: Connector, seconds: float | None, permit: Permit) -> PhysicalConnection:
-        now = time.monotonic()
-        came, until = now - permit.waited, math.inf if seconds is None else now + seconds
+    def _open(self, connector: Connector, seconds: float | None, permit: Permit, came: float) -> PhysicalConnection:
+        """Open a link for who has waited since *came*."""
+        until = math.inf if seconds is None else time.monotonic() + seconds
         turn_until = math.inf if permit.checkout_timeout is None else came + permit.checkout_timeout
         waits_since = None if place() is Place.LOOP else came
         try:

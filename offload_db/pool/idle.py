@@ -188,8 +188,8 @@ class IdleConnections:
         where = place()
         while where is not Place.LOOP:  # which what comes back may have to wait for
             waiter = _Waiter(kind, task_event() if where is Place.BRIDGED else ThreadEvent())
-            self._waiters.append(waiter)
             try:
+                self._waiters.append(waiter)
                 left = min(self._seconds_to_wait(kind, size), until - time.monotonic())
                 if left <= 0:
                     return False
@@ -200,7 +200,8 @@ class IdleConnections:
                 else:
                     waiter.signal.wait(left)
             finally:
-                self._waiters.remove(waiter)
+                with suppress(ValueError):  # an interrupt came before it was there
+                    self._waiters.remove(waiter)
         return False
 
     def _seconds_to_wait(self, kind: Kind, size: int) -> float:

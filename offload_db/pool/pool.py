@@ -249,7 +249,7 @@ class OffloadPool(Operations):
     def connect(self, **settings: Any) -> OffloadConnection:
         """Check out a connection in the place of :func:`pymysql.connect`, for code that connects anew each time.
 
-        ``pymysql.connect(...)`` becomes ``pool.connect(...)``. The connection is one that was opened with just these
+        ``pymysql.connect(...)`` becomes ``pool.connect(...)``. The connection is as one that was opened with just these
         settings: its cursor class, autocommit mode and converters are those that are asked for, not the pool's. Closing
         it gives it back. What else a session keeps, such as variables that were set, stays for its next user.
 

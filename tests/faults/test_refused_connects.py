@@ -13,7 +13,7 @@ import pytest
 import offload_db
 from offload_db import CheckoutTimeout, OffloadPool
 from offload_db.pool import throttle
-from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of
+from tests.support import PATIENCE, attempt, in_thread, outcome, pool_of, settled
 
 from .checks import serve
 from .proxy import Proxy
@@ -71,11 +71,18 @@ async def test_an_outage_fails_who_was_there(
 ) -> None:
     """A server that is away is tried once for all who wait, those in the pool's queue as well; the next are served."""
     monkeypatch.setattr(throttle, "AWAY_AFTER", 0.0)
-    real, proxy.targets = proxy.targets, [closed_port()]
     with pool_of(2, through) as pool:
-        assert await load(pool, 50, 1) == {"failed": 50}
-        assert proxy.accepted <= 2
-        proxy.targets = real
+        proxy.deaf = True
+        async with anyio.create_task_group() as group:
+
+            async def fail() -> None:
+                assert await load(pool, 50, 1) == {"failed": 50}
+
+            group.start_soon(fail)
+            await settled(lambda: (proxy.accepted, pool.statistics().waiting) == (2, 48))
+            proxy.cut()
+        assert proxy.accepted == 2
+        proxy.deaf = False
         assert await load(pool, 50, 1) == {"served": 50}
         await outcome(in_thread(partial(serve, pool)))
 

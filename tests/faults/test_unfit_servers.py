@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from offload_db import AsyncConnection, ConnectionLost, OffloadPool
 from offload_db.pool import idle
 from tests.fuzz.wire import OK, packets
-from tests.support import pool_of, value
+from tests.support import PATIENCE, pool_of, value
 
 from .proxy import Proxy
 from .scripted import Scripted, answer, usual
@@ -39,8 +40,9 @@ class Node(Scripted):
         self._folder = folder
         self.error: tuple[int, str] | None = None
         """What writes are refused with."""
-        self.hangs = 0.0
-        """Seconds that it takes to say whether it is fit."""
+        self.says = threading.Event()
+        """Set unless it keeps silent when it is asked whether it is fit."""
+        self.says.set()
         self.looks = 0
         """How often it was asked."""
         self.commits: list[bytes] = []
@@ -51,7 +53,7 @@ class Node(Scripted):
         text = command[1:].decode()
         if "read_only" in text:
             self.looks += 1
-            time.sleep(self.hangs)
+            self.says.wait(PATIENCE)
             return answer(("0" if self.error is None or self.error[0] == 1047 else "1", "0"))
         if "wsrep_ready" in text:
             return answer(("wsrep_ready", "OFF" if self.error is not None and self.error[0] == 1047 else "ON"))
@@ -141,10 +143,14 @@ def test_a_look_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         fill(pool, 2)
         node.error = (1290, READ_ONLY)
         assert write(pool) == "1290"
-        node.error, node.hangs = None, 1.0
-        started = time.monotonic()
-        assert write(pool) == "written"
-        assert time.monotonic() - started < 0.9
+        node.error = None
+        node.says.clear()
+        try:
+            started = time.monotonic()
+            assert write(pool) == "written"
+            assert time.monotonic() - started < PATIENCE / 2
+        finally:
+            node.says.set()
         assert pool.statistics().discards == {"unfit_server": 2}
 
 
