@@ -107,6 +107,14 @@ def running(mysql: MySQL, text: str) -> list[dict[str, Any]]:
     ]
 
 
+def asleep(mysql: MySQL, text: str) -> bool:
+    """Tell whether a statement with *text* in it has come to its SLEEP().
+
+    In MariaDB one that is killed on its way there mostly returns 1 and no error, and what it is part of goes on.
+    """
+    return any(process["STATE"] == "User sleep" for process in running(mysql, text))
+
+
 def assert_ended(mysql: MySQL, text: str) -> None:
     """Assert that no statement of our own with *text* in it runs: a server lists one for a moment after its answer."""
     until(lambda: not running(mysql, text), timeout=5)

@@ -16,7 +16,7 @@ from offload_db import ConnectionLost, OffloadPool, StatementTimeout, aio
 from tests.conftest import MySQL
 from tests.support import pool_of, settled
 
-from .checks import assert_ended, checked, running
+from .checks import asleep, assert_ended, checked, running
 from .proxy import Proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -155,14 +155,14 @@ async def cancel_when_it_runs(way: str, work: Callable[[], Awaitable[Any]], mysq
 
     if way == "task.cancel()":
         task = asyncio.get_running_loop().create_task(run())
-        await settled(lambda: running(mysql, "SLEEP(30)"))
+        await settled(lambda: asleep(mysql, "SLEEP(30)"))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        await settled(lambda: running(mysql, "SLEEP(30)"))
+        await settled(lambda: asleep(mysql, "SLEEP(30)"))
         group.cancel_scope.cancel()
 
 
@@ -212,7 +212,7 @@ async def test_link_cut(slow: str, call: Call, settings: dict[str, Any], proxy: 
 
         async with anyio.create_task_group() as group:
             group.start_soon(run)
-            await settled(lambda: running(mysql, "SLEEP(30)"))
+            await settled(lambda: asleep(mysql, "SLEEP(30)"))
             (process,) = running(mysql, "SLEEP(30)")
             proxy.cut()
         assert [error.may_have_run for error in raised if isinstance(error, ConnectionLost)] == [True]

@@ -18,7 +18,7 @@ from tests.conftest import MySQL
 from tests.inside import core, turn_of, waiting_turns
 from tests.support import pool_of, settled, value
 
-from .checks import assert_ended, checked, running
+from .checks import asleep, assert_ended, checked, running
 from .storms import WAYS, cancel_at_random_points, run_and_cancel
 
 pytestmark = pytest.mark.anyio
@@ -269,7 +269,7 @@ async def test_closing_what_a_child_still_uses(
 
             started = asyncio.get_running_loop().create_task(child())
             kept.append(started)
-            await settled(lambda: running(mysql, "SLEEP(0.5)"))
+            await settled(lambda: asleep(mysql, "SLEEP(0.5)"))
             connection.close()
 
         task = asyncio.get_running_loop().create_task(handler())

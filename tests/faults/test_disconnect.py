@@ -14,7 +14,7 @@ from offload_db import OffloadPool, offload
 from tests.conftest import MySQL
 from tests.support import PATIENCE, in_thread, pool_of, until
 
-from .checks import assert_ended, check, running
+from .checks import asleep, assert_ended, check, running
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -167,7 +167,7 @@ def test_a_server_that_shuts_down(database: dict[str, Any], mysql: MySQL) -> Non
         until(lambda: server.started or thread.done())
         client = http.client.HTTPConnection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1], timeout=20)
         client.request("GET", "/")
-        until(lambda: running(mysql, "SELECT SLEEP(50)"))
+        until(lambda: asleep(mysql, "SELECT SLEEP(50)"))
         server.should_exit = True
         thread.result(PATIENCE)
         client.close()

@@ -23,7 +23,7 @@ from tests.faults.inside import connecting, reaching
 from tests.inside import core
 from tests.support import PATIENCE, PLACES, in_thread, outcome, pool_of, run_at, settled, until, value
 
-from .checks import assert_ended, checked, running, serve
+from .checks import asleep, assert_ended, checked, running, serve
 from .proxy import Proxy
 from .storms import cancel_near_the_end, the_general_way
 
@@ -250,7 +250,7 @@ async def test_a_killed_insert_runs_once(database: dict[str, Any], mysql: MySQL)
                 cursor.execute("INSERT INTO t SELECT SLEEP(1)")
 
         thread = in_thread(insert)
-        await settled(lambda: running(mysql, "SLEEP(1)"))
+        await settled(lambda: asleep(mysql, "SLEEP(1)"))
         cursor.execute(f"KILL QUERY {running(mysql, 'SLEEP(1)')[0]['ID']}")
         with pytest.raises(pymysql.err.OperationalError, match="interrupted"):
             await outcome(thread)
@@ -381,7 +381,7 @@ async def test_a_kill_on_its_way_spares_the_commit(
             plain.cursor().execute("CREATE TABLE t (id INT PRIMARY KEY)")
             async with anyio.create_task_group() as group:
                 group.start_soon(pool.execute, "INSERT INTO t SELECT 1 FROM (SELECT SLEEP(0.5)) s")
-                await settled(lambda: running(mysql, "SLEEP(0.5)"))
+                await settled(lambda: asleep(mysql, "SLEEP(0.5)"))
                 group.cancel_scope.cancel()
             assert aimed.is_set()
             assert shots == []
@@ -403,7 +403,7 @@ async def test_no_thread_to_kill_with(database: dict[str, Any], mysql: MySQL, mo
 
         async with anyio.create_task_group() as group:
             group.start_soon(handler)
-            await settled(lambda: running(mysql, "SLEEP(0.7)"))
+            await settled(lambda: asleep(mysql, "SLEEP(0.7)"))
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", refuse)
                 group.cancel_scope.cancel()

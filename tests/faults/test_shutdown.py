@@ -21,7 +21,7 @@ from tests.conftest import MySQL
 from tests.inside import link_of
 from tests.support import in_thread, outcome, pool_of, settled, until, value
 
-from .checks import adds_up, assert_ended, check, checked, running
+from .checks import adds_up, asleep, assert_ended, check, checked, running
 
 LONG = "SELECT SLEEP(50)"
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ async def test_aclose_drains(database: dict[str, Any], mysql: MySQL) -> None:
 
         async with anyio.create_task_group() as group:
             group.start_soon(handler, "SELECT SLEEP(0.5)")
-            await settled(lambda: running(mysql, "SLEEP(0.5)"))
+            await settled(lambda: asleep(mysql, "SLEEP(0.5)"))
             group.start_soon(handler, "SELECT 2")
             await settled(lambda: pool.statistics().waiting == 1)
             await pool.aclose()
