@@ -121,6 +121,8 @@ def _handlers(report: Report) -> str:
     text = f"{blocking} of {_count(len(report.handlers), 'async function')} reach the database"
     if migrated:
         text += f", {migrated} of them are migrated"
+    if in_vain := len(report.in_vain()):
+        text += f", {in_vain} are decorated in vain: what they use is not freed yet"
     if guided:
         worst = min(guided, key=lambda one: SEVERITIES.index(one.worst.severity))
         text += f"; {len(guided)} block the event loop, worst of all {worst.handler.function} ({worst.routes()})"

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
         return INTERRUPTED
     if not arguments.quiet:
-        for line in migration.explain(verbose=arguments.verbose):
+        explained = list(migration.explain(verbose=arguments.verbose))
+        for line in explained or ["nothing to change: of what was read nothing blocks, or it is migrated already"]:
             print(line, file=sys.stderr)
     return 2 if migration.failures else 0
