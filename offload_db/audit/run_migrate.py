@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"changed {change.shown}")
             else:
                 sys.stdout.write(change.diff())
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         clear_line()
         print(f"error: {error}", file=sys.stderr)
