@@ -250,10 +250,11 @@ def _next(report: Report, guided: list[Guide], target: str) -> Iterator[tuple[st
 def _totals(report: Report, look: Terminal, *, verbose: bool) -> Iterator[str]:
     migrated, blocking = report.progress()
     totals = report.summary()
+    files = "1 file" if totals["files"] == 1 else f"{totals['files']} files"
     listed = " (--verbose lists them)" if totals["open"] and not verbose else ""
     yield from look.lines(
         f"{bar(migrated, blocking)} {migrated} of {blocking} blocking functions migrated; "
-        f"{totals['open']} open findings{listed} in {totals['files']} file{'' if totals['files'] == 1 else 's'}, {totals['lines']} lines"
+        f"{totals['open']} open findings{listed} in {files}, {totals['lines']} lines"
     )
     if totals["open"] and verbose:
         yield ", ".join(f"{count} {name}" for name, count in totals["by_severity"].items() if count)

@@ -231,7 +231,10 @@ def test_decorated_in_vain(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["migrate", ".", "--write"]) == 0
     assert "  block the event loop  0 of 1 async functions\n" in shown(capsys, ".")
     assert main(["migrate", ".", "--write"]) == 0
-    assert capsys.readouterr() == ("", "nothing to change: of what was read nothing blocks, or it is migrated already\n")
+    assert capsys.readouterr() == (
+        "",
+        "nothing to change: of what was read nothing blocks, or it is migrated already\n",
+    )
 
 
 @pytest.mark.parametrize("command", ["rules", "audit .", "migrate .", "init ."])
