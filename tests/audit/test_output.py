@@ -226,6 +226,7 @@ def test_decorated_in_vain(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "0 of 1 blocking functions migrated; " in text
     assert "need a hand" not in text
     assert "  next                  offload-db migrate .\n" in text
+    assert "\n- [ ] `live()` in app.py" in shown(capsys, ".", "--format", "markdown")
     assert main(["init", "."]) == 0
     assert ", 1 decorated in vain (what they use is not freed yet)" in capsys.readouterr().out
     assert main(["migrate", ".", "--write"]) == 0
