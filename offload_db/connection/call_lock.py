@@ -19,7 +19,7 @@ from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
-from ..statistics import CallPath
+from ..statistics import BlockedCalls, CallPath
 from .call_sites import call_path
 
 logger = logging.getLogger("offload_db")
@@ -32,6 +32,8 @@ SHARING = (
     "decorate what it does in each round instead of the whole, or take a connection from a pool for each "
     "(guide: How a handler runs)"
 )
+shared_waits = BlockedCalls()
+"""How long callers have waited for connections that others had, by the lines that used them."""
 
 
 class CallLock(Settling[BridgedCall]):
@@ -135,6 +137,7 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if self._returned:
                 self._settle()
+        began = time.monotonic()
         try:
             first = LONG if patience is None else min(patience, LONG)
             waiting.wait(first, shield)
@@ -149,6 +152,7 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if own is not None:
                 own.waits_for = None
+            shared_waits.add(call_path(), "wait", None, time.monotonic() - began)
         if self.closed:
             raise closed_error()
         if self._withdraw(waiting):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..bridge.background import Timer
@@ -38,8 +38,11 @@ class Admission(Settling[Ticket]):
     :param common: the settings of the whole pool, which lanes take where they have none of their own
 
     Waiters are served first come, first served, whether task or thread; one whose lane is full lets those of other
-    lanes pass.
+    lanes pass, and one whose kind of connection is in use those of other kinds.
     """
+
+    look: Callable[[], Callable[[object], bool]] | None = None
+    """Tells of which kinds of connections one is there, for callers that ask for several; None where all are alike."""
 
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
         self.size = common.limit
@@ -89,18 +92,19 @@ class Admission(Settling[Ticket]):
         """Return the seconds that callers of the lane wait for a connection, None for ever."""
         return self._lane(name).checkout_timeout
 
-    def acquire(self, name: str | None, *, timeout: float | None = None) -> Permit:
+    def acquire(self, name: str | None, *, timeout: float | None = None, kind: object = None) -> Permit:
         """Admit the caller, at once or when its turn has come.
 
         :param name: of a lane, None for the whole pool
         :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
+        :param kind: of connection that is wanted, None for the pool's own; see :attr:`look`
         :raises ConfigurationError: if there is no such lane
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises CheckoutTimeout: if the wait is over, or if it never could be
         :raises PoolClosed: if the lanes are closed
         """
         where = place()
-        permit = self.enter(name, where)
+        permit = self.enter(name, where, kind)
         signal = permit.ticket.signal
         if signal is None:
             return permit
@@ -120,13 +124,13 @@ class Admission(Settling[Ticket]):
         self._waited(permit, patience, started)
         return permit
 
-    def enter(self, name: str | None, where: Place) -> Permit:
+    def enter(self, name: str | None, where: Place, kind: object = None) -> Permit:
         """Admit the caller at once, or let it queue: then its ticket has a signal, and a task has to :meth:`wait`.
 
         :param where: where the caller is, or will be when it uses the permit
         """
         lane = self._common if name is None else self._lane(name)
-        ticket = Ticket(lane, caller(where), on_loop=where is Place.LOOP)
+        ticket = Ticket(lane, caller(where), kind, on_loop=where is Place.LOOP)
         permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         return permit
@@ -366,8 +370,12 @@ class Admission(Settling[Ticket]):
     def _next(self) -> Ticket | None:
         if self.in_use >= self.size:
             return None
-        heads = (lane.head() for lane in self._all)
-        ready = (ticket for ticket in heads if ticket is not None and self._has_place(ticket))
+        firsts = [lane.head() for lane in self._all]
+        if self.look is not None:
+            serves = self.look()
+            served = [lane.first(serves) for lane in self._all]
+            firsts = served if any(ticket is not None and self._has_place(ticket) for ticket in served) else firsts
+        ready = (ticket for ticket in firsts if ticket is not None and self._has_place(ticket))
         return min(ready, key=lambda ticket: ticket.number, default=None)
 
     @staticmethod
