@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import offload_db
+
+UNREAD = 141  # as a shell tells of a program that SIGPIPE has ended
 
 # name -> (module, what it does, the extra that it needs)
 COMMANDS = {
@@ -54,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
     arguments = parser.parse_args(words)
     assert module is not None  # argparse has ended the program otherwise
-    return int(module.run(arguments))
+    try:
+        status = int(module.run(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
+        return UNREAD
+    return status
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ def shown(value: object, words: Iterable[str] = ()) -> str:
 
 def kind_of(value: object) -> str:
     """Name what was given without showing what may be in it."""
+    if isinstance(value, str):
+        return "<text, not shown>"
     name = getattr(value, "__name__", None) if callable(value) or isinstance(value, types.ModuleType) else None
     return name if isinstance(name, str) else f"<{type(value).__module__}.{type(value).__qualname__} object>"
 

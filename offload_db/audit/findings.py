@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 SEVERITIES = ("critical", "high", "medium", "low")
+_IN_VAIN = "ODB202"  # the rule that finds an offloaded call which blocks all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,14 @@ class Report:
 
     def progress(self) -> tuple[int, int]:
         """Return how many of the handlers that block are migrated, and how many there are."""
+        in_vain = self.in_vain()
         blocking = [handler for handler in self.handlers if handler.blocking]
-        return sum(handler.migrated for handler in blocking), len(blocking)
+        migrated = (handler.migrated and (handler.file, handler.function) not in in_vain for handler in blocking)
+        return sum(migrated), len(blocking)
+
+    def in_vain(self) -> set[tuple[str, str]]:
+        """Return file and name of the functions that are decorated, and block: what they call is not freed by it."""
+        return {(finding.file, finding.function) for finding in self.findings if finding.rule == _IN_VAIN}
 
     def limit_to(self, files: Iterable[str]) -> None:
         """Keep what is in these files, named as findings name theirs, or leads through them."""
@@ -198,12 +205,13 @@ class Report:
     def by_file(self) -> dict[str, tuple[int, int, int]]:
         """Return for each file its open findings, and its blocking handlers: migrated ones, and all."""
         table: dict[str, list[int]] = {}
+        in_vain = self.in_vain()
         for finding in self.findings:
             table.setdefault(finding.file, [0, 0, 0])[0] += finding.open
         for handler in self.handlers:
             if handler.blocking:
                 row = table.setdefault(handler.file, [0, 0, 0])
-                row[1] += handler.migrated
+                row[1] += handler.migrated and (handler.file, handler.function) not in in_vain
                 row[2] += 1
         return {file: (row[0], row[1], row[2]) for file, row in sorted(table.items())}
 

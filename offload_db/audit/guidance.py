@@ -148,8 +148,21 @@ def others(report: Report) -> dict[str, list[Finding]]:
 def by_hand(report: Report) -> list[_Function]:
     """Return the functions that no decorator frees, and those whose decorator does not do what it should."""
     hand = {(one.handler.file, one.handler.function) for one in guides(report) if one.do == HAND}
-    hand |= {(finding.file, finding.function) for finding in report.open if finding.rule.startswith(_MISUSED)}
+    in_vain = report.in_vain()
+    for finding in report.open:
+        function = finding.file, finding.function
+        if finding.rule.startswith(_MISUSED) and not (function in in_vain and function in _freed_by_migrate(report)):
+            hand.add(function)
     return sorted(hand)
+
+
+def _freed_by_migrate(report: Report) -> set[_Function]:
+    """Return the functions whose connections are all opened at places that `migrate` changes."""
+    done: set[_Function] = set()
+    left: set[_Function] = set()
+    for place in report.places:
+        (done if place.by_migrate else left).update((file, name) for file, _, name in place.functions)
+    return done - left
 
 
 def by_place(findings: Iterable[Finding]) -> Iterator[str]:

@@ -141,12 +141,12 @@ def _checklist(report: Report) -> Iterator[str]:
             yield f"### {severity.capitalize()}"
             yield ""
             for handler in rows:
-                yield _row(handler)
+                yield _row(handler, in_vain=(handler.file, handler.function) in report.in_vain())
             yield ""
 
 
-def _row(handler: Handler) -> str:
+def _row(handler: Handler, *, in_vain: bool) -> str:
     where = ", ".join(f"`{endpoint}`" for endpoint in handler.endpoints) or "no route"
     mode = "" if handler.migrated else f", mode: {handler.mode}"
-    box = "x" if handler.migrated else " "
+    box = "x" if handler.migrated and not in_vain else " "
     return f"- [{box}] `{handler.function}()` in {handler.file}:{handler.line} - {where}{mode}"

@@ -16,10 +16,10 @@ _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "d
 _SEVERE = ("critical", "high")
 # What else is counted of the findings.
 _ALSO = {
-    "migrated": "of migrated functions",
-    "suppressed": "switched off by comments",
-    "baselined": "in the baseline",
-    "errors": "not read",
+    "migrated": "findings in decorated functions",
+    "suppressed": "findings switched off by comments",
+    "baselined": "findings in the baseline",
+    "errors": "paths not read",
 }
 _INDENT = 12  # of what belongs to a function
 _LABEL = 24  # width of the names in the summary
@@ -40,6 +40,8 @@ def _lines(report: Report, look: Terminal, verbose: bool, target: str) -> Iterat
     yield from _by_call(report, look) if verbose else _by_function(report, look)
     for error in report.errors:
         yield f"{error['file']}:{error['line']}: {error['message']}"
+    if report.errors and not report.lines:  # nothing was read: there is nothing to sum up
+        return
     if report.errors:
         yield ""
     yield from _summary(report, look, target)
@@ -173,12 +175,14 @@ def _summary(report: Report, look: Terminal, target: str) -> Iterator[str]:
     guided = guides(report)
     migrated, blocking = report.progress()
     counts = Counter(guide.worst.severity for guide in guided)
-    worst = ", ".join(f"{counts[severity]} {severity}" for severity in SEVERITIES if counts[severity])
-    of_all = f"{len(guided)} of {len(report.handlers)} async functions"
+    in_vain = len(report.in_vain())
+    parts = [f"{counts[severity]} {severity}" for severity in SEVERITIES if counts[severity]]
+    worst = ", ".join(parts + [f"{in_vain} decorated in vain: ODB202 says why"] * bool(in_vain))
+    of_all = f"{len(guided) + in_vain} of {len(report.handlers)} async functions"
     rows = [("block the event loop", f"{of_all} ({worst})" if worst else of_all)]
     if migrated:
         rows.append(("migrated already", str(migrated)))
-    if left_out := blocking - migrated - len(guided):
+    if left_out := blocking - migrated - in_vain - len(guided):
         rows.append(("left out", f"{left_out}, by the baseline, by comments or by --select"))
     if guided:
         decorated = [guide for guide in guided if guide.do != HAND]
@@ -246,10 +250,11 @@ def _next(report: Report, guided: list[Guide], target: str) -> Iterator[tuple[st
 def _totals(report: Report, look: Terminal, *, verbose: bool) -> Iterator[str]:
     migrated, blocking = report.progress()
     totals = report.summary()
+    files = "1 file" if totals["files"] == 1 else f"{totals['files']} files"
     listed = " (--verbose lists them)" if totals["open"] and not verbose else ""
     yield from look.lines(
         f"{bar(migrated, blocking)} {migrated} of {blocking} blocking functions migrated; "
-        f"{totals['open']} open findings{listed} in {totals['files']} files, {totals['lines']} lines"
+        f"{totals['open']} open findings{listed} in {files}, {totals['lines']} lines"
     )
     if totals["open"] and verbose:
         yield ", ".join(f"{count} {name}" for name, count in totals["by_severity"].items() if count)

@@ -105,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output.write_text(text, encoding="utf-8")
         else:
             sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         clear_line()
         print(f"error: {error}", file=sys.stderr)

@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.exclude = arguments.exclude or list(_tests(arguments.paths))
     try:
         return _run(arguments)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         clear_line()
         print(f"error: {error}", file=sys.stderr)
@@ -121,6 +123,8 @@ def _handlers(report: Report) -> str:
     text = f"{blocking} of {_count(len(report.handlers), 'async function')} reach the database"
     if migrated:
         text += f", {migrated} of them are migrated"
+    if in_vain := len(report.in_vain()):
+        text += f", {in_vain} decorated in vain (what they use is not freed yet)"
     if guided:
         worst = min(guided, key=lambda one: SEVERITIES.index(one.worst.severity))
         text += f"; {len(guided)} block the event loop, worst of all {worst.handler.function} ({worst.routes()})"

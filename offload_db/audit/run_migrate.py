@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             for step in migration.steps:
                 sys.stdout.write(step.diff())
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         clear_line()
         print(f"error: {error}", file=sys.stderr)
@@ -68,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
         return INTERRUPTED
     if not arguments.quiet:
-        for line in migration.explain(verbose=arguments.verbose):
+        explained = list(migration.explain(verbose=arguments.verbose))
+        for line in explained or ["nothing to change: of what was read nothing blocks, or it is migrated already"]:
             print(line, file=sys.stderr)
     return 2 if migration.failures else 0

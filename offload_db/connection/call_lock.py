@@ -322,7 +322,7 @@ def remedy(path: CallPath) -> str:
     """Say what to decorate where a call would block the event loop, and where the way to it begins."""
     first, last = path.lines[0], path.lines[-1]
     begins = "" if first is last else f" (from {last.file}:{last.line} in {last.function})"
-    return f"put @offload_db.offload on the async def that leads here{begins}, directly below its route decorator"
+    return f"put @offload_db.offload on the async def that leads here{begins}, below its route decorator if it has one"
 
 
 def _line() -> str:

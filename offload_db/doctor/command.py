@@ -38,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as whom to log in; default: MYSQL_USER. MYSQL_PASSWORD is the password, MYSQL_SSL_CA and others set TLS",
     )
     parser.add_argument("--database", help="the database; default: MYSQL_DATABASE, none")
-    parser.add_argument("--pool-size", type=_count, help="connections of each pool; default: DB_POOL_MAX_SIZE, 20")
-    parser.add_argument("--workers", type=_count, help="processes with a pool each; default: WEB_CONCURRENCY, 1")
+    parser.add_argument(
+        "--pool-size", type=_count, help="connections of a process, in all its pools; default: DB_POOL_MAX_SIZE, 20"
+    )
+    parser.add_argument("--workers", type=_count, help="processes; default: WEB_CONCURRENCY, 1")
     parser.add_argument(
         "--connect-timeout", type=_count, default=10, help="seconds that the server may take to answer; default: 10"
     )

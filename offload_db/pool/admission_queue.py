@@ -206,7 +206,7 @@ class Admission(Settling[Ticket]):
         try:
             return self._lanes[name]
         except (KeyError, TypeError):
-            names = ", ".join(map(repr, self._lanes)) or "none"
+            names = ", ".join(map(repr, self._lanes)) or "none (OffloadPool takes them as lanes=[…])"
             raise ConfigurationError(f"lane={shown(name, self._lanes)}; the lanes of this pool are: {names}") from None
 
     def _enter(self, ticket: Ticket, where: Place) -> None:

@@ -168,8 +168,9 @@ class OffloadPool(Operations):
             raise ConfigurationError(
                 f"OffloadPool.create: min_size={min_size}; accepted is at most max_size={max_size}"
             )
-        if "size" in options:
-            raise ConfigurationError("OffloadPool.create: size is not an argument here; max_size is")
+        for name in ("size", "maxsize"):  # as OffloadPool calls it, and as aiomysql does
+            if name in options:
+                raise ConfigurationError(f"OffloadPool.create: {name} is not an argument here; max_size is")
         if not callable(getattr(creator, "connect", creator)):
             raise ConfigurationError(
                 f"OffloadPool.create: creator={kind_of(creator)}; accepted are driver modules and connecting functions"

@@ -55,7 +55,7 @@ def test_what_there_is(project: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert status == 0
     worst = "get_sensors_cache (GET /v2/truck/{truck_id}/sensors/cache and 1 more)"
     assert text.splitlines()[1:6] == [
-        "  pools       PooledDB() in app/database_mysql.py:42",
+        "  pools       PooledDB() in app/database_mysql.py:45",
         "  engines     create_engine() in app/reporting.py:14",
         "  connects    none",
         "  offload_db  none",

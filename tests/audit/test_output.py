@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from offload_db.audit.converting import convertible
 from offload_db.audit.guidance import guides
 from offload_db.audit.plan import make
 from offload_db.audit.terminal import Terminal, terminal
+from tests.evidence import ROOT
+from tests.support import PATIENCE
 
 HERE = Path(__file__).parent
 APPLICATIONS = [
@@ -193,6 +198,59 @@ def test_next(upto: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         after = shown(capsys, str(tmp_path / "after"))
         assert "  block the event loop  0 of " in after
         assert "  next                  offload-db doctor\n" in after
+
+
+IN_VAIN = """\
+import offload_db
+import pymysql
+from dbutils.pooled_db import PooledDB
+from fastapi import FastAPI
+
+app = FastAPI()
+pool = PooledDB(pymysql, host="db")
+
+
+@app.get("/live")
+@offload_db.offload
+async def live():
+    conn = pool.connection()
+    conn.close()
+"""
+
+
+def test_decorated_in_vain(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A decorator above a pool that nobody wraps counts as nothing done, until migrate has wrapped the pool."""
+    (project / "app.py").write_text(IN_VAIN, encoding="utf-8")
+    text = shown(capsys, ".")
+    assert "  block the event loop  1 of 1 async functions (1 decorated in vain: ODB202 says why)\n" in text
+    assert "0 of 1 blocking functions migrated; " in text
+    assert "need a hand" not in text
+    assert "  next                  offload-db migrate .\n" in text
+    assert "\n- [ ] `live()` in app.py" in shown(capsys, ".", "--format", "markdown")
+    assert main(["init", "."]) == 0
+    assert ", 1 decorated in vain (what they use is not freed yet)" in capsys.readouterr().out
+    assert main(["migrate", ".", "--write"]) == 0
+    assert "  block the event loop  0 of 1 async functions\n" in shown(capsys, ".")
+    assert main(["migrate", ".", "--write"]) == 0
+    assert capsys.readouterr() == (
+        "",
+        "nothing to change: of what was read nothing blocks, or it is migrated already\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["rules", "audit .", "migrate .", "init ."])
+def test_nobody_reads_on(command: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command whose reader has seen enough, such as head, ends without a complaint."""
+    (project / "app.py").write_text(KINDS, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "offload_db", *command.split()],
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_nothing_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ def test_directories_without_files(project: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr()
     assert "empty" in shown.out + shown.err
     assert "there is no Python file in it" in shown.out + shown.err
+    assert "Summary" not in shown.out
     assert main(["audit", "empty", "app.py"]) == 1
     assert "there is no Python file in it" in capsys.readouterr().out
 

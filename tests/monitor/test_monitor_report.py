@@ -173,7 +173,7 @@ def test_files_that_are_no_reports(content: str | None, tmp_path: Path, capsys: 
 
 
 def test_bad_format() -> None:
-    with pytest.raises(ConfigurationError, match=r"format=<builtins.str object>; accepted are 'text' and 'json'"):
+    with pytest.raises(ConfigurationError, match=r"format=<text, not shown>; accepted are 'text' and 'json'"):
         monitor.report(format="html")  # type: ignore[arg-type]  # what is tested
 
 
