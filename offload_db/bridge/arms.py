@@ -23,7 +23,7 @@ class ArmCall:
     :param silent: whether nothing is said then of what keeps the loop
     """
 
-    __slots__ = ("checkout_timeouts", "ended", "inline", "kept_waiting", "loop_time", "pools", "silent")
+    __slots__ = ("began", "checkout_timeouts", "ended", "inline", "kept_waiting", "loop_time", "silent", "used")
 
     def __init__(self, *, inline: bool, silent: bool) -> None:
         self.inline = inline
@@ -35,8 +35,9 @@ class ArmCall:
         """Seconds for which it waited for a connection, or for the loop: its driver calls could not begin, or were
         back."""
         self.checkout_timeouts = 0
-        self.pools: set[Any] = set()
-        """Where it has asked for connections."""
+        self.began = time.monotonic()
+        self.used: set[Any] = set()
+        """Pools that it has asked for connections, and the locks of connections that were there before it."""
 
 
 class Chosen(Protocol):

@@ -299,13 +299,13 @@ class Admission(Settling[Ticket]):
 
     def _size_for_others(self) -> int:
         """Return how many may be in at once, for everybody but the event loop's own thread."""
-        if not self._loop_waiters and not arms.expects_inline and self._keep_until <= time.monotonic():
+        if not self._loop_waiters.signals and not arms.expects_inline and self._keep_until <= time.monotonic():
             return self.size
         waiting = {ticket.holder for lane in self._all for ticket in lane.queue}
         held = self._held
         if any(ticket.on_loop for ticket in held) or all(ticket.holder in waiting for ticket in held):
             return self.size  # if all who hold one want another, none comes back before the one that is kept is given
-        return max(0 if self._loop_waiters else 1, self.size - 1)
+        return max(0 if self._loop_waiters.signals else 1, self.size - 1)
 
     def _keep_one(self) -> None:
         """Keep one place for the event loop's own thread for a while, because it was turned away.
@@ -366,7 +366,7 @@ class Admission(Settling[Ticket]):
             if lane.queue:
                 self._admit_waiters()
                 break
-        if self._loop_waiters and self.in_use < self.size:
+        if self._loop_waiters.signals and self.in_use < self.size:
             self._loop_waiters.wake()
         if self._watchers and self.in_use == 0:
             while self._watchers:

@@ -140,7 +140,7 @@ class PoolCore:
         connector = connector or self.connector
         call = None if arms.choose is None else arms.current_call()
         if call is not None:
-            call.pools.add(self)
+            call.used.add(self)
         setting = current_setting()
         scope = deadline = None
         if setting is not None:

@@ -16,17 +16,15 @@ from ..bridge.signals import TaskEvent, task_event
 class LoopWaiters:
     """Those that wait. It has no lock: each step that adds or removes one is made as a whole."""
 
-    __slots__ = ("_signals",)
+    __slots__ = ("signals",)
 
     def __init__(self) -> None:
-        self._signals: list[TaskEvent] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._signals)
+        self.signals: list[TaskEvent] = []
+        """One for each of them."""
 
     def wake(self) -> None:
         """Let all of them look again: mostly one after the other has its turn, in one round of the loop."""
-        for signal in tuple(self._signals):
+        for signal in tuple(self.signals):
             signal.set()
 
     async def wait(self, needs_to: Callable[[], bool], seconds: float | None) -> bool:
@@ -35,11 +33,11 @@ class LoopWaiters:
         waited = False
         while needs_to() and (left := ends - time.monotonic()) > 0:
             signal = task_event()
-            self._signals.append(signal)
+            self.signals.append(signal)
             waited = True
             try:
                 if needs_to():  # else what it waits for has come meanwhile, and wakes nobody any more
                     await signal.wait_for(None if left == math.inf else left)
             finally:
-                self._signals.remove(signal)
+                self.signals.remove(signal)
         return waited

@@ -18,9 +18,8 @@ from ..bridge.call_scope import current_setting
 from ..bridge.place import Place, place
 from ..bridge.stack import frames_from
 from ..connection.call_sites import endpoint_of, path_below_root, scope_in
-from ..pool.checkout import PoolCore
 from .figures import Mode
-from .room import note_pools, wait_for_room
+from .room import note_used, wait_for_room
 from .rules import RULES, Rule
 from .targets import Request
 
@@ -131,7 +130,7 @@ class _Call(arms.ArmCall):
     :param whole: whether it is an ASGI application, whose answers are looked at
     """
 
-    __slots__ = ("_began", "_choice", "_error", "_first", "_name", "_request", "_scope", "_spent", "_waited", "_whole")
+    __slots__ = ("_began", "_choice", "_error", "_first", "_name", "_request", "_scope", "_spent", "_undo", "_whole")
 
     def __init__(self, choice: Choice, request: Request, name: str, scope: Any, *, first: bool, whole: bool) -> None:
         super().__init__(inline=choice.mode != "offload", silent=choice.mode == "block")
@@ -143,7 +142,7 @@ class _Call(arms.ArmCall):
         self._whole = whole
         self._spent = 0.0
         self._began = False
-        self._waited: list[PoolCore] = []
+        self._undo: list[Callable[[], None]] = []
         self._error: tuple[str, bool] | None = None  # its class, and whether it is a cancellation
 
     async def run(
@@ -165,7 +164,7 @@ class _Call(arms.ArmCall):
         """Run one step of an asynchronous generator; :meth:`end` is called after the last one."""
         started = time.perf_counter()
         if self.inline and not self._began:
-            self._waited = await wait_for_room(self._request)
+            self._undo = await wait_for_room(self._request)
             self.kept_waiting += time.perf_counter() - started
         self._began = True
         token = arms.enter(self)
@@ -200,10 +199,10 @@ class _Call(arms.ArmCall):
         self.ended = True
         rule, mode = self._choice
         scope, request, name = self._scope, self._request, self._name
-        note_pools(request, self.pools)
-        for pool in self._waited:
-            pool.admission.let_others()
-        self.pools, self._waited = set(), []
+        note_used(request, self.used)
+        for undo in self._undo:
+            undo()
+        self.used, self._undo = set(), []
         self._scope = None  # who keeps the call's context need not keep the request
         if scope is not None and (endpoint := endpoint_of(scope)) is not None:
             name = f"{endpoint.method}:{endpoint.path}"

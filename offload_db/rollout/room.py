@@ -1,40 +1,59 @@
-"""Waiting for a connection before a call begins that runs as before.
+"""Waiting for connections before a call begins that runs as before.
 
-Owns which pools such a call waits for: on the loop's own thread it cannot wait for what tasks of the same loop hold. In
-the old days no other call was under way there; now offloaded ones may have all connections.
+Owns which pools and shared connections such a call waits for: on the loop's own thread it cannot wait for what tasks of
+the same loop hold. In the old days no other call was under way there; now offloaded ones may have all connections.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterable
 
+from ..connection.call_lock import CallLock, shared_locks
 from ..pool.checkout import PoolCore, every_pool
 from .targets import Request
 
-# Requests of which the pools are remembered; paths come from outside, and must not fill the memory.
+Used = PoolCore | CallLock
+
+# Requests of which is remembered what they use; paths come from outside, and must not fill the memory.
 _MOST = 4096
-_pools: dict[Request, tuple[weakref.ref[PoolCore], ...]] = {}
+_known: dict[Request, tuple[weakref.ref[Used], ...]] = {}
 
 
-async def wait_for_room(request: Request) -> list[PoolCore]:
-    """Wait until the pools have a connection for the loop's own thread that calls like this one have used.
+async def wait_for_room(request: Request) -> list[Callable[[], None]]:
+    """Wait until the connections are free for the loop's own thread that calls like this one have used.
 
-    It waits as long as for a connection, for any pool if nothing is known of such calls.
+    If nothing is known of such calls, it waits for every pool and every shared connection. It waits as long as for a
+    connection: then the call begins, and may be refused.
 
-    :return: those that were waited for, whose ``admission.let_others`` has to be called when the call is over
+    :return: what has to be called when the call is over
     """
-    known = _pools.get(request)
-    pools = every_pool() if known is None else [pool for reference in known if (pool := reference()) is not None]
-    return [
-        pool for pool in pools if pool.admission.in_use >= pool.admission.size and await pool.admission.wait_for_loop()
-    ]
+    known = _known.get(request)
+    used: Iterable[Used | None]
+    used = (*every_pool(), *tuple(shared_locks)) if known is None else [reference() for reference in known]
+    undo: list[Callable[[], None]] = []
+    try:
+        for one in used:
+            if isinstance(one, CallLock):
+                if one.owner is not None and await one.wait_for_loop():
+                    undo.append(one.release)
+            elif one is not None and one.admission.in_use >= one.admission.size:
+                undo.append(one.admission.let_others)
+                await one.admission.wait_for_loop()
+    except BaseException:
+        for each in undo:
+            each()
+        raise
+    return undo
 
 
-def note_pools(request: Request, pools: set[PoolCore]) -> None:
-    """Note which pools a call has used."""
-    known = _pools.get(request)
-    if known is not None and all(any(reference() is pool for reference in known) for pool in pools):
+def note_used(request: Request, used: set[Used]) -> None:
+    """Note what a call has used."""
+    known = _known.get(request)
+    new = [one for one in used if known is None or not any(reference() is one for reference in known)]
+    if known is not None and not new:
         return
-    if len(_pools) >= _MOST:
-        _pools.clear()
-    _pools[request] = (*(known or ()), *map(weakref.ref, pools))
+    if len(_known) >= _MOST:
+        _known.clear()
+    alive = (reference for reference in known or () if reference() is not None)
+    _known[request] = (*alive, *map(weakref.ref, new))
