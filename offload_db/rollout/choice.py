@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..bridge import arms
+from ..bridge.background import start_from_finaliser
 from ..bridge.call_scope import current_setting
 from ..bridge.place import Place, place
 from ..bridge.stack import frames_from
@@ -24,6 +25,9 @@ from .rules import RULES, Rule
 from .targets import Request
 
 logger = logging.getLogger("offload_db.rollout")
+
+# The library's own functions, such as that which opens pools, are no part of any request.
+_OWN = f"{__name__.partition('.')[0]}."
 
 # Where a request's choice is kept, in its ASGI scope.
 _KEY = "offload_db.rollout"
@@ -64,8 +68,10 @@ def choose(plain: Any, args: tuple[Any, ...]) -> arms.Chosen | None:
     if not RULES.active or current_setting() is not None:  # what began before anything was set goes on as it began
         return None
     whole = _is_asgi(args)
-    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1)))
     name = _name(plain)
+    if not whole and name.startswith(_OWN):
+        return None
+    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1)))
     request = _request(scope, name, whole=whole)
     choice: Choice | None = None if scope is None else scope.get(_KEY)
     first = choice is None
@@ -162,15 +168,18 @@ class _Call(arms.ArmCall):
         self, runner: arms.Runner, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run one step of an asynchronous generator; :meth:`end` is called after the last one."""
-        started = time.perf_counter()
-        if self.inline and not self._began:
-            self._undo = await wait_for_room(self._request)
-            self.kept_waiting += time.perf_counter() - started
-        self._began = True
         token = arms.enter(self)
+        started = time.perf_counter()
         try:
+            if self.inline and not self._began:
+                self._undo = await wait_for_room(self._request)
+                self.kept_waiting += time.perf_counter() - started
+            self._began = True
             return await runner(function, args, kwargs)
-        except (StopAsyncIteration, GeneratorExit):
+        except StopAsyncIteration:
+            raise
+        except GeneratorExit:
+            self._abandon()
             raise
         except BaseException as error:
             status = getattr(error, "status_code", None)  # an answer, such as HTTPException
@@ -192,6 +201,13 @@ class _Call(arms.ArmCall):
         if isinstance(status, int) and status >= 500:
             self._error = f"HTTP {status}", False
 
+    def _abandon(self) -> None:
+        """End uncounted, as the call is thrown away unfinished; a finaliser may do that, and must wait for no lock."""
+        self.ended = True
+        for undo in self._undo:
+            start_from_finaliser(undo)
+        self._scope, self._undo, self.used = None, [], set()
+
     def end(self) -> None:
         """Count the call."""
         if self.ended:
@@ -199,7 +215,7 @@ class _Call(arms.ArmCall):
         self.ended = True
         rule, mode = self._choice
         scope, request, name = self._scope, self._request, self._name
-        note_used(request, self.used)
+        note_used(request, self.used)  # before its route is known: so will others be looked for
         for undo in self._undo:
             undo()
         self.used, self._undo = set(), []

@@ -1,6 +1,6 @@
 """What is counted of the calls that were chosen for, and the frozen snapshot made of it.
 
-Owns the figures of each arm. Decides nothing; ``guard.py`` compares what it has seen itself.
+Owns the figures of each arm. Decides nothing; ``guarding.py`` compares what it has seen itself.
 """
 
 from __future__ import annotations
