@@ -18,7 +18,7 @@ from ..bridge.background import start_from_finaliser
 from ..bridge.call_scope import current_setting
 from ..bridge.place import Place, place
 from ..bridge.stack import frames_from
-from ..connection.call_sites import endpoint_of, path_below_root, scope_in
+from ..connection.call_sites import endpoint_of, path_below_root, request_scope, scope_in
 from .figures import Mode
 from .room import note_used, wait_for_room
 from .rules import RULES, Rule
@@ -71,7 +71,7 @@ def choose(plain: Any, args: tuple[Any, ...]) -> arms.Chosen | None:
     name = _name(plain)
     if not whole and name.startswith(_OWN):
         return None
-    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1)))
+    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1))) or request_scope.get()
     request = _request(scope, name, whole=whole)
     choice: Choice | None = None if scope is None else scope.get(_KEY)
     first = choice is None
