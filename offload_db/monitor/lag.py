@@ -118,7 +118,7 @@ class Watch:
                 try:
                     await anyio.to_thread.run_sync(self._finish)
                 except OSError as failure:  # the application's own end matters more
-                    logger.warning("what was seen at run time could not be written: %s", failure)
+                    logger.warning("what was seen at run time could not be written, look at dump_to: %s", failure)
 
     async def _sample(self) -> None:
         while True:

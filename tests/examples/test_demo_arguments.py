@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
         (["--rollout", "--serve"], "leave out --steps and --serve"),
         (["--port", "8000"], "add --serve"),
         (["--serve", "--port", "http"], "invalid int value"),
-        (["--output", "demo.jpg"], "must end in .png"),
+        (["--output", "demo.jpg"], "must end in .png or .svg"),
     ],
 )
 def test_mistakes(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

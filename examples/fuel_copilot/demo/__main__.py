@@ -165,7 +165,7 @@ def compare(demo: Demo, arguments: Arguments) -> int:
     numbers = output.with_suffix(".json")
     results.save(points, numbers)
     plot.draw(points, QUERY_DELAY, HEALTH_USERS, output)
-    say(f"\npicture: {output}\nnumbers: {numbers}")
+    say(f"\npicture: {output}\n   dark: {plot.dark(output)}\nnumbers: {numbers}")
     wrong = [point for point in points if point.errors]
     for point in wrong:
         say(f"ERRORS: {point.backend}, {point.users} users: {point.errors}, such as {point.error_samples[0]}")

@@ -39,13 +39,14 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
         "--output",
         type=Path,
         default=DEFAULT_OUTPUT,
-        metavar="FILE.png",
-        help="where to save the picture; the numbers go beside it as .json (default: %(default)s)",
+        metavar="FILE",
+        help="where to save the picture, a .png or .svg; one for a dark ground and the numbers as .json go beside it "
+        "(default: %(default)s)",
     )
     given = parser.parse_args(argv)
     output: Path = given.output.resolve()
-    if output.suffix.lower() != ".png":
-        parser.error(f"--output {given.output}: the picture is a PNG, so its name must end in .png")
+    if output.suffix not in (".png", ".svg"):
+        parser.error(f"--output {given.output}: the picture is a PNG or an SVG, so its name must end in .png or .svg")
     if given.port is not None and not given.serve:
         parser.error("--port is the port of the backend that --serve leaves running: add --serve")
     if given.serve and (given.quick or given.steps):
