@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -36,12 +36,12 @@ class ChosenCalls:
         self._before = before
         self._plain = plain
 
-    async def __call__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one call."""
+    def __call__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """Return what runs one call, to be awaited at once."""
         call = None if arms.choose is None else arms.choose(self._plain, args)
         if call is None:
-            return await self._run(function, args, kwargs)
-        return await call.run(self._before if call.inline else self._run, function, args, kwargs)
+            return self._run(function, args, kwargs)
+        return call.run(self._before if call.inline else self._run, function, args, kwargs)
 
 
 async def run_undecorated(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -220,12 +220,10 @@ class _Call(arms.ArmCall):
             undo()
         self.used, self._undo = set(), []
         self._scope = None  # who keeps the call's context need not keep the request
-        if scope is not None and (endpoint := endpoint_of(scope)) is not None:
-            name = f"{endpoint.method}:{endpoint.path}"
-            if self._whole:  # its route is known by now
+        if scope is not None:
+            if request.template is None:  # it may be known by now
                 request = _request(scope, name, whole=True)
-        elif self._whole:
-            name = "(no route)"
+            name = "(no route)" if request.template is None else f"{request.method}:{request.template}"
         error, cancelled = self._error or (None, False)
         seconds = max(0.0, self._spent - self.kept_waiting)
         with RULES.lock:
