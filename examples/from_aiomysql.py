@@ -57,21 +57,23 @@ async def close_async_pool() -> None:
 
 # Up to here nothing but the import has changed.
 
+THREE = "(SELECT 1 AS number UNION SELECT 2 UNION SELECT 3) AS numbers"
+
 
 async def run(endpoint: Endpoint) -> None:
     pool = await get_async_pool(endpoint)
     print(f"size {pool.size}, free {pool.freesize}, at most {pool.maxsize}")
-    print("as before:", await execute_query(pool, "SELECT seq FROM seq_1_to_3 WHERE seq > %s", (1,)))
+    print("as before:", await execute_query(pool, f"SELECT number FROM {THREE} WHERE number > %s", (1,)))
     await execute_query(pool, "SELECT nothing FROM nowhere_at_all")
 
     @offload_db.offload
     async def legacy_handler() -> Any:
         with pool.connection() as conn, conn.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) AS trucks FROM seq_1_to_5")
+            cursor.execute(f"SELECT COUNT(*) AS trucks FROM {THREE}")
             return cursor.fetchone()
 
     print("a legacy handler on the same pool:", await legacy_handler())
-    print("one trip in all:", await pool.fetch_value("SELECT MAX(seq) FROM seq_1_to_7"))
+    print("one trip in all:", await pool.fetch_value(f"SELECT MAX(number) FROM {THREE}"))
     print(f"size {pool.size} still")
     await close_async_pool()
 

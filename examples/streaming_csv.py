@@ -22,7 +22,9 @@ from fastapi.responses import StreamingResponse
 import offload_db
 from examples.support.mariadb import server
 
-QUERY = "SELECT seq AS truck_id, CONCAT('truck ', seq) AS name FROM mysql.seq_1_to_50000"
+# Numbered rows without a table, on MariaDB and MySQL.
+NUMBERS = "JSON_TABLE(CONCAT('[', REPEAT('0,', 49999), '0]'), '$[*]' COLUMNS (number FOR ORDINALITY)) AS numbers"
+QUERY = f"SELECT number AS truck_id, CONCAT('truck ', number) AS name FROM {NUMBERS}"
 
 
 def make_app(pool: offload_db.OffloadPool) -> FastAPI:

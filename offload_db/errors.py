@@ -57,12 +57,16 @@ class CheckoutTimeout(
     """
 
     code: ClassVar[int] = ER.CON_COUNT_ERROR
+    may_have_run: ClassVar[bool] = False
+    """Whether a statement may have taken effect: nothing was sent."""
 
 
 class LaneFull(_CodedError, OperationalError, TooManyConnectionsError):  # type: ignore[misc]  # as above
     """Raised when ``max_waiting`` callers are queued already."""
 
     code: ClassVar[int] = ER.CON_COUNT_ERROR
+    may_have_run: ClassVar[bool] = False
+    """Whether a statement may have taken effect: nothing was sent."""
 
 
 class StatementTimeout(_CodedError, OperationalError, TimeoutError):
@@ -97,6 +101,8 @@ class PoolClosed(_CodedError, OperationalError, RuntimeError):
     """Raised when the pool is closed or draining."""
 
     code: ClassVar[int] = CR.CR_SERVER_GONE_ERROR
+    may_have_run: ClassVar[bool] = False
+    """Whether a statement may have taken effect: nothing was sent."""
 
 
 class ConnectionClosed(_CodedError, InterfaceError, InvalidConnectionError):  # type: ignore[misc]  # as above
@@ -109,6 +115,8 @@ class ThreadUnavailable(_CodedError, OperationalError, RuntimeError):
     """Raised when a call needs a thread and the process can have no further one; nothing was sent to the server."""
 
     code: ClassVar[int] = CR.CR_OUT_OF_MEMORY
+    may_have_run: ClassVar[bool] = False
+    """Whether a statement may have taken effect: nothing was sent."""
 
     @classmethod
     def after(cls, error: BaseException) -> ThreadUnavailable:

@@ -7,6 +7,7 @@ Owns the checks that name the setting, what was given and what is accepted, and 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import threading
 import types
@@ -22,6 +23,12 @@ class Unchosen(int):
 
 # No text, or that of a short number.
 _NUMBER = re.compile(r"([+-]?[0-9]{1,6}([.][0-9]{0,3})?)?")
+
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+TLS_FILES = ("MYSQL_SSL_CA", "MYSQL_SSL_CERT", "MYSQL_SSL_KEY")
+TLS_FLAGS = ("MYSQL_SSL_VERIFY_CERT", "MYSQL_SSL_VERIFY_IDENTITY", "MYSQL_SSL_DISABLED")
+"""What PyMySQL takes as ``ssl_ca`` and so on, by the names of its variables."""
 
 DEFAULT_SIZE, DEFAULT_MIN_SIZE = 20, Unchosen(5)
 
@@ -123,6 +130,7 @@ def read_environment(
     smallest = _number(environ, "DB_POOL_MIN_SIZE", min(DEFAULT_MIN_SIZE, largest), range(10_001), problems)
     if smallest > largest and not any("DB_POOL" in problem for problem in problems):
         problems.append(f"DB_POOL_MIN_SIZE={smallest} is more than DB_POOL_MAX_SIZE={largest}")
+    tls = _tls(environ, problems)
     if problems:
         raise ConfigurationError(f"{where}: {'; '.join(problems)}")
     settings = {
@@ -131,8 +139,36 @@ def read_environment(
         "user": environ["MYSQL_USER"],
         "password": environ["MYSQL_PASSWORD"],
         "database": environ["MYSQL_DATABASE"],
+        **tls,
     }
     return smallest, largest, settings
+
+
+def _tls(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """Read the settings of TLS; what is not set, or empty, is left to PyMySQL."""
+    given = {name: str(environ.get(name, "")).strip() for name in (*TLS_FILES, *TLS_FLAGS)}
+    settings: dict[str, Any] = {}
+    for name, text in given.items():
+        if not text:
+            continue
+        if name in TLS_FILES:
+            if not os.access(text, os.R_OK):
+                problems.append(f"{name} does not name a file that can be read")
+            settings[name.removeprefix("MYSQL_").lower()] = text
+        elif text.lower() in _FLAGS:
+            settings[name.removeprefix("MYSQL_").lower()] = _FLAGS[text.lower()]
+        else:
+            problems.append(f"{name}={shown(text, _FLAGS)}; accepted are {', '.join(_FLAGS)}")
+    if settings.get("ssl_disabled") and len(settings) > 1:
+        problems.append("MYSQL_SSL_DISABLED is on, so no other MYSQL_SSL_… setting has a meaning")
+    # PyMySQL encrypts for a CA alone, and lets in whoever answers.
+    if "ssl_ca" in settings or settings.get("ssl_verify_identity"):
+        settings.setdefault("ssl_verify_cert", True)
+    if settings.get("ssl_verify_identity") and not settings["ssl_verify_cert"]:
+        problems.append("MYSQL_SSL_VERIFY_IDENTITY is on, and MYSQL_SSL_VERIFY_CERT is off")
+    if "ssl_key" in settings and "ssl_cert" not in settings:
+        problems.append("MYSQL_SSL_KEY is set, and MYSQL_SSL_CERT is not")
+    return settings
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, accepted: range, problems: list[str]) -> int:

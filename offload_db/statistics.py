@@ -194,6 +194,10 @@ class BlockedCalls:
         self._lock = threading.Lock()
         self._totals: dict[tuple[CallPath, str, str | None], tuple[int, float, float]] = {}
 
+    def after_fork(self) -> None:
+        """Begin anew in a child process: a thread of the parent may have held the lock."""
+        self.__init__()  # type: ignore[misc]  # what is counted is this process's own
+
     def add(self, path: CallPath, call: str, statement: str | None, seconds: float) -> None:
         """Count a call that kept the thread for *seconds*."""
         key = (path, call, statement)

@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
 from offload_db.bridge import arms
+from offload_db.settings import TLS_FILES, TLS_FLAGS
 from tests import timing
 from tests.rollout.inside import forget_everything as forget_rollout
+from tests.server_kinds import reason_to_skip
 
 # What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
 DATABASE_VARIABLES = (
@@ -32,6 +34,8 @@ DATABASE_VARIABLES = (
     "MYSQL_DATABASE",
     "DB_POOL_MIN_SIZE",
     "DB_POOL_MAX_SIZE",
+    *TLS_FILES,
+    *TLS_FLAGS,
 )
 
 
@@ -110,6 +114,9 @@ class MySQL:
         self.port = endpoint.port
         self.user = endpoint.user
         self.password = endpoint.password
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT VERSION()")
+            ((self.version,),) = cursor.fetchall()
 
     def settings(self, database: str | None = None) -> dict[str, Any]:
         """Return the keyword arguments of `pymysql.connect`; *database* is left out when it is None."""
@@ -183,6 +190,36 @@ def nothing_rolled_out() -> Iterator[None]:
     yield
     if arms.choose is not None:
         forget_rollout()
+
+
+@pytest.fixture(autouse=True)
+def only_where_the_server_can(request: pytest.FixtureRequest) -> None:
+    """Skip a test whose statements the server that MYSQL_HOST names does not know."""
+    if "mysql" in request.fixturenames:
+        mark = request.node.get_closest_marker("mariadb")
+        parameters = getattr(getattr(request.node, "callspec", None), "params", None)
+        version = request.getfixturevalue("mysql").version
+        reason = reason_to_skip(request.function, parameters, None if mark is None else str(mark.args[0]), version)
+        if reason is not None:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Skip a test that starts a server of its own, where MYSQL_HOST names one and none is installed."""
+    try:
+        return (yield)
+    except ServerMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Skip it where the test itself starts the server, too."""
+    try:
+        return (yield)
+    except ServerMissing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

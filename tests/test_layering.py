@@ -42,7 +42,6 @@ INNER = {
     ("contrib.pytest_plugin", "bridge.stack"): "it names the line of the code under test",
     ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",
     ("contrib.sqlalchemy", "bridge.call_scope"): "a scoped session belongs to the bridged call",
-    ("contrib.sqlalchemy", "bridge.place"): "a rollback is shielded in bridged tasks",
     ("contrib.sqlalchemy", "connection.sync_connection"): "it recognises a physical connection again",
     ("contrib.sqlalchemy", "pool.variants"): "an engine's connections are of a kind of their own",
 }
@@ -80,6 +79,7 @@ AUDIT_ORDER = (
     "context",
     "places",
     "own_names",
+    "pool_file",
     "wrapping",
     "converting",
     "rules",

@@ -27,7 +27,7 @@ import pymysql
 from examples.support.ports import LOOPBACK, free_port
 from examples.support.processes import end, start
 
-__all__ = ["Endpoint", "PrivateServer", "ServerFailed", "ServerMissing", "server"]
+__all__ = ["Endpoint", "PrivateServer", "ServerFailed", "ServerMissing", "find_program", "server", "user_option"]
 
 HOST = LOOPBACK
 USER = "root"
@@ -129,6 +129,8 @@ class PrivateServer:
 
     :param port: the port on 127.0.0.1; None picks a free one
     :param options: more server options, each as one word, such as ``--wait-timeout=1``
+    :param data: a data directory to begin with a copy of, with the accounts in it; None makes an empty one
+    :param env: the environment of the server's process; None gives it this process's own
     :param start_timeout: seconds until the server must accept connections
     """
 
@@ -137,10 +139,14 @@ class PrivateServer:
         *,
         port: int | None = None,
         options: Sequence[str] = (),
+        data: Path | None = None,
+        env: Mapping[str, str] | None = None,
         start_timeout: float = 60.0,
     ) -> None:
         self.port = port
         self.options = tuple(options)
+        self.data = data
+        self.env = env
         self.start_timeout = start_timeout
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -166,6 +172,13 @@ class PrivateServer:
         if self.port is None:
             raise ServerFailed("the private MariaDB server has no port yet: start it first")
         return Endpoint(HOST, self.port, USER, PASSWORD)
+
+    @property
+    def directory(self) -> Path:
+        """Where the server keeps everything; only known once it has been prepared."""
+        if self._directory is None:
+            raise ServerFailed("the private MariaDB server has no directory yet: prepare or start it first")
+        return self._directory
 
     @property
     def pid(self) -> int | None:
@@ -194,24 +207,18 @@ class PrivateServer:
         """
         if self.running:
             return
-        program = _find("mariadbd") or _find_as_mysqld()
+        program = find_program("mariadbd") or _find_as_mysqld()
         if program is None:
             raise ServerMissing
         _end_with_this_process(self)
-        if self._directory is None:
-            self._directory = _temporary_directory()
-            try:
-                self._initialise(self._directory)
-            except BaseException:
-                self.remove()
-                raise
+        self.prepare()
         picked = self.port is None
         # Another program can take a free port between the look and the server's start: look again.
         for attempts_left in (2, 1, 0) if picked else (0,):
             if picked:
                 self.port = free_port()
             try:
-                self._launch(program, self._directory)
+                self._launch(program, self.directory)
                 return
             except _PortTaken:
                 self.kill()
@@ -220,6 +227,21 @@ class PrivateServer:
             except BaseException:
                 self.kill()
                 raise
+
+    def prepare(self) -> None:
+        """Initialise the data directory if it is new, and start nothing yet.
+
+        :raises ServerMissing: if no MariaDB server program is installed
+        :raises ServerFailed: if it makes no data directory
+        """
+        if self._directory is not None:
+            return
+        self._directory = _temporary_directory()
+        try:
+            self._initialise(self._directory)
+        except BaseException:
+            self.remove()
+            raise
 
     def stop(self, timeout: float = 20.0) -> None:
         """Shut the server down in order, by force after *timeout* seconds; the data stays for the next start."""
@@ -251,10 +273,13 @@ class PrivateServer:
 
     def _initialise(self, directory: Path) -> None:
         """Create the system tables and the file of statements that the server runs at each start."""
-        program = _find("mariadb-install-db") or _find("mysql_install_db")
+        (directory / "tmp").mkdir()
+        if self.data is not None:
+            shutil.copytree(self.data, directory / "data")
+            return
+        program = find_program("mariadb-install-db") or find_program("mysql_install_db")
         if program is None:
             raise ServerMissing
-        (directory / "tmp").mkdir()
         done = subprocess.run(
             [
                 program,
@@ -265,7 +290,7 @@ class PrivateServer:
                 "--skip-test-db",
                 "--skip-name-resolve",
                 "--innodb-log-file-size=64M",
-                *_user_option(),
+                *user_option(),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -294,14 +319,14 @@ class PrivateServer:
             f"--socket={directory / 'sock'}",
             f"--pid-file={directory / 'pid'}",
             f"--log-error={directory / 'server.log'}",
-            f"--init-file={directory / 'init.sql'}",
+            *([f"--init-file={directory / 'init.sql'}"] if self.data is None else []),
             f"--bind-address={HOST}",
             f"--port={self.port}",
             *SERVER_OPTIONS,
-            *_user_option(),
+            *user_option(),
             *self.options,
         ]
-        self._process = start(command)
+        self._process = start(command, env=self.env)
         self._wait_until_it_accepts()
 
     def _wait_until_it_accepts(self) -> None:
@@ -357,7 +382,7 @@ def server(*, options: Sequence[str] = ()) -> Iterator[Endpoint]:
         yield private.endpoint
 
 
-def _find(program: str) -> str | None:
+def find_program(program: str) -> str | None:
     """Find *program* in PATH and where Debian puts servers, which is not in a plain user's PATH."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/usr/local/bin"])
     return shutil.which(program, path=path)
@@ -365,14 +390,14 @@ def _find(program: str) -> str | None:
 
 def _find_as_mysqld() -> str | None:
     """Find a MariaDB server under the name it had before 10.4.6; MySQL's server of that name will not do."""
-    program = _find("mysqld")
+    program = find_program("mysqld")
     if program is None:
         return None
     version = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=False)
     return program if "MariaDB" in version.stdout else None
 
 
-def _user_option() -> tuple[str, ...]:
+def user_option() -> tuple[str, ...]:
     """Say to the server that it may run as root, where it does."""
     return ("--user=root",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
 

@@ -110,6 +110,24 @@ ensure_server() {
     "or set MYSQL_HOST, MYSQL_PORT, MYSQL_USER and MYSQL_PASSWORD to a server whose user may create databases"
 }
 
+have_cluster() {
+  have_server && have haproxy &&
+    { compgen -G '/usr/lib*/galera*/libgalera_smm.so' || compgen -G '/usr/lib*/libgalera_smm.so'; } >/dev/null
+}
+
+# ensure_cluster: see to what examples/cluster needs besides the server; fail where it can't be had.
+ensure_cluster() {
+  have_cluster && return
+  # HAProxy's package would begin a service where services are run.
+  can_apt && { have haproxy || [ ! -d /run/systemd/system ]; } || return 1
+  mkdir -p "$VENVS"
+  local packages=(mariadb-server-core galera-4)
+  have haproxy || packages+=(haproxy)
+  { apt_install "${packages[@]}" || { as_root apt-get update -qq && apt_install "${packages[@]}"; }; } \
+    >>"$VENVS/apt.log" 2>&1
+  have_cluster
+}
+
 have_client_library() {
   pkg-config --exists libmariadb 2>/dev/null || pkg-config --exists mysqlclient 2>/dev/null
 }

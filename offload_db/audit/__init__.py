@@ -8,6 +8,7 @@ or executed, and nothing of the rest of the library is needed. The way through t
 ``routes`` and ``coverage`` connect them; ``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections
 back to what makes them, ``ownership`` says whether they are a call's own, ``advice`` which mode fits, ``remedies`` and
 ``places`` what to change; ``context`` answers what the ``rules`` ask. ``wording`` names expressions in reports.
+``converting`` (with ``pool_file``) and ``wrapping`` say what becomes this library's, ``plan`` what a migration changes.
 On the report stands ``guidance``: one thing to do for each function; ``terminal`` has colours and width.
 """
 
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from . import model
 from .context import Context
@@ -77,13 +79,13 @@ def examine(
     paths: Iterable[str | Path],
     *,
     exclude: Sequence[str] = (),
-    converted: frozenset[tuple[str, int, int]] = frozenset(),
+    converted: Mapping[tuple[str, int, int], object] = MappingProxyType({}),
     progress: Progress | None = None,
     partial: bool = False,
 ) -> Context | Project:
     """Read files and learn what the rules ask; see `audit`.
 
-    :param converted: file, line and column of the calls to look at as if they were offload_db.connect's
+    :param converted: file, line and column of the calls to look at as if they were this library's
     :returns: the context, or the project alone if it has no module that can be read
     """
     given = [Path(path) for path in paths]

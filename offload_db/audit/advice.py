@@ -38,6 +38,7 @@ _LOOPLESS = frozenset(
 _LOOP_WORDS = re.compile(
     rf"\b({'|'.join(sorted({*_LOOP_METHODS, *_TORNADO_METHODS, *_LOOP_LIBRARIES, 'add_task'}))})\b".replace(".", r"\.")
 )
+_WORD = re.compile(r"\w+")
 _DOUBT = re.compile(r"^it is not known| may | is given it$")
 _MESSAGES = frozenset({"set", "cancel", "notify", "notify_all", "release"})  # of asyncio's own objects
 
@@ -126,6 +127,11 @@ class Advisor:
                 return call
         return None
 
+    def leads_elsewhere(self, call: Call) -> bool:
+        """Tell whether a call blocks on something that is no database, itself or below."""
+        own = call.effect is not None and call.effect.kind == "elsewhere"
+        return not call.passed and (own or self.graph.reaches(call, self.graph.to_elsewhere))
+
     def leads_to_raw(self, call: Call) -> bool:
         """Tell whether a call blocks on a driver that a bridge does not free, itself or below."""
         return self._is_raw(call) or self.graph.reaches(call, self.to_raw)
@@ -210,7 +216,7 @@ class Advisor:
             values = (value for cell in module.scope.cells.values() for value in cell.values)
             known = self._loop_modules[module] = (
                 _LOOP_WORDS.search(source) is not None
-                or any(name in source for name in self._asyncio_objects())
+                or not self._asyncio_objects().isdisjoint(_WORD.findall(source))
                 or any(isinstance(value, External) and value.name.startswith(_LOOP_LIBRARIES) for value in values)
             )
         return known

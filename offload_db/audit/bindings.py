@@ -12,6 +12,8 @@ from .lookup import holder
 from .model import NOTHING, ClassRef, Instance, Module, Scope, Values
 from .texts import source_of
 
+Imported = tuple[ast.Import | ast.ImportFrom, ast.alias]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Binding:
@@ -88,12 +90,6 @@ def alternatives(node: ast.BoolOp | ast.IfExp | ast.Tuple | ast.List) -> list[as
     return node.values if isinstance(node, ast.BoolOp) else node.elts
 
 
-def imports(scope: Scope, name: str) -> list[tuple[ast.Import | ast.ImportFrom, ast.alias]]:
-    """Return where a function or module imports a name."""
-    found = [node for node in walk(scope) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return [(node, one) for node in found for one in node.names if (one.asname or one.name.partition(".")[0]) == name]
-
-
 def is_name(node: ast.expr | None, name: str) -> bool:
     """Tell whether an expression is a certain name."""
     return isinstance(node, ast.Name) and node.id == name
@@ -137,6 +133,8 @@ class Assignments:
         self.interpreter = interpreter
         self._by_scope: dict[Scope, list[Binding]] = {}
         self._by_module: dict[Module, dict[str, list[Binding]]] = {}
+        self._by_class: dict[str, dict[Scope, dict[int, Binding]]] = {}
+        self._imports: dict[Scope, dict[str, list[Imported]]] = {}
 
     @functools.cached_property
     def _attributes(self) -> dict[str, list[Binding]]:
@@ -174,11 +172,22 @@ class Assignments:
 
     def imported(self, scope: Scope, name: str) -> Iterator[tuple[Module, str]]:
         """Yield the audited modules that a name is imported from, and what it is called there."""
-        for node, alias in imports(scope, name):
+        for node, alias in self.imports(scope, name):
             if isinstance(node, ast.ImportFrom):
                 source = source_of(node, scope.module, self.interpreter.project)
                 if source is not None and source is not scope.module:
                     yield source, alias.name
+
+    def imports(self, scope: Scope, name: str) -> Sequence[Imported]:
+        """Return where a function or module imports a name."""
+        found = self._imports.get(scope)
+        if found is None:
+            found = self._imports[scope] = {}
+            for node in walk(scope):
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    for one in node.names:
+                        found.setdefault(one.asname or one.name.partition(".")[0], []).append((node, one))
+        return found.get(name, ())
 
     def of_any(self, name: str) -> Sequence[Binding]:
         """Return where an attribute of whatever object is given a value."""
@@ -186,27 +195,30 @@ class Assignments:
 
     def of_alike(self, node: ast.Attribute) -> Sequence[Binding]:
         """Return where an attribute of an object of that name is given a value; of any object if there is none."""
-        found = self.of_any(node.attr)
-        alike = [
-            binding
-            for binding in found
-            if isinstance(binding.target, ast.Attribute) and holder(binding.target.value) == holder(node.value)
-        ]
-        return alike or found
-
-    def of_item(self, node: ast.Subscript) -> Iterator[Binding]:
-        """Yield where an item of that key is set, such as ``app["db"]``."""
-        key = ast.dump(node.slice)
-        for binding in self._items:
-            target = binding.target
-            assert isinstance(target, ast.Subscript)
-            if ast.dump(target.slice) == key and holder(target.value) == holder(node.value):
-                yield binding
+        return self._alike.get((node.attr, holder(node.value))) or self.of_any(node.attr)
 
     @functools.cached_property
-    def _items(self) -> list[Binding]:
-        scopes = [scope for module in self.interpreter.project.modules for scope in module.scopes.values()]
-        return [one for scope in scopes for one in self.of_scope(scope) if isinstance(one.target, ast.Subscript)]
+    def _alike(self) -> dict[tuple[str, str], list[Binding]]:
+        found: dict[tuple[str, str], list[Binding]] = {}
+        for name, given in self._attributes.items():
+            for binding in given:
+                assert isinstance(binding.target, ast.Attribute)
+                found.setdefault((name, holder(binding.target.value)), []).append(binding)
+        return found
+
+    def of_item(self, node: ast.Subscript) -> Sequence[Binding]:
+        """Return where an item of that key is set, such as ``app["db"]``."""
+        return self._items.get((ast.dump(node.slice), holder(node.value)), ())
+
+    @functools.cached_property
+    def _items(self) -> dict[tuple[str, str], list[Binding]]:
+        found: dict[tuple[str, str], list[Binding]] = {}
+        for module in self.interpreter.project.modules:
+            for scope in module.scopes.values():
+                for one in self.of_scope(scope):
+                    if isinstance(one.target, ast.Subscript):
+                        found.setdefault((ast.dump(one.target.slice), holder(one.target.value)), []).append(one)
+        return found
 
     def of_attribute(self, name: str, family: set[Scope]) -> Iterator[Binding]:
         """Yield where an attribute of an object of a class is set."""
@@ -214,11 +226,26 @@ class Assignments:
             for binding in self.of_scope(one):
                 if is_name(binding.target, name):
                     yield binding
-        for binding in self.of_any(name):
-            assert isinstance(binding.target, ast.Attribute)
-            owners = self.values(binding.target.value, binding.scope)
-            if any(isinstance(value, (Instance, ClassRef)) and value.scope in family for value in owners):
-                yield binding
+        by_class = self._owned(name)
+        of_family = {number: one for scope in family for number, one in by_class.get(scope, {}).items()}
+        yield from (of_family[number] for number in sorted(of_family))
+
+    def _owned(self, name: str) -> dict[Scope, dict[int, Binding]]:
+        """Return where an attribute is set, by the classes whose objects it may be set on, and by its number."""
+        found = self._by_class.get(name)
+        if found is None:
+            found = self._by_class[name] = {}
+            for number, binding in enumerate(self.of_any(name)):
+                assert isinstance(binding.target, ast.Attribute)
+                for value in self.values(binding.target.value, binding.scope):
+                    if isinstance(value, (Instance, ClassRef)):
+                        found.setdefault(value.scope, {})[number] = binding
+        return found
+
+    def is_of_thread(self, node: ast.expr, scope: Scope) -> bool:
+        """Tell whether each thread has attributes of its own of an object."""
+        owners = self.values(node, scope)
+        return bool(owners) and all(map(self.interpreter.is_of_thread, owners))
 
     def values(self, node: ast.expr | None, scope: Scope) -> Values:
         """Return what an expression of a function may be."""

@@ -16,6 +16,7 @@ from .model import (
     FOREIGN,
     NOTHING,
     OPAQUE,
+    THREAD_LOCAL,
     UNSEEN,
     App,
     AppMethod,
@@ -30,6 +31,7 @@ from .model import (
     Generated,
     Instance,
     Method,
+    ModuleRef,
     Scope,
     Value,
     Values,
@@ -39,6 +41,8 @@ from .model import (
     generated,
     instance,
 )
+
+_WITH_ATTRIBUTES = frozenset({External, ModuleRef, Instance, ClassRef, Database, App})
 
 
 @dataclass(slots=True)
@@ -120,12 +124,30 @@ class Calling(Lookup, abc.ABC):
             self._by_name(node, node.func, inside, arguments, outcome, unknown=not callee)
             for target in outcome.targets:
                 self._bind_self(target, inside)
-        for values in arguments.all():
-            for value in values:
-                if isinstance(value, FunctionRef):
-                    self._called_back(value, arguments, outcome)
+        if any(target.called_parameters for target in outcome.targets):
+            for value in [one for values in arguments.all() for one in values if isinstance(one, FunctionRef)]:
+                self._called_back(value, arguments, outcome)
         self._runs_generators(node, callee, arguments, outcome)
         return outcome
+
+    def is_of_thread(self, value: Value) -> bool:
+        """Tell whether each thread has attributes of its own of an object: a ``threading.local``."""
+        if not isinstance(value, Instance):
+            return value is THREAD_LOCAL
+        bases = (base for one in self.classes(value.scope) for base in one.bases.values)
+        return any(isinstance(base, External) and base.name in libraries.THREAD_LOCALS for base in bases)
+
+    def attributes(self, values: Values, name: str, around: ast.expr) -> Values:
+        """Return what an attribute of an expression may be."""
+        found: set[Value] = set()
+        alike = True  # what nothing is known of but its name is found by that, once for all values
+        for value in values:
+            if type(value) in _WITH_ATTRIBUTES or value is FOREIGN or value is UNSEEN:
+                found |= self.attribute(value, name, around)
+            elif alike:
+                alike = False
+                found |= self.loosely(around, name)
+        return frozenset(found)
 
     # --- what libraries do, see ``outside.py``
 
@@ -180,16 +202,16 @@ class Calling(Lookup, abc.ABC):
                 app_value((self.scope.module.shown, node.lineno, node.col_offset), "aiohttp", "resource")
             )
         elif isinstance(value, AppMethod) or value is OPAQUE:
-            if isinstance(value, AppMethod) and value.owner.framework == "aiogram":
-                self.inject(arguments)
+            if isinstance(value, AppMethod) and value.owner.framework in libraries.INJECTING:
+                self.inject(value.owner.framework, arguments)
             outcome.values.add(OPAQUE)
         elif value is FOREIGN or value is UNSEEN:
             outcome.values.add(value)
 
-    def inject(self, arguments: Arguments) -> None:
-        """Store what aiogram gives to the parameters of handlers, by their names."""
+    def inject(self, framework: str, arguments: Arguments) -> None:
+        """Store what an application is given for its handlers, by name."""
         for name, values in arguments.named.items():
-            self.keep("aiogram", f"[{name}]", values)
+            self.keep(libraries.INJECTING[framework], f"[{name}]", values)
 
     def known_as(self, scope: Scope) -> str | None:
         """Return by what name the one object of a class is usually known: ``app``, ``bot``; None if it is none."""
@@ -222,7 +244,7 @@ class Calling(Lookup, abc.ABC):
                 rest = self.containers(scope.node)
                 self.grow(rest.rest, values)
                 self.grow(scope.cell(scope.var_positional), frozenset((rest,)))
-        names = {parameter.name for parameter in scope.parameters}
+        names = {parameter.name for parameter in scope.parameters} if arguments.named else ()
         for name, values in arguments.named.items():
             if values and name in names:
                 self.grow(scope.cell(name), values)
@@ -231,9 +253,8 @@ class Calling(Lookup, abc.ABC):
         """Give a method the object that it is called on, which may be of a subclass."""
         if target.owner is None or not target.parameters or "staticmethod" in target.decorators:
             return
-        own = frozenset(
-            value for value in inside if isinstance(value, Instance) and target.owner in self.classes(value.scope)
-        )
+        others = [value for value in inside if isinstance(value, Instance) and value.scope is not target.owner]
+        own = frozenset(value for value in others if target.owner in self.classes(value.scope))
         if own:
             self.grow(target.cell(target.parameters[0].name), own)
 

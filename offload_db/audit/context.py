@@ -310,6 +310,7 @@ class Context:
                     self.change(scope),
                     reason(advice, is_raw=advice.blocker is not None and self.advisor.leads_to_raw(advice.blocker)),
                     any(call.spawner is not None for call in self.graph.callers.get(scope, ())),
+                    any(map(self.advisor.leads_elsewhere, scope.calls)),
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
-from . import engines
-
 _SECTION = re.compile(
     r"\b(third|party|external|libraries|packages|dependencies|imports?|vendor|from pypi)\b", re.IGNORECASE
 )
@@ -33,8 +31,11 @@ class Edits:
     decorators: Mapping[tuple[int, int], str]  # of a def -> the decorator, without its @
     pools: frozenset[tuple[int, int]]  # of the calls that make them
     package: str  # how the module calls the library
-    made: frozenset[tuple[int, int]]  # of the calls that make a connection or an engine, and are to be the library's
+    # of the calls that are to be others, with the last name of what is called: f().g() begins where f() does
+    made: Mapping[tuple[int, int, str], Callable[[cst.Call], cst.BaseExpression]]
+    guarded: frozenset[tuple[int, int]]  # those of them that only one of two callers at once may keep
     imports: tuple[str, ...]
+    own_import: str | None  # of a module of the application
     add_import: bool
     is_local: Callable[[str], bool]  # tells whether a top-level name is a module of the project
 
@@ -49,12 +50,17 @@ def apply(source: bytes, edits: Edits) -> bytes:
     except cst.ParserSyntaxError as error:
         raise EditError(f"LibCST does not parse it: {error.message}") from error
     wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
+    text = source.decode(tree.encoding)
     # Form feeds and the like end no line for Python, but do for str.splitlines.
-    lines = re.split(r"\r\n|\r|\n", source.decode(tree.encoding))
+    lines = re.split(r"\r\n|\r|\n", text)
     transformer = _Transformer(edits, wrapper.resolve(PositionProvider), lines)
+    while re.search(rf"\b{transformer.made}\b", text):
+        transformer.made += "_"
     changed = wrapper.module.visit(transformer)
     if transformer.missing():
         raise EditError(f"the code at {sorted(transformer.missing())} was not found")
+    if edits.own_import is not None:
+        changed = _with_own_import(changed, edits.own_import, edits.is_local)
     if edits.add_import:
         changed = _with_import(changed, edits)
     result = changed.bytes
@@ -72,18 +78,20 @@ class _Transformer(cst.CSTTransformer):
         super().__init__()
         self.edits = edits
         self.wrapper = f"{edits.package}.OffloadPool"
-        self.converted: set[tuple[int, int]] = set()
+        self.made = "made"  # a name for what a call has made, before it is certain that it is kept
+        self._tests: list[cst.BaseExpression] = []  # of the `if` around
+        self.converted: set[tuple[int, int, str]] = set()
         self.positions = positions
         self.lines = lines
         self.decorated: set[tuple[int, int]] = set()
         self.wrapped: set[tuple[int, int]] = set()
 
-    def missing(self) -> set[tuple[int, int]]:
+    def missing(self) -> set[tuple[int | str, ...]]:
         """Return the places that were not come across."""
         return (
             (self.edits.decorators.keys() - self.decorated)
             | (self.edits.pools - self.wrapped)
-            | (self.edits.made - self.converted)
+            | (self.edits.made.keys() - self.converted)
         )
 
     def _place(self, node: cst.CSTNode) -> tuple[int, int]:
@@ -119,6 +127,8 @@ class _Transformer(cst.CSTTransformer):
         if not isinstance(statement.value, cst.Call) or not isinstance(target, (cst.Name, cst.Attribute)):
             return updated_node
         place = self._place(statement.value)
+        if place in self.edits.guarded:
+            return self._kept_once(updated_node, target)
         if place not in self.edits.pools:
             return updated_node
         self.wrapped.add(place)
@@ -127,12 +137,35 @@ class _Transformer(cst.CSTTransformer):
         assert isinstance(line, cst.SimpleStatementLine)
         return cst.FlattenSentinel([updated_node, line])
 
+    def visit_If_body(self, node: cst.If) -> None:  # noqa: N802  # as above
+        """Remember the condition that its statements stand under."""
+        self._tests.append(node.test)
+
+    def leave_If_body(self, node: cst.If) -> None:  # noqa: N802  # as above
+        """Forget it."""
+        self._tests.pop()
+
+    def _kept_once(
+        self, line: cst.SimpleStatementLine, target: cst.BaseExpression
+    ) -> cst.FlattenSentinel[cst.SimpleStatementLine]:
+        """Ask again before a connection is kept: another caller may have made one while this one was made."""
+        [statement] = line.body
+        assert isinstance(statement, (cst.Assign, cst.AnnAssign))
+        code = cst.Module([]).code_for_node
+        first = line.with_changes(body=[cst.Assign([cst.AssignTarget(cst.Name(self.made))], statement.value)])  # type: ignore[arg-type]  # it is a call
+        test = code(self._tests[-1])
+        kept = f"if {test}:\n    {code(target)} = {self.made}\nelse:  # another call was first\n    {self.made}.close()"
+        return cst.FlattenSentinel([first, cst.parse_statement(kept)])  # type: ignore[list-item]  # a block takes both
+
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:  # noqa: N802  # as above
         """Wrap a pool where it stands, if it is not assigned by itself; make a connection with this library."""
         place = self._place(original_node)
-        if place in self.edits.made:
-            self.converted.add(place)
-            return engines.converted(updated_node, self.edits.package)
+        func = original_node.func
+        name = func.attr.value if isinstance(func, cst.Attribute) else getattr(func, "value", "")
+        making = self.edits.made.get((*place, name))
+        if making is not None:
+            self.converted.add((*place, name))
+            return making(updated_node)
         if place not in self.edits.pools or self._is_assigned(original_node):
             return updated_node
         self.wrapped.add(place)
@@ -158,6 +191,21 @@ class _Transformer(cst.CSTTransformer):
 
 
 # --- the import
+
+
+def _with_own_import(tree: cst.Module, line: str, is_local: Callable[[str], bool]) -> cst.Module:
+    """Add the import of a module of the application below all imports of the file's head."""
+    body = list(tree.body)
+    index = 1 if body and _is_docstring(body[0]) else 0
+    for number, statement in enumerate(body):
+        if _imports(statement):
+            index = number + 1
+        elif number and not isinstance(statement, (cst.If, cst.Try, cst.SimpleStatementLine)):
+            break
+    above = _imports(body[index - 1]) if index else []
+    is_alone = bool(above) and not any(name.startswith(".") or is_local(name) for name in above)
+    made = cst.parse_statement(line).with_changes(leading_lines=[cst.EmptyLine(indent=False)] if is_alone else [])
+    return tree.with_changes(body=[*body[:index], made, *body[index:]])
 
 
 def _with_import(tree: cst.Module, edits: Edits) -> cst.Module:

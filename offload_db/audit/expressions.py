@@ -83,9 +83,7 @@ class Expressions(Annotations):
         return self.name(node.id)
 
     def _attribute(self, node: ast.Attribute) -> Values:
-        found: set[Value] = set()
-        for value in self.evaluate(node.value):
-            found |= self.attribute(value, node.attr, node.value)
+        found = set(self.attributes(self.evaluate(node.value), node.attr, node.value))
         if not found:
             return self.loosely(node.value, node.attr)
         properties = [v for v in found if isinstance(v, FunctionRef) and v.bound and "property" in v.scope.decorators]
@@ -109,10 +107,9 @@ class Expressions(Annotations):
         inside: Values = NOTHING
         if isinstance(node.func, ast.Attribute):
             inside = self.evaluate(node.func.value)
-            found: set[Value] = set()
-            for value in inside:
-                found |= self.attribute(value, node.func.attr, node.func.value)
-            callee = frozenset(found) or (self.loosely(node.func.value, node.func.attr) if inside else NOTHING)
+            callee = self.attributes(inside, node.func.attr, node.func.value)
+            if not callee and inside:
+                callee = self.loosely(node.func.value, node.func.attr)
         else:
             callee = self.evaluate(node.func)
         spawner = self.spawner

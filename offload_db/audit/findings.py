@@ -102,6 +102,7 @@ class Handler:
     advice: str | None = None  # what to change, where neither mode fits
     why: str | None = None  # a mode fits, or goes on blocking, or neither fits
     is_task: bool = False  # it is started as a task of its own
+    elsewhere: bool = False  # it blocks on something that is no database, too
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""

@@ -124,7 +124,8 @@ def _what_to_do(report: Report, handler: Handler, numbers: Iterable[int]) -> str
     if handler.mode in ("bridge", "either"):
         return BRIDGE
     if by_migrate and all(by_migrate) and not (handler.why or "").startswith("the lock "):
-        return BRIDGE  # what a bridge does not free today is this library's by then
+        # What a bridge does not free today is this library's by then, but for what is no database's.
+        return THREAD if handler.elsewhere and not handler.awaits else BRIDGE
     return THREAD if handler.mode == "thread" else HAND
 
 

@@ -185,7 +185,10 @@ class Interpreter(Decorators):
                     scope.opened.append(Opened(target.id, statement, dotted(statement.value.func), targets))
         elif isinstance(target, ast.Attribute):
             keys = [f"{holder(target.value)}.{target.attr}"]
-            for base in self.evaluate(target.value):
+            bases = self.evaluate(target.value)
+            if any(map(self.is_of_thread, bases)):
+                return
+            for base in bases:
                 if isinstance(base, (Instance, ClassRef)):
                     cell = base.scope.attribute(target.attr)
                     self.shared.append(Shared(scope, statement, f"{base.scope.name}.{target.attr}", cell, kinds[0]))

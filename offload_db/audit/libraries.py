@@ -264,6 +264,7 @@ PANDAS = frozenset(
 LOCKS = frozenset(
     f"threading.{name}" for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore")
 ) | {"_thread.allocate_lock", "multiprocessing.Lock", "multiprocessing.RLock"}  # fmt: skip
+THREAD_LOCALS = frozenset({"threading.local", "_thread._local"})
 _ELSEWHERE = (
     "requests.", "urllib.request.", "urllib3.", "smtplib.", "subprocess.", "pandas.read_", "openpyxl.", "ftplib.",
 )  # fmt: skip
@@ -295,6 +296,8 @@ APPS: Mapping[str, tuple[str, str]] = {
     "aiogram.Router": ("aiogram", "router"),
 }
 
+# Where handlers find what an application is given: aiogram in their parameters, Tornado in self.settings.
+INJECTING: Mapping[str, str] = {"aiogram": "aiogram", "tornado": "settings"}
 TORNADO_RULES = frozenset({"tornado.web.url", "tornado.web.URLSpec", "tornado.routing.Rule"})
 FRAMEWORKS = frozenset(
     {"fastapi", "starlette", "sanic", "aiohttp", "quart", "tornado", "offload_db", "dbutils", "DBUtils"}

@@ -23,6 +23,7 @@ class Value:
 
 Values = frozenset[Value]
 NOTHING: Values = frozenset()
+_FEW_READERS = 12
 
 
 class Cell:
@@ -32,8 +33,8 @@ class Cell:
 
     def __init__(self) -> None:
         self.values: Values = NOTHING
-        # Most cells have one reader, and a set for it would be four times as large as the cell.
-        self.read_by: Scope | Cell | set[Scope | Cell] | None = None
+        # Most cells have one reader, and most others a few: a set for them would be many times as large as the cell.
+        self.read_by: Scope | Cell | list[Scope | Cell] | set[Scope | Cell] | None = None
 
     def add_reader(self, reader: Scope | Cell) -> None:
         """Note who looks again when the values grow: code, or what is derived from this cell."""
@@ -41,14 +42,19 @@ class Cell:
             self.read_by = reader
         elif isinstance(self.read_by, set):
             self.read_by.add(reader)
+        elif isinstance(self.read_by, list):
+            if reader not in self.read_by:
+                self.read_by.append(reader)
+                if len(self.read_by) > _FEW_READERS:
+                    self.read_by = set(self.read_by)
         elif self.read_by is not reader:
-            self.read_by = {self.read_by, reader}
+            self.read_by = [self.read_by, reader]
 
     def readers(self) -> Collection[Scope | Cell]:
         """Return who has read it."""
         if self.read_by is None:
             return ()
-        return self.read_by if isinstance(self.read_by, set) else (self.read_by,)
+        return self.read_by if isinstance(self.read_by, (list, set)) else (self.read_by,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +173,7 @@ class Decorating(Value):
 OPAQUE = Opaque()
 FOREIGN = Opaque()  # of the driver of another database; so is whatever comes of it
 UNSEEN = Opaque()  # of a file of the application that is not among those that are read; so is whatever comes of it
+THREAD_LOCAL = Opaque()  # of which each thread has attributes of its own
 LOCK = LockValue()
 external = functools.cache(External)
 database = functools.cache(Database)

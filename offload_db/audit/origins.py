@@ -10,7 +10,7 @@ import ast
 
 from . import libraries
 from .annotations import DEPENDS, external_names
-from .bindings import Assignments, Binding, alternatives, argument, imports, is_name, results, spreads
+from .bindings import Assignments, Binding, alternatives, argument, is_name, results, spreads
 from .interpret import Interpreter
 from .lookup import dotted, last_name
 from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses, unknown_origin
@@ -141,7 +141,7 @@ class Origins:
             found.add(self.parameter(node.id, around))
         elif node.id in (where.var_positional, where.var_keyword):
             found.reasons.append(f"it is not known what {where.qualname} is given")
-        elif not given or imports(where, node.id):
+        elif not given or self.assignments.imports(where, node.id):
             return self._kept(where, node.id)
         for binding in given:
             found.add(self._bound(binding, around))
@@ -247,6 +247,8 @@ class Origins:
     def _attribute(self, node: ast.Attribute, frame: Frame) -> Origin:
         owners = self.values(node.value, frame.scope)
         instances = [value for value in owners if isinstance(value, Instance)]
+        if self.assignments.is_of_thread(node.value, frame.scope):
+            return Origin([], self._of_unknown(node, owners, frame).makers)
         if not instances or len(instances) < len(owners):
             return self._of_unknown(node, owners, frame)
         base = self.of(node.value, frame)
@@ -332,10 +334,8 @@ class Origins:
             return self._method(callee, node, frame)
         if isinstance(callee, Database):  # SessionLocal(), and scoped_session's registry
             makers = self.of(node.func, frame).makers
-            shared = (
-                [f"{dotted(node)} gives every call in a thread the same"] if callee.kind == "scoped_session" else []
-            )
-            return Origin(shared, makers)
+            shared = [f"{dotted(node)} gives every call in a thread the same"]
+            return Origin(shared if callee.kind == "scoped_session" else [], makers)
         if isinstance(callee, External):
             return self._external(callee.name, node, frame)
         if callee is FOREIGN and isinstance(node.func, ast.Attribute):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from . import libraries
 from .calling import Arguments, Calling, Outcome
@@ -16,6 +19,7 @@ from .model import (
     LOCK,
     NOTHING,
     OPAQUE,
+    THREAD_LOCAL,
     UNSEEN,
     ClassRef,
     Container,
@@ -58,6 +62,8 @@ _ITERATING = frozenset(
 _CALLING = frozenset(
     {"builtins.map", "builtins.filter", "builtins.sorted", "builtins.min", "builtins.max", "functools.reduce"}
 )
+_OTHER_ENGINE = re.compile("sqlite|postgres|cockroachdb|oracle|mssql|duckdb|redshift|snowflake|clickhouse")
+_MOST_NAMES = 4
 _HANDING = frozenset({"run_in_threadpool", "to_thread", "run_sync", "run_in_executor", "submit", "sync_to_async"})
 _KEEPING = frozenset({"iter", "closing", "nullcontext", "iterate_in_threadpool", "isinstance", "hasattr"})
 _STORING = frozenset({"append", "appendleft", "add", "put", "put_nowait", "insert", "extend", "set"})
@@ -67,20 +73,21 @@ _TAKING = frozenset({"get", "pop", "popleft", "popitem", "get_nowait", "values",
 class Outside(Calling):
     """Calls what is not audited."""
 
-    # Places of calls that are looked at as if they were offload_db.connect's.
-    converted: frozenset[tuple[str, int, int]] = frozenset()
+    # Places of calls that are looked at as if they were this library's, and what becomes of them.
+    converted: Mapping[tuple[str, int, int], Any] = MappingProxyType({})
 
     def _external(self, name: str, node: ast.Call, arguments: Arguments, outcome: Outcome) -> None:
         first = arguments.first()
-        if _is_awaitable(arguments) and libraries.maker(name):
+        made = libraries.maker(name)
+        if made and _is_awaitable(arguments):
             outcome.values.add(FOREIGN)
-        elif made := libraries.maker(name):
+        elif made:
             kind, driver, reach, does = made
             given = {value.reach for values in arguments.all() for value in values if isinstance(value, Database)}
             here = (self.scope.module.shown, node.lineno, node.col_offset)
             if "offloaded" in given or here in self.converted:
                 reach = "offloaded"
-            if kind == "pool" and of_other_driver(first or arguments.named.get("creator", NOTHING)):
+            if self._is_of_other_database(kind, node, arguments):
                 outcome.values.add(FOREIGN)
                 return
             outcome.values.add(database(kind, driver, reach))
@@ -95,10 +102,12 @@ class Outside(Calling):
         elif name in libraries.APPS:
             where = (self.scope.module.shown, node.lineno, node.col_offset)
             outcome.values.add(app_value(where, *libraries.APPS[name]))
-            if libraries.APPS[name][0] == "aiogram":
-                self.inject(arguments)
+            if libraries.APPS[name][0] in libraries.INJECTING:
+                self.inject(libraries.APPS[name][0], arguments)
         elif name in libraries.LOCKS:
             outcome.values.add(LOCK)
+        elif name in libraries.THREAD_LOCALS:
+            outcome.values.add(THREAD_LOCAL)
         elif name == "offload_db.offload":
             outcome.values |= self._offload(first, _mode(node), node.lineno) if node.args else {decorating(_mode(node))}
         elif name == "offload_db.blocking":
@@ -110,6 +119,30 @@ class Outside(Calling):
             if effect := libraries.blocks_elsewhere(name):
                 outcome.effects.append(effect)
             self._builtin(name, node, arguments, outcome)
+
+    def _is_of_other_database(self, kind: str, node: ast.Call, arguments: Arguments) -> bool:
+        """Tell whether a pool, an engine or a session is known to belong to another database than MySQL."""
+        first = arguments.first()
+        if kind == "pool":
+            return of_other_driver(first or arguments.named.get("creator", NOTHING))
+        if kind == "engine":
+            return bool(node.args) and _OTHER_ENGINE.match(self._beginning(node.args[0])) is not None
+        bound = first | arguments.named.get("bind", NOTHING) if kind in ("session", "sessionmaker") else NOTHING
+        return FOREIGN in bound and not any(isinstance(value, Database) for value in bound)
+
+    def _beginning(self, node: ast.expr, depth: int = 0) -> str:
+        """Return how the text of an engine's URL begins, where that stands in the source."""
+        if isinstance(node, ast.Constant):
+            return str(node.value)
+        if isinstance(node, ast.JoinedStr):
+            return self._beginning(node.values[0], depth) if node.values else ""
+        if isinstance(node, ast.BinOp):
+            return self._beginning(node.left, depth)
+        if isinstance(node, ast.Call) and last_name(node.func) in ("create", "make_url") and node.args:
+            return self._beginning(node.args[0], depth)
+        where = self.binding(node.id) if isinstance(node, ast.Name) and depth < _MOST_NAMES else None
+        given = where.assigned.get(node.id, ()) if where is not None and isinstance(node, ast.Name) else ()
+        return self._beginning(given[0], depth + 1) if len(given) == 1 else ""
 
     def _offload(self, values: Values, mode: str, line: int) -> Values:
         for value in values:
@@ -260,10 +293,9 @@ class Outside(Calling):
         return frozenset(inner.values)
 
     def _runs_generators(self, node: ast.Call, callee: Values, arguments: Arguments, outcome: Outcome) -> None:
-        if not _keeps(node, callee):
-            for value in [value for values in arguments.all() for value in values]:
-                if isinstance(value, Generated) and value.scope.is_lazy:
-                    outcome.iterated.append(value.scope)
+        given = [one.scope for values in arguments.all() for one in values if type(one) is Generated]
+        if given and not _keeps(node, callee):
+            outcome.iterated += [scope for scope in given if scope.is_lazy]
 
 
 def _keeps(node: ast.Call, callee: Values) -> bool:

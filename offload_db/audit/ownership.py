@@ -44,6 +44,7 @@ class Uses:
 
     makers: dict[int, Maker] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    of_thread: bool = False  # whether a thread keeps it for its next call
 
 
 class Ownership:
@@ -142,8 +143,12 @@ class Ownership:
     def _leaving(self, frame: Frame, found: Uses) -> None:
         """Note where what belongs to a call is put where others find it."""
         kept, foreign, reasons = self._left(frame.scope)
+        assignments = self.origins.assignments
         for binding in kept:
             target = binding.target
+            if isinstance(target, ast.Attribute) and assignments.is_of_thread(target.value, frame.scope):
+                found.of_thread = True
+                continue
             if not isinstance(target, ast.Attribute) or self.origins.of(target.value, frame).reasons:
                 found.reasons.append(f"{ast.unparse(target) if target is not None else 'somebody'} keeps it")
         for node in foreign:

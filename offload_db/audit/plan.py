@@ -7,7 +7,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from . import pool_file
 from .context import Context
+from .converting import Conversion, Way, connecting, taken
 from .findings import Place
 from .model import Call, Module, Scope
 from .own_names import can_import
@@ -54,7 +56,9 @@ class Plan:
 
     decorate: list[Decorate] = field(default_factory=list)
     wrap: list[tuple[Module, ast.Call]] = field(default_factory=list)
-    convert: list[tuple[Module, int, int]] = field(default_factory=list)
+    convert: list[tuple[Module, int, int, Conversion]] = field(default_factory=list)
+    take: list[tuple[Module, ast.Call]] = field(default_factory=list)  # from pools that have another method for it
+    pool_file: pool_file.Home | None = None  # where code connects that connects anew for each call
     left: list[LeftAlone] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)  # to be changed first, by hand
     notes: list[str] = field(default_factory=list)
@@ -99,11 +103,14 @@ def make(context: Context, only: Sequence[str] = ()) -> Plan:
             plan.notes.append(f"{scope.module.shown}:{scope.line} {scope.qualname}: {why}")
     converted = context.interpreter.converted
     plan.convert = [
-        (m, line, column)
+        (m, line, column, made)
         for m in context.project.modules
-        for shown, line, column in sorted(converted)
+        for (shown, line, column), made in sorted(converted.items(), key=lambda one: one[0])
         if shown == m.shown
     ]
+    if any(made.way is Way.POOL for *_, made in plan.convert):
+        plan.take += taken(context)
+    plan.pool_file = pool_file.home(connecting(context), context.project)
     plan.places = [place for place in find_places(context) if not place.call.endswith("PooledDB")]
     return plan
 

@@ -44,6 +44,7 @@ class Project:
     _by_tail: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     _imported: set[str] = field(default_factory=set)  # every dotted name that is imported, and what is before its dots
     _own: dict[tuple[Module, str], bool] = field(default_factory=dict)
+    _found: dict[tuple[Module, str], Module | None] = field(default_factory=dict)
     _roots: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
     def fail(self, shown: str, message: str, line: int = 1) -> None:
@@ -54,6 +55,7 @@ class Project:
         """Add a module that is read."""
         base = _base(module)
         self.modules.append(module)
+        self._found.clear()
         self._by_tail.setdefault(base[-1], []).append(base)
         if base not in self._by_base or module.path.name == "__init__.py":
             self._by_base[base] = module  # a package comes before a module of its name
@@ -80,6 +82,13 @@ class Project:
 
     def find(self, name: str, importer: Module) -> Module | None:
         """Return the audited module that *importer* gets for an absolute dotted name, as Python looks for it."""
+        try:
+            return self._found[importer, name]
+        except KeyError:
+            found = self._found[importer, name] = self._find(name, importer)
+            return found
+
+    def _find(self, name: str, importer: Module) -> Module | None:
         parts = tuple(name.split("."))
         if parts[0] == "offload_db":
             return None  # known as it is documented, also where its source is among the files
@@ -111,6 +120,31 @@ class Project:
         parts = directory.parts
         return directory in self.packages or any(
             ".".join(parts[start:]) in self._imported for start in range(max(len(parts) - 4, 1), len(parts))
+        )
+
+    def start_of(self, module: Module) -> tuple[Path, str]:
+        """Return the directory of a module that all files of an application import, and the package to import it from.
+
+        There is no package where the files' own imports begin in that directory.
+        """
+        packages = self._around(module.path.parent)[1]
+        if not packages:
+            return module.path.parent, ""
+        outermost = packages[-1]
+        start = outermost.parent
+        inside = [other for other in self.modules if outermost in other.path.parents]
+        if any(self._imports_beside(other, outermost, start) for other in inside):
+            return outermost, ""
+        is_above = start == module.root or module.root in start.parents
+        if is_above and (outermost not in self.packages or any(other.path.parent == start for other in self.modules)):
+            return start, ""
+        return outermost, outermost.name
+
+    def _imports_beside(self, module: Module, package: Path, start: Path) -> bool:
+        """Tell whether a module of a package imports others of it as a script does, without the package's name."""
+        firsts = {name.partition(".")[0] for name in module.imported} - sys.stdlib_module_names
+        return any(
+            (*package.parts, first) in self._by_base and (*start.parts, first) not in self._by_base for first in firsts
         )
 
     def _elsewhere(self, parts: tuple[str, ...], importer: Module) -> Module | None:
@@ -177,9 +211,8 @@ def load(
         if not partial:
             raise
         project.interrupted = True
-        project.fail(
-            display_path(paths[0].resolve()), f"interrupted: {len(project.modules)} of {len(files)} files are read"
-        )
+        message = f"interrupted: {len(project.modules)} of {len(files)} files are read"
+        project.fail(display_path(paths[0].resolve()), message)
     return project
 
 

@@ -234,7 +234,13 @@ def _migrate(arguments: argparse.Namespace, report: Report) -> int:
         print(f"error: --write needs {error.name}: pip install 'offload-db[audit]'", file=sys.stderr)
         return 2
     wanted = argparse.Namespace(
-        paths=arguments.paths, exclude=arguments.exclude, write=True, only=[], verbose=False, quiet=True
+        paths=arguments.paths,
+        exclude=arguments.exclude,
+        write=True,
+        only=[],
+        step="handlers",
+        verbose=False,
+        quiet=True,
     )
     status = run_migrate.run(wanted)
     if status == 2:

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from . import Context, examine
-from .converting import convertible
-from .migrate import migrate
+from .converting import Call, Conversion, convertible
+from .migrate import STEPS, migrate
 from .plan import chosen_by
 from .project import Project
 from .run_audit import INTERRUPTED, clear_line, progress_line
@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit status: 0 done, 2 a usage error, no file that can be read, or one that could not be changed"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files and directories; name the whole application")
     parser.add_argument("--write", action="store_true", help="change the files (default: print the diff)")
+    parser.add_argument(
+        "--step",
+        choices=STEPS,
+        default=STEPS[-1],
+        help="the last step to take: connections, engines and pools alone, or handlers after these (default)",
+    )
     parser.add_argument(
         "--only", action="append", default=[], metavar="METHOD:/PATH", help="migrate this route alone; may be repeated"
     )
@@ -31,24 +37,28 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         progress = progress_line(quiet=arguments.quiet)
         context = examine(arguments.paths, exclude=arguments.exclude, progress=progress)
-        if isinstance(context, Context):
-            chosen = chosen_by(context, arguments.only) if arguments.only else None
-            if converted := convertible(context, chosen):
-                # Connections come first: with these handlers need no threads, and what is shared is protected.
-                context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
+        converted: dict[Call, Conversion] = {}
+        while isinstance(context, Context):
+            # Connections come first: with these handlers need no threads, and what is shared is protected.
+            more = convertible(context, chosen_by(context, arguments.only) if arguments.only else None)
+            if more.keys() <= converted.keys():
+                break
+            converted |= more
+            context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
         project = context if isinstance(context, Project) else context.project
         clear_line()
         for error in project.errors:
             print(f"{error.file}:{error.line}: {error.message}", file=sys.stderr)
         if isinstance(context, Project):
             return 2 if project.errors else 0
-        migration = migrate(context, arguments.only)
-        for change in migration.changes:
-            if arguments.write:
+        migration = migrate(context, arguments.only, arguments.step)
+        if arguments.write:
+            for change in migration.changes():
                 change.path.write_bytes(change.after)
                 print(f"changed {change.shown}")
-            else:
-                sys.stdout.write(change.diff())
+        else:
+            for step in migration.steps:
+                sys.stdout.write(step.diff())
     except (OSError, ValueError) as error:
         clear_line()
         print(f"error: {error}", file=sys.stderr)

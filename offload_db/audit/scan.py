@@ -1,6 +1,7 @@
 """Reads one file: its scopes, the names that each binds, and the comments that switch rules off.
 
-Every file is parsed once and walked once here. What names mean is not decided here.
+Every file is parsed once and walked once here. What names mean is not decided here. Plain functions that only a test
+runner calls are left out: none of them runs on an event loop, and in a library they are half of the code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .model import Function, Module, Parameter, Scope
 from .trees import slimmed
 
 _IGNORE = re.compile(r"#\s*offload:\s*ignore\[([A-Za-z0-9_,\s]+)\]")
+_TEST_FILE = re.compile(r"^test_.*\.py$|_test\.py$")
+_TEST_LIBRARY = re.compile(r"^\s*(import|from) (pytest|unittest)\b", re.MULTILINE)
 
 
 def scan(path: Path, shown: str, name: str, root: Path) -> Module:
@@ -33,14 +36,31 @@ def scan(path: Path, shown: str, name: str, root: Path) -> Module:
     text = read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid escapes in somebody's strings
-        tree = slimmed(ast.parse(text, filename=str(path)))
+        tree = ast.parse(text, filename=str(path))
+    in_tests = not {"test", "tests"}.isdisjoint(path.relative_to(root).parts) or _TEST_LIBRARY.search(text)
+    if in_tests and _TEST_FILE.search(path.name):
+        _leave_out_tests(tree, "async def" in text)
+    tree = slimmed(tree)
     module = Module(path, shown, name, root, text.count("\n") + 1, tree)
     module.scope = Scope("module", "<module>", "<module>", module, None, tree, tree.body)
     module.scopes[id(tree)] = module.scope
     _Scanner(module).statements(tree.body, module.scope)
-    if "ignore[" in text:
+    if _IGNORE.search(text):
         module.ignores = _ignores(text)
     return module
+
+
+def _leave_out_tests(tree: ast.Module | ast.ClassDef, has_coroutines: bool) -> None:
+    """Remove what pytest and unittest call by its name, but for what has a coroutine in it."""
+    kept: list[ast.stmt] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef):
+            _leave_out_tests(statement, has_coroutines)
+        is_test = isinstance(statement, ast.FunctionDef) and statement.name.startswith("test")
+        if is_test and not (has_coroutines and any(isinstance(n, ast.AsyncFunctionDef) for n in ast.walk(statement))):
+            continue
+        kept.append(statement)
+    tree.body = kept
 
 
 def read(path: Path) -> str:

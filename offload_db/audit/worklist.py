@@ -45,6 +45,7 @@ class Worklist:
         self._finding: Derived | None = None
         self._outdated: dict[Derived, None] = {}
         self._sets: dict[Values, Values] = {}  # equal ones are kept once: most cells hold one value
+        self._narrowed: dict[Values, Values] = {}  # sets, and the database objects in them
 
     def reader(self) -> Scope | Derived:
         """Return who is looked at again when what is read now grows."""
@@ -62,10 +63,17 @@ class Worklist:
         if values <= cell.values:
             return
         if len(cell.values) >= MOST_VALUES:
-            values = frozenset(value for value in values if isinstance(value, Database))
+            values = self._databases(values)
             if values <= cell.values:
                 return
         self._change(cell, cell.values | values if cell.values else values)
+
+    def _databases(self, values: Values) -> Values:
+        """Return the database objects among some values."""
+        found = self._narrowed.get(values)
+        if found is None:
+            found = self._narrowed[values] = frozenset(value for value in values if isinstance(value, Database))
+        return found
 
     def _change(self, cell: Cell, values: Values) -> None:
         cell.values = self._sets.setdefault(values, values)

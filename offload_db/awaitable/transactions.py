@@ -72,7 +72,7 @@ async def transaction(connection: C, isolation_level: str | None, read_only: boo
     except BaseException as error:
         # Cancelled or late: it may have begun all the same, or its isolation level may be there for what comes next.
         if savepoint is None and (not isinstance(error, Exception) or getattr(error, "may_have_run", False)):
-            await bridged(partial(undo, sync, None))
+            await bridged(partial(undo, sync))
         raise
     connection._depth += 1
     try:

@@ -21,7 +21,7 @@ from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
-from ..statistics import CallPath
+from ..statistics import BlockedCalls, CallPath
 from .call_sites import call_path
 
 logger = logging.getLogger("offload_db")
@@ -37,6 +37,8 @@ SHARING = (
     "decorate what it does in each round instead of the whole, or take a connection from a pool for each "
     "(guide: How a handler runs)"
 )
+shared_waits = BlockedCalls()
+"""How long callers have waited for connections that others had, by the lines that used them."""
 
 
 class CallLock(Settling[BridgedCall]):
@@ -144,6 +146,7 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if self._returned:
                 self._settle()
+        began = time.monotonic()
         try:
             first = LONG if patience is None else min(patience, LONG)
             waiting.wait(first, shield)
@@ -159,7 +162,8 @@ class CallLock(Settling[BridgedCall]):
             if own is not None:
                 own.waits_for = None
             if call is not None:
-                call.kept_waiting += time.monotonic() - waiting.since
+                call.kept_waiting += time.monotonic() - began
+            shared_waits.add(call_path(), "wait", None, time.monotonic() - began)
         if self.closed:
             raise closed_error()
         if self._withdraw(waiting):
@@ -338,14 +342,13 @@ shared_locks: weakref.WeakSet[CallLock] = weakref.WeakSet()
 
 
 class _Waiting:
-    __slots__ = ("admitted", "scope", "signal", "since", "taker", "thread")
+    __slots__ = ("admitted", "scope", "signal", "taker", "thread")
 
     def __init__(self, scope: BridgedCall | None, signal: TaskEvent | ThreadEvent) -> None:
         self.scope = scope
         self.signal = signal
         self.thread = threading.get_ident()
         self.admitted = False
-        self.since = time.monotonic()
         self.taker = id(greenlet.getcurrent())
 
     def wait(self, seconds: float | None, shield: bool) -> None:

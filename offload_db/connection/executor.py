@@ -181,10 +181,9 @@ class Executor:
     def _report(self, name: str, path: CallPath) -> None:
         for observer in on_loop_observers:
             observer(name)
-        file, line, caller = path.lines[0]
-        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {remedy(path)}"
+        file, line, _ = path.lines[0]
         if self._on_loop_call == "raise":
-            raise BlockingCallError(message)
+            raise BlockingCallError(_blocks(name, path))
         if self._on_loop_call != "warn":
             return
         with _warning:  # loops of several threads may come here at once
@@ -192,10 +191,17 @@ class Executor:
             self._warned.add((file, line))
         if first:
             try:
-                warnings.warn_explicit(message, BlockingCallWarning, file, line)
+                warnings.warn_explicit(_blocks(name, path), BlockingCallWarning, file, line)
             except BaseException:
                 self._warned.discard((file, line))  # warnings are errors: the next call shall raise as well
                 raise
+
+
+def _blocks(name: str, path: CallPath) -> str:
+    """Say which call blocks, where, and for which route."""
+    file, line, caller = path.lines[0]
+    route = "" if path.endpoint is None else f" (for {path.endpoint})"
+    return f"{file}:{line}: {name}() in {caller}{route} blocks the event loop; {remedy(path)}"
 
 
 async def _shielded(sending: Coroutine[Any, Any, None]) -> None:

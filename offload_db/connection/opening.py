@@ -1,13 +1,17 @@
-"""How long opening a connection may take, and which server session it leads to.
+"""How long opening a connection may take, what it needs, and which server session it leads to.
 
-Owns the limits on a new connection's first answers, and the question for its identity.
+Owns the limits on a new connection's first answers, what is said where a package for the login is missing, and the
+question for its identity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pymysql
+from pymysql.constants import CR
 
 from ..bridge.call_scope import Deadline
 from ..bridge.dispatcher import Expired
@@ -41,6 +45,26 @@ def restore_timeouts(raw: Any, kwargs: dict[str, Any]) -> None:
     """Give PyMySQL's connection the limits that it was to have, for its queries and for when it connects anew."""
     raw._read_timeout = kwargs.get("read_timeout")
     raw.connect_timeout = kwargs.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT) or None
+
+
+@contextmanager
+def remedies_named() -> Iterator[None]:
+    """Raise as the driver's error, with the remedy, that a login needs a package which is not installed.
+
+    PyMySQL raises a RuntimeError then, which no handler of database errors catches.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "package is required" not in text:
+            raise
+        remedy = (
+            "pip install 'offload-db[rsa]', or connect over TLS, where the login needs no such package"
+            if "cryptography" in text
+            else "install that package"
+        )
+        raise pymysql.err.OperationalError(CR.CR_AUTH_PLUGIN_CANNOT_LOAD, f"{text}: {remedy}") from error
 
 
 def identify(driver: Driver, raw: Any, seconds: float) -> Identity | None:

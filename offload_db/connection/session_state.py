@@ -6,7 +6,7 @@ else. The calls themselves are made in ``physical.py``.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from pymysql.constants import CR
@@ -14,11 +14,15 @@ from pymysql.constants import CR
 from ..drivers.base import Driver, Identity
 from ..drivers.only_reads import only_reads
 from ..drivers.pymysql_connection import OUT_OF_STEP
+from ..drivers.server_errors import IDLE_TOO_LONG
 from ..drivers.sql_text import UNSEEN, Trace, Traces
 from ..errors import ConnectionClosed, ConnectionLost, OffloadError, ThreadUnavailable
 
 # Calls that read what an earlier one has asked for.
 _READ_ONLY = frozenset({"close", "fetch", "nextset"})
+
+# Seconds that the server may take to say what has become of a commit.
+ASK_TIMEOUT = 2.0
 
 
 class SessionState:
@@ -96,7 +100,9 @@ class SessionState:
         :raises ConnectionLost: if it would take bytes for its answer that are another's
         """
         self._doubtful = True
-        if name not in _READ_ONLY and self.driver.out_of_step(self.raw):
+        if name in _READ_ONLY:
+            return
+        if self.driver.out_of_step(self.raw):
             raise self._step_lost()
         if self._absorb:
             self.absorb()
@@ -122,6 +128,9 @@ class SessionState:
     def absorb(self) -> None:
         """Run a statement for a kill that may arrive late to stop, so that it stops nothing else."""
         if self._absorb:
+            # MySQL sends the rows that are ready before it says that the statement was killed.
+            if self.driver.unread(self.raw):
+                self.driver.skip_killed(self.raw)
             self.driver.absorb(self.raw)
             self._absorb = False
 
@@ -132,6 +141,8 @@ class SessionState:
             return None
         if driver.unfit(error):
             self.fault = "unfit_server"
+        if name == "commit":
+            self._classify_commit(error)
         if driver.in_step(error) or driver.refused(self.raw, error):
             # An error says nothing of the transaction that a procedure, say, had begun before it.
             self._unshown = self._unshown or self._begun
@@ -139,8 +150,11 @@ class SessionState:
         if driver.lost(error):
             self.fault = self.fault or "lost"  # it may have been closed under the call, which is why that came back
             # Of the statements that one executemany() sends, those before the one that failed have run.
-            sent = driver.may_have_sent(error) or name == "executemany"
-            outcome = "the server may or may not have executed it" if sent else "it was not sent whole and did not run"
+            sent, outcome = True, "the server may or may not have executed it"
+            if name != "executemany" and driver.code(error) == IDLE_TOO_LONG:
+                sent, outcome = False, "it did not run: the server had closed the connection before"
+            elif name != "executemany" and not driver.may_have_sent(error):
+                sent, outcome = False, "it was not sent whole and did not run"
             code, *texts = error.args
             lost = ConnectionLost(code, f"{texts[0] if texts else ''}; the statement was not repeated, and {outcome}")
             lost.may_have_run = sent
@@ -149,6 +163,12 @@ class SessionState:
         self.fault = "driver_error" if driver.is_open(self.raw) else "lost"
         driver.abandon(self.raw)
         return None
+
+    def _classify_commit(self, error: BaseException) -> None:
+        """Note in the error of a commit if it is certain that nothing was committed."""
+        with suppress(Exception), self.driver.limited(self.raw, ASK_TIMEOUT):
+            if self.driver.rolled_back(self.raw, error):
+                vars(error)["may_have_run"] = False
 
     def begun(self) -> None:
         """Note that a transaction may be open from now on, also if no statement that is seen begins one."""
@@ -229,11 +249,17 @@ class SessionState:
         self.moved = self.locked = False
         self.transaction_ended()
 
-    def answers(self, seconds: float) -> bool:
-        """Ask the server for a sign of life; waits that long at most."""
+    def answers(self, seconds: float, *, fit: bool = False) -> bool:
+        """Ask the server for a sign of life; waits that long at most.
+
+        :param fit: whether it is to be one that takes writes, too, and that its cluster has
+        """
         try:
             with self.driver.limited(self.raw, seconds):
-                self.driver.ping(self.raw)
+                if fit and not self.driver.is_fit(self.raw):
+                    return False
+                if not fit:
+                    self.driver.ping(self.raw)
         except ThreadUnavailable:  # nothing was asked
             raise
         except Exception:

@@ -18,7 +18,7 @@ from ..bridge.call_scope import BridgedCall, Given, current_setting
 from ..bridge.hops import Hop, is_cancelled, send_off
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
-from ..errors import CheckoutTimeout, ConnectionClosed
+from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
 from .call_lock import CallLock, closed_error
 from .driver_methods import ENDS, RECONNECTS, call_method, execute
 from .lazy_results import LazyResult
@@ -348,18 +348,30 @@ def abandon_result(connection: OffloadConnection) -> None:
         link.undo()
 
 
-def undo(connection: OffloadConnection, savepoint: str | None) -> None:
+def roll_back(connection: OffloadConnection, savepoint: str | None = None) -> None:
+    """Roll back, or to the savepoint, also in a cancelled scope, within :data:`TIDY_TIMEOUT` seconds.
+
+    :raises StatementTimeout: if that is not answered in time; its link was cut
+    """
+    link = connection._alive()
+    link.check()
+    if savepoint is None:
+        rollback = partial(call_method, link, "rollback", (), {})
+    else:
+        rollback = partial(execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
+    link.call("rollback", rollback, connection._call_lock, killable=False, shield=True, timeout=TIDY_TIMEOUT)
+
+
+def undo(connection: OffloadConnection, savepoint: str | None = None) -> None:
     """Roll back on the way out of a failed transaction, or to the savepoint; a link that can't is broken off."""
     link = connection._link
     if link is None or not link.driver.is_open(link.raw):
         return  # the server has rolled back by itself
     link.undo()
     try:
-        if savepoint is None:
-            rollback = partial(call_method, link, "rollback", (), {})
-        else:
-            rollback = partial(execute, link, f"ROLLBACK TO SAVEPOINT {savepoint}")
-        link.call("rollback", rollback, connection._call_lock, killable=False, shield=True)
+        roll_back(connection, savepoint)
+    except (BlockingCallError, Warning):  # nothing was sent
+        raise
     except Exception:
         # What follows on this connection must not run as if the transaction were still the one it was.
         link.break_link()

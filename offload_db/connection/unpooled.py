@@ -18,9 +18,10 @@ from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_of
 from ..errors import ThreadUnavailable
 from ..statistics import Counters
+from .call_lock import shared_waits
 from .executor import Detached, Executor
 from .killer import Killer
-from .opening import identify, patience_of, restore_timeouts, shortened_timeouts, too_late
+from .opening import identify, patience_of, remedies_named, restore_timeouts, shortened_timeouts, too_late
 from .physical import PhysicalConnection
 from .sync_connection import OffloadConnection
 from .unread_results import read_out
@@ -108,6 +109,8 @@ def connect(**kwargs: Any) -> OffloadConnection:
             on_return()
         if (late := too_late(error, deadline)) is not None:
             raise late from None
+        if isinstance(error, Exception):
+            vars(error)["may_have_run"] = False
         raise
     return OffloadConnection(_Unpooled(opened[0]))
 
@@ -127,12 +130,15 @@ def _open(kwargs: dict[str, Any], seconds: float | None) -> PhysicalConnection:
 def _connect(**kwargs: Any) -> Any:
     # pymysql.connect may be wrapped, for tracing; a program may also have put our connect in its place.
     current: Any = pymysql.connect
-    return fast_creator(pymysql.connections.Connection if current is connect else current)(**kwargs)
+    creator = fast_creator(pymysql.connections.Connection if current is connect else current)
+    with remedies_named():
+        return creator(**kwargs)
 
 
 def _after_fork() -> None:
     """Leave the parent its links in a forked child; there they can be connected anew."""
     _unpooled.counters.after_fork()
+    shared_waits.after_fork()
     for lease in list(_Unpooled._open):
         lease.link.after_fork()
 

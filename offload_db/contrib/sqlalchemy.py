@@ -6,13 +6,13 @@ statements run, are killed and are limited is the pool's.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Hashable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import anyio
 from pymysql.constants import CLIENT, CR
 from pymysql.cursors import Cursor
 from pymysql.err import OperationalError
@@ -40,13 +40,9 @@ from .. import (
     blocking,
 )
 from ..bridge.call_scope import current_bridged_call
-from ..bridge.place import Place, place
-from ..connection.sync_connection import physical_of
+from ..connection.sync_connection import physical_of, roll_back, undo
 from ..pool.variants import Variant
 from ..settings import kind_of
-
-# Seconds that a rollback may take which nobody can cancel.
-ROLLBACK_TIMEOUT = 10.0
 
 # Arguments of SQLAlchemy's create_engine that say what is the pool's to say, and what says it there.
 _INSTEAD = {
@@ -82,10 +78,10 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         its connection settings
     :raises ConfigurationError: if the pool is none, or an option is the pool's to decide; it names what to use instead
     """
+    texts = [f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in options if name in _INSTEAD]
     if not isinstance(pool, OffloadPool):
-        raise ConfigurationError(f"create_engine: pool={kind_of(pool)}; accepted is an OffloadPool")
-    if refused := [name for name in options if name in _INSTEAD]:
-        texts = (f"{name} is not accepted; use instead: {_INSTEAD[name]}" for name in refused)
+        texts.insert(0, f"pool={kind_of(pool)}; accepted is an OffloadPool")
+    if texts:
         raise ConfigurationError(f"create_engine: {'. '.join(texts)}")
     logging = {"echo": options.pop("echo_pool", None), "logging_name": options.pop("pool_logging_name", None)}
     variant = pool.variant(
@@ -94,6 +90,7 @@ def create_engine(pool: OffloadPool, *, lane: str | None = None, **options: Any)
         cursorclass=Cursor,
         conv=None,
     )
+    variant.keep_apart()  # an engine's isolation level, and who listens to "connect", change what the session is like
     address = variant.address
     url = URL.create(
         "mysql+offload_db",
@@ -260,16 +257,26 @@ class OffloadDialect(MySQLDialect_pymysql):
         """Leave a new connection as it is: its character set and collation are what the pool's settings say."""
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        """Roll back, also in a cancelled scope: SQLAlchemy gives up a session whose rollback is interrupted."""
-        if place() is not Place.BRIDGED:
-            dbapi_connection.rollback()
+        """Roll back, also in a cancelled scope: SQLAlchemy gives up a session whose rollback is interrupted.
+
+        One that is not answered is given up, and its connection with it. On the way out of a block that has failed
+        nothing is raised then: what the block raised arrives.
+        """
+        if sys.exc_info()[1] is not None:
+            undo(dbapi_connection)
             return
-        with anyio.move_on_after(ROLLBACK_TIMEOUT, shield=True):  # noqa: ASYNC100  # the call suspends the task
-            dbapi_connection.rollback()
-            return
-        # An error of the driver's, of which SQLAlchemy knows what it means: the connection is lost.
-        reason = f"the rollback took longer than {ROLLBACK_TIMEOUT:.0f} s and was given up; take a new session"
-        raise OperationalError(CR.CR_SERVER_LOST, reason)
+        try:
+            roll_back(dbapi_connection)
+        except StatementTimeout as error:
+            # An error of the driver's, of which SQLAlchemy knows what it means: the connection is lost.
+            raise OperationalError(CR.CR_SERVER_LOST, f"the rollback took longer than it may: {error}") from error
+
+    def do_rollback_to_savepoint(self, connection: Any, name: str) -> None:
+        """Roll back to a savepoint; on the way out of a block that has failed as :meth:`do_rollback` does."""
+        if sys.exc_info()[1] is None:
+            super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]  # SQLAlchemy's is not
+        else:
+            undo(connection.connection.dbapi_connection, self.identifier_preparer.quote(name))
 
     def do_close(self, dbapi_connection: Any) -> None:
         """Throw out a connection that was invalidated, or detached from the pool."""

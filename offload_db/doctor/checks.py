@@ -6,11 +6,11 @@ Owns the judgement. Asks nobody anything.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from ..bridge.decorator import THREADS
-from ..connection.killer import TRIES
+from .clusters import CLUSTER_CHECKS
+from .diagnosis import Diagnosis
 from .facts import Facts, Plan
 
 # Seconds of idleness below which the server ends connections that a backend still wants: between two peaks, or while
@@ -22,18 +22,6 @@ SLOW_CONNECT = 0.2
 SKEWED_CLOCK = 2.0
 # Files that a process has open besides its database connections: clients, logs, libraries.
 OTHER_FILES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Something to know."""
-
-    name: str
-    problem: bool
-    """Whether something will go wrong; else it is a note."""
-    finding: str
-    why: str
-    remedy: str
 
 
 def diagnose(plan: Plan, facts: Facts) -> list[Diagnosis]:
@@ -109,6 +97,21 @@ def _max_connections(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         )
 
 
+def _own_connects(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
+    """Count what handlers in threads open that connect by themselves: the pools' size is no limit for those."""
+    raw, limit = plan.workers * THREADS, _number(facts, "max_connections")
+    if plan.connections < limit <= plan.connections + raw:
+        yield Diagnosis(
+            "own_connects",
+            False,
+            f"{plan.shape} = {plan.connections}, handlers with mode='thread' that connect by themselves may open "
+            f"{plan.workers} × {THREADS} = {raw} more, and the server allows {limit}",  # noqa: RUF001  # a product
+            "each of a worker's threads may have a connection of its own, which no pool limits",
+            "where there are such handlers, have them connect through a pool, as offload-db migrate does, or set "
+            f"max_connections to {plan.connections + raw + facts.others + 10} or more",
+        )
+
+
 def _idle(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
     seconds = _number(facts, "wait_timeout")
     if seconds < RATHER_SHORT_IDLE:
@@ -131,48 +134,6 @@ def _idle(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         )
 
 
-def _kill(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
-    if facts.kill_seconds is not None:
-        return
-    if facts.refused is not None:
-        why = f"a kill needs a second connection, and the server refuses it: {facts.refused}"
-        remedy = "allow the account more connections than the pools have: one for each of up to 4 kills at once"
-    elif not facts.identified:
-        why = "the server's connection ids are not those that a client is told: a proxy between them has its own"
-        remedy = "connect to the server itself, or let the proxy pass connections through one to one"
-    else:
-        why = "the statement did not come back; the account, or something between, keeps KILL from working"
-        remedy = "try KILL QUERY by hand with this account; its own statements need no privilege"
-    yield Diagnosis(
-        "kill",
-        True,
-        "a statement that ran out of time could not be killed; its link was cut instead",
-        f"{why}. Cancelled and timed-out statements run on in the server, and each costs a connection",
-        remedy,
-    )
-
-
-def _servers(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
-    if facts.servers > 1:
-        yield Diagnosis(
-            "servers",
-            True,
-            f"connections lead to {facts.servers} different servers: a balancer stands between",
-            "a handler may read on one what it has not written there; GET_LOCK and temporary tables hold on one only;"
-            f" a kill tries up to {TRIES} connections to reach the right one, and cuts the link if it does not",
-            "use the address of one server, also where a cluster replicates: then all of the application has the same",
-        )
-    if facts.read_only_servers:
-        some = "the server is" if facts.servers == 1 else f"{facts.read_only_servers} of {facts.servers} servers are"
-        yield Diagnosis(
-            "read_only",
-            facts.read_only_servers < facts.servers,
-            f"{some} read-only",
-            "writes there fail with error 1290; the pool discards that connection, and the error reaches the handler",
-            "for writes use the address of the primary",
-        )
-
-
 def _connect(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
     if facts.connect_seconds > SLOW_CONNECT:
         names = (
@@ -191,8 +152,9 @@ def _connect(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
             "tls",
             False,
             f"a connect costs {1000 * facts.connect_cpu:.0f} ms of CPU, {1000 * plain:.1f} ms without TLS",
-            "PyMySQL loads the system's certificates each time, and the event loop waits for the interpreter meanwhile",
-            "pass ssl=context with one ssl.SSLContext for all connections; ssl_disabled=True where the network is safe",
+            "PyMySQL loads the certificates each time, and the event loop waits for the interpreter meanwhile",
+            "pass ssl=context with one ssl.SSLContext for all connections"
+            + ("" if facts.is_mysqls else "; ssl_disabled=True where the network is safe"),
         )
     if not facts.encrypted and not _is_local(str(plan.settings["host"])):
         yield Diagnosis(
@@ -200,7 +162,7 @@ def _connect(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
             False,
             "the connection is not encrypted",
             "everybody between this machine and the server can read what is sent",
-            "pass ssl=context, and require it for the account: ALTER USER … REQUIRE SSL",
+            "set MYSQL_SSL_CA, or pass ssl=context, and require it for the account: ALTER USER … REQUIRE SSL",
         )
 
 
@@ -266,15 +228,18 @@ def _statements(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
             "code that connects with autocommit=None and forgets commit() loses its writes; a read holds its snapshot",
             "say autocommit=True or commit() where the pool is made",
         )
-    for name, unit in (("max_statement_time", 1.0), ("max_execution_time", 1000.0)):
+    for name, unit, what in (
+        ("max_statement_time", 1.0, "statements"),
+        ("max_execution_time", 1000.0, "SELECT statements, and no others,"),
+    ):
         limit = float(facts.variables.get(name) or 0) / unit
         if limit:
             yield Diagnosis(
                 name,
                 False,
-                f"the server ends statements after {limit:g} s",
+                f"the server ends {what} after {limit:g} s",
                 "it does so by an error of its own, not StatementTimeout, whatever statement_timeout says",
-                f"set statement_timeout below {limit:g} s",
+                f"set statement_timeout below {limit:g} s, which holds for all statements",
             )
     seconds = _number(facts, "net_write_timeout")
     if 0 < seconds < SHORT_IDLE:
@@ -308,32 +273,8 @@ def _machine(plan: Plan, facts: Facts) -> Iterator[Diagnosis]:
         )
 
 
-_CHECKS = (_max_connections, _idle, _kill, _servers, _connect, _text_and_time, _statements, _machine)
+_CHECKS = (_max_connections, _own_connects, _idle, *CLUSTER_CHECKS, _connect, _text_and_time, _statements, _machine)
 
 
 def _number(facts: Facts, name: str) -> int:
     return int(float(facts.variables.get(name) or 0))
-
-
-_EXPLANATIONS: Mapping[int, str] = {
-    1040: "The server is full. See who is connected with an administrator's account: SHOW PROCESSLIST.",
-    1044: "The account has no right to this database: GRANT it, or name another in MYSQL_DATABASE.",
-    1045: "The server does not know this account with this password: check MYSQL_USER and MYSQL_PASSWORD, and that the"
-    " account may come from this host.",
-    1049: "There is no such database: check MYSQL_DATABASE.",
-    1129: "The server has blocked this host after failed attempts: FLUSH HOSTS, as an administrator.",
-    1130: "The server lets nobody in from this host: check the host part of the account.",
-    1203: "The account has all the connections that it may have: see max_user_connections.",
-    1226: "The account has all the connections that it may have: see max_user_connections.",
-    1698: "The server does not let this account in by password: check how the account authenticates.",
-    2003: "Nothing answers there: check MYSQL_HOST and MYSQL_PORT, that the server runs and listens on that address,"
-    " and firewalls between.",
-    2013: "Something accepted the connection and then said nothing or hung up: a server that is starting or stuck, a"
-    " proxy without a server behind it, or another service on that port.",
-    3159: "The server insists on TLS: pass ssl=context.",
-}
-
-
-def explain(error: Exception) -> str:
-    """Say what an error on connecting means, and what to do."""
-    return _EXPLANATIONS.get(error.args[0] if error.args else 0, "The server's log says more.")

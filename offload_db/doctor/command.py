@@ -18,8 +18,10 @@ import pymysql
 
 from ..errors import ConfigurationError
 from ..settings import read_environment, shown
-from .checks import Diagnosis, diagnose, explain, fine
+from .checks import diagnose, fine
+from .diagnosis import Diagnosis
 from .facts import Facts, Plan, examine
+from .logins import explain
 
 FINE, PROBLEMS, UNUSABLE = 0, 1, 2
 MOST = 65535

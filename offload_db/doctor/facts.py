@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,9 +18,12 @@ from typing import Any
 
 import pymysql
 
+from ..connection.opening import remedies_named
 from ..drivers.pymysql import PYMYSQL
+from ..drivers.pymysql_connection import fast_creator
 from ..errors import OffloadError, StatementTimeout
 from ..pool.pool import OffloadPool
+from .galera import GaleraNode, ask_node
 
 # Not on Windows.
 resource: Any = importlib.import_module("resource") if importlib.util.find_spec("resource") else None
@@ -95,6 +99,8 @@ class Facts:
     servers: int
     """How many different servers answered."""
     read_only_servers: int
+    nodes: tuple[GaleraNode, ...]
+    """Those of the servers that are nodes of a Galera cluster."""
     by_query: bool
     """Whether the server can kill a query by its own id."""
     identified: bool
@@ -106,7 +112,9 @@ class Facts:
     """The same without TLS; None where the server refuses that."""
     encrypted: bool
     kill_seconds: float | None
-    """How long after its timeout a statement came back killed; None if it could not be killed."""
+    """How long after its timeout the last trial statement came back killed; None if not all could be killed."""
+    kills_tried: int
+    kills_failed: int
     clock_skew: float
     """Seconds that the server's clock is ahead of this machine's."""
     utc_offset: float
@@ -115,6 +123,16 @@ class Facts:
     """Files and sockets that a process may have open here; None where that is not limited or not known."""
     most_threads: int | None
     """Threads that the processes of this user, or of this container, may have."""
+
+    @property
+    def is_mysqls(self) -> bool:
+        """Whether it is MySQL's own server, and not MariaDB's."""
+        return "mariadb" not in self.version.lower()
+
+    @property
+    def is_one_cluster(self) -> bool:
+        """Whether all servers that answered are nodes of the same Galera cluster."""
+        return len(self.nodes) == self.servers and len({node.cluster for node in self.nodes}) == 1
 
 
 def examine(plan: Plan) -> Facts:
@@ -142,8 +160,11 @@ def examine(plan: Plan) -> Facts:
         cipher = dict(_rows(first, "SHOW SESSION STATUS LIKE 'Ssl_cipher'"))
         skew, offset = _clock(first)
         version = str(_rows(first, "SELECT VERSION()")[0][0])
-        read_only = [_rows(link, "SELECT @@read_only")[0][0] for link in servers.values() or [first]]
+        each_once = list(servers.values()) or [first]
+        read_only = [_rows(link, "SELECT @@read_only, @@innodb_read_only")[0] for link in each_once]
+        nodes = tuple(node for node in map(ask_node, each_once) if node is not None)
         opened = len(links)
+    kill_seconds, tried, failed = _trial(settings, 1 if len(servers) < 2 else opened)
     return Facts(
         version=version,
         variables=variables,
@@ -151,14 +172,17 @@ def examine(plan: Plan) -> Facts:
         most_used=int(status.get("Max_used_connections", 0)),
         refused=refused,
         servers=max(1, len(servers)),
-        read_only_servers=sum(str(each).upper() in ("1", "ON") for each in read_only),
+        read_only_servers=sum(any(str(each).upper() not in ("0", "OFF") for each in row) for row in read_only),
+        nodes=nodes,
         by_query=any(identity is not None and identity.by_query for identity in identities),
         identified=all(identity is not None for identity in identities),
         connect_seconds=seconds,
         connect_cpu=cpu,
         plain_cpu=_plain_cpu(settings),
         encrypted=bool(cipher.get("Ssl_cipher")),
-        kill_seconds=_trial(settings),
+        kill_seconds=kill_seconds,
+        kills_tried=tried,
+        kills_failed=failed,
         clock_skew=skew,
         utc_offset=offset,
         most_files=_limit("RLIMIT_NOFILE"),
@@ -176,7 +200,7 @@ def _opened(settings: Mapping[str, Any]) -> Iterator[tuple[list[Any], float, flo
         for _ in range(CONNECTIONS):
             before = time.perf_counter(), time.process_time()
             try:
-                links.append(pymysql.connect(**settings))
+                links.append(_connect(settings))
             except pymysql.MySQLError as error:
                 if not links:
                     raise
@@ -188,6 +212,13 @@ def _opened(settings: Mapping[str, Any]) -> Iterator[tuple[list[Any], float, flo
     finally:
         for link in links:
             PYMYSQL.close(link)
+
+
+def _connect(settings: Mapping[str, Any]) -> Any:
+    """Connect as a pool does."""
+    creator = fast_creator(pymysql)
+    with remedies_named():
+        return getattr(creator, "connect", creator)(**settings)
 
 
 def _rows(link: Any, query: str) -> list[Any]:
@@ -208,7 +239,7 @@ def _plain_cpu(settings: Mapping[str, Any]) -> float | None:
     for _ in range(3):
         before = time.process_time()
         try:
-            link = pymysql.connect(**{**settings, "ssl_disabled": True})
+            link = _connect({**settings, "ssl_disabled": True})
         except pymysql.MySQLError:
             return None
         taken.append(time.process_time() - before)
@@ -216,17 +247,31 @@ def _plain_cpu(settings: Mapping[str, Any]) -> float | None:
     return statistics.median(taken)
 
 
-def _trial(settings: Mapping[str, Any]) -> float | None:
-    """Let a pool kill a statement that runs out of time; return how long it took to come back, None if it was not."""
-    pool = OffloadPool.create(min_size=0, max_size=1, statement_timeout=TRIAL_TIMEOUT, **settings)
-    started = time.monotonic()
-    try:
-        with suppress(StatementTimeout), pool.connection() as connection, connection.cursor() as cursor:
+def _trial(settings: Mapping[str, Any], number: int) -> tuple[float | None, int, int]:
+    """Let a pool kill statements that run out of time.
+
+    :param number: how many at once: behind a balancer each may run on another server
+    :return: how long the last one took to come back, None if not all were killed; how many there were, and failed
+    """
+    pool = OffloadPool.create(min_size=0, max_size=number, statement_timeout=TRIAL_TIMEOUT, **settings)
+    late: list[float] = []
+
+    def wait(connection: Any) -> None:
+        started = time.monotonic()
+        with suppress(StatementTimeout, pymysql.MySQLError), connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT SLEEP({TRIAL_SECONDS:d})")
-        seconds = time.monotonic() - started - TRIAL_TIMEOUT
-        return max(0.0, seconds) if pool.statistics().kills else None
+        late.append(time.monotonic() - started - TRIAL_TIMEOUT)
+
+    try:
+        threads = [threading.Thread(target=wait, args=(pool.connection(),)) for _ in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        failed = number - pool.statistics().kills
+        return (None if failed else max(0.0, *late), number, failed)
     except (pymysql.MySQLError, OffloadError):
-        return None  # not even that one connection
+        return None, number, number  # not even those connections
     finally:
         pool.close()
 

@@ -228,6 +228,15 @@ class Driver:
         """Tell whether the error says that the server is not the one to talk to any more."""
         return False
 
+    def is_fit(self, raw: Any) -> bool:
+        """Ask the server whether it is the one to talk to: it takes writes, and its cluster has it. Waits for it."""
+        self.ping(raw)
+        return True
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        """Tell whether the error of a COMMIT says that nothing was committed; may ask the server, and wait for it."""
+        return False
+
     def session(self, raw: Any) -> int | None:
         """Return the server's number for the connection, without asking."""
         return None
@@ -239,6 +248,9 @@ class Driver:
     def kill(self, admin: Any, identity: Identity) -> bool:
         """Kill what the session is running, over another connection; False if it runs nothing. Waits for the server."""
         return False
+
+    def end_session(self, admin: Any, identity: Identity) -> None:
+        """End a session with all that it does, over another connection. Waits for the server."""
 
     def absorb(self, raw: Any) -> None:
         """Run a statement that takes a late kill upon itself. Waits for the server."""

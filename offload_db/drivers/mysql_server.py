@@ -14,17 +14,24 @@ from typing import Any
 from pymysql.constants import CR, ER
 
 from .base import Driver, Identity
+from .server_errors import COMMIT_FAILED, IDLE_TOO_LONG, ROLLED_BACK_AT_COMMIT, says_unfit
 
 # Errors that the server sends as its last word on a link: shutdown, connection killed, idle for too long.
-FAREWELLS = frozenset({1053, 1927, 4031})
+FAREWELLS = frozenset({1053, 1927, IDLE_TOO_LONG})
 
 _LOST = FAREWELLS | {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED}
 
-# Nodes that lost their right to write or their cluster: 1290 and 1836 read-only, 1792 read-only transaction,
-# 1047 Galera node without quorum. Another connection may lead to a healthy one.
-_UNFIT_NODE = frozenset({1290, 1792, 1836, 1047})
+# The settings of servers that are clones of each other may all be the same, and a server that was restarted gives its
+# session ids again. UUID_SHORT() contains the second of the server's start, and the last two groups of UUID() its
+# network card and a number that the server has drawn when it was first asked, by a clock of 100 ns. MariaDB takes the
+# last setting for a comment, and has no such one.
+_IDENTIFY = (
+    "SELECT CONNECTION_ID(), VERSION(), COALESCE(DATABASE(), ''), UUID_SHORT() >> 24, SUBSTRING(UUID(), 20), "
+    "@@hostname, @@port, @@server_id, @@datadir /*!50700 , @@server_uuid */"
+)
 
-_IDENTIFY = "SELECT CONNECTION_ID(), VERSION(), COALESCE(DATABASE(), ''), @@hostname, @@port, @@server_id, @@datadir"
+# How servers write that a setting is off.
+_OFF = frozenset({"0", "OFF"})
 
 # No such thread, no such query: what was to be killed is gone.
 _NOTHING_TO_KILL = frozenset({ER.NO_SUCH_THREAD, 1957})
@@ -43,7 +50,28 @@ class MySQLServerDriver(Driver, abc.ABC):
         return self.code(error) in _LOST
 
     def unfit(self, error: BaseException) -> bool:
-        return self.code(error) in _UNFIT_NODE
+        return says_unfit(self.code(error), error)
+
+    def is_fit(self, raw: Any) -> bool:
+        with closing(self.plain_cursor(raw)) as cursor:
+            cursor.execute("SELECT @@GLOBAL.read_only, @@GLOBAL.innodb_read_only")
+            if any(_as_text(value) not in _OFF for value in cursor.fetchone() or ()):
+                return False
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_ready'")
+            row = cursor.fetchone()
+        # A server of no cluster is never ready for one.
+        return row is None or _as_text(row[1]) not in _OFF or not self._in_cluster(raw)
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        code = self.code(error)
+        return code in ROLLED_BACK_AT_COMMIT or (code == COMMIT_FAILED and self._in_cluster(raw))
+
+    def _in_cluster(self, raw: Any) -> bool:
+        """Ask whether the server is a node of a Galera cluster. Waits for the server."""
+        with closing(self.plain_cursor(raw)) as cursor:
+            cursor.execute("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")
+            row = cursor.fetchone()
+        return row is not None and _as_text(row[1]) not in _OFF
 
     def identity(self, raw: Any) -> Identity | None:
         with closing(self.plain_cursor(raw)) as cursor:
@@ -71,6 +99,14 @@ class MySQLServerDriver(Driver, abc.ABC):
                     return False
                 raise
         return True
+
+    def end_session(self, admin: Any, identity: Identity) -> None:
+        with closing(self.plain_cursor(admin)) as cursor:
+            try:
+                cursor.execute(f"KILL {identity.session:d}")
+            except Exception as error:
+                if self.code(error) not in _NOTHING_TO_KILL:
+                    raise
 
     def absorb(self, raw: Any) -> None:
         with closing(self.plain_cursor(raw)) as cursor:

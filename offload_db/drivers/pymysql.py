@@ -244,18 +244,20 @@ class PyMySQLDriver(MySQLServerDriver):
         return pymysql.cursors.Cursor(raw)
 
     def identity(self, raw: Any) -> Identity | None:
-        decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
-        try:
-            found = super().identity(raw)
-        finally:
-            raw.decoders = decoders
-        # The connection is to look untouched: insert_id() and affected_rows() read these.
-        raw._result, raw._affected_rows = None, 0
-        return found
+        with _unseen(raw):
+            return super().identity(raw)
+
+    def is_fit(self, raw: Any) -> bool:
+        with _unseen(raw):
+            return super().is_fit(raw)
+
+    def rolled_back(self, raw: Any, error: BaseException) -> bool:
+        with _unseen(raw):
+            return super().rolled_back(raw, error)
 
     def kill(self, admin: Any, identity: Identity) -> bool:
-        admin.decoders = {}  # the user's may be anything
-        return super().kill(admin, identity)
+        with _unseen(admin):
+            return super().kill(admin, identity)
 
     def cut(self, raw: Any) -> None:
         sock: socket.socket | None = raw._sock
@@ -283,7 +285,11 @@ class PyMySQLDriver(MySQLServerDriver):
         return skip_few(raw, DrainBudget())
 
     def skip_killed(self, raw: Any) -> None:
-        read_out(raw, math.inf)
+        try:
+            read_out(raw, math.inf)
+        except pymysql.MySQLError as error:
+            if not self.in_step(error):  # else it is how the answer ends
+                raise
 
     def read_out(self, raw: Any, most: float) -> bool:
         return read_out(raw, most)
@@ -332,6 +338,17 @@ class PyMySQLDriver(MySQLServerDriver):
             reader.detach()  # to close it would wait for its lock
         if sock is not None:
             sock.close()  # the child's copy; the server is told nothing
+
+
+@contextmanager
+def _unseen(raw: Any) -> Iterator[None]:
+    """Let the block ask the server on a connection that its user is to find untouched."""
+    decoders, raw.decoders = raw.decoders, {}  # the user's may be anything
+    try:
+        yield
+    finally:
+        raw.decoders = decoders
+        raw._result, raw._affected_rows = None, 0  # insert_id() and affected_rows() read these
 
 
 def _is_others(kind: type) -> bool:

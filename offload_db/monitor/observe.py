@@ -27,10 +27,13 @@ class Observation:
 
     def __init__(self) -> None:
         self.calls = BlockedCalls()
+        self.of_engines = BlockedCalls()
+        """Those that SQLAlchemy made, for an engine of its own."""
 
     def blocking_calls(self) -> list[BlockingCall]:
         """List the places in the source that blocked an event loop, the costliest first."""
-        return self.calls.places()
+        found = [*self.calls.places(), *self.of_engines.places()]
+        return sorted(found, key=lambda call: -call.seconds)
 
 
 # Everything that waits for the server by itself.
@@ -95,20 +98,28 @@ def observe_pymysql() -> Iterator[Observation]:
 
 
 def observed_calls() -> BlockedCalls:
-    """Return what the last observation has seen so far."""
+    """Return what the last observation has seen so far, but for engines."""
     return _observation.calls
+
+
+def observed_engines() -> BlockedCalls:
+    """Return what the last observation has seen so far of SQLAlchemy's engines."""
+    return _observation.of_engines
 
 
 def forget_observed() -> None:
     """Forget what a parent process has seen."""
-    _observation.calls = BlockedCalls()
+    _observation.calls, _observation.of_engines = BlockedCalls(), BlockedCalls()
 
 
 def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
         where = place()
-        if not _observers or where is Place.THREAD or getattr(_inside, "call", False) or _is_ours():
+        if not _observers or where is Place.THREAD or getattr(_inside, "call", False):
+            return original(self, *args, **kwargs)
+        caller = _caller()
+        if caller == "offload_db":
             return original(self, *args, **kwargs)
         _inside.call = True
         started = time.perf_counter()
@@ -120,12 +131,13 @@ def _timed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             if name not in _MAYBE_LOCAL or seconds > _LOCAL_SECONDS:
                 text = args[0] if name == "query" and args else None
                 path = call_path()._replace(decorated=where is Place.BRIDGED)
-                _observation.calls.add(path, name, digest(text), seconds)
+                calls = _observation.of_engines if caller == "sqlalchemy" else _observation.calls
+                calls.add(path, name, digest(text), seconds)
 
     return timed
 
 
-def _is_ours() -> bool:
-    """Tell whether a pool of this library makes the driver call."""
+def _caller() -> str | None:
+    """Return the package that makes the driver call: a pool of this library, SQLAlchemy, the user's."""
     outer = (module_of(frame) for frame in frames_from(sys._getframe(2)))
-    return next((module for module in outer if module not in ("pymysql", "dbutils")), None) == "offload_db"
+    return next((module for module in outer if module not in ("pymysql", "dbutils")), None)

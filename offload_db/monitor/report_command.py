@@ -87,7 +87,8 @@ def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]])
     :param runtimes: the objects of one or more processes
     :return: an object with ``migrate_next`` (by function and route, the costliest first, each with its ``remedy`` and
         its ``sites``), ``not_in_audit`` (those of them that the audit does not know), ``migrated_but_blocking``,
-        ``not_seen`` (the audit's findings that cost nothing so far), ``loop_lag`` of each process, and ``summary``
+        ``not_seen`` (the audit's findings that cost nothing so far), ``shared_waits`` (by line and route, for
+        connections that others had), ``loop_lag`` of each process, and ``summary``
     """
     findings: list[Json] = [] if audit is None else list(audit["findings"])
     units: dict[tuple[Any, ...], Json] = {}
@@ -130,6 +131,7 @@ def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]])
         "not_in_audit": [] if audit is None else [unit for unit in ordered if not unit["rules"]],
         "migrated_but_blocking": [unit for unit in ordered if unit["migrated"]],
         "not_seen": not_seen,
+        "shared_waits": _waits(runtimes),
         "loop_lag": [runtime["loop_lag"] for runtime in runtimes if runtime.get("loop_lag")],
         "summary": {
             "processes": len(runtimes),
@@ -143,6 +145,16 @@ def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]])
     }
 
 
+def _waits(runtimes: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Add up how long connections were waited for that others had, the costliest first."""
+    found: dict[tuple[Any, ...], Json] = {}
+    for wait in (wait for runtime in runtimes for wait in runtime.get("shared_waits", ())):
+        place = {name: wait[name] for name in ("file", "line", "function", "endpoint")}
+        key = (*(place[name] for name in ("file", "line", "function")), *(place["endpoint"] or {}).values())
+        _add(found.setdefault(key, {**place, "count": 0, "seconds": 0.0, "max_seconds": 0.0}), wait)
+    return _costliest(found.values())
+
+
 def _add(total: Json, call: Mapping[str, Any]) -> None:
     total["count"] += call["count"]
     total["seconds"] += call["seconds"]
@@ -154,6 +166,11 @@ def _costliest(totals: Iterable[Json]) -> list[Json]:
 
 
 def _remedy(costliest: Mapping[str, Any]) -> str:
+    if costliest["source"] == "sqlalchemy":
+        engine = "put its engine on a pool with offload_db.contrib.sqlalchemy.create_engine"
+        if costliest["decorated"]:
+            return f"it is decorated, but its engine's connections are not ours: {engine}, or use mode='thread'"
+        return f"{engine}, and put @offload_db.offload on it"
     if costliest["source"] != "pymysql":
         return "put @offload_db.offload on it"
     if costliest["decorated"]:
@@ -214,6 +231,13 @@ def as_text(joined: Json) -> str:
     for number, unit in enumerate(joined["migrate_next"][:_SHOWN], start=1):
         lines += _unit(number, unit, audited=summary["findings"] is not None)
     lines += _rest(joined["migrate_next"])
+    if joined["shared_waits"]:
+        lines += ["", "Waited for a connection that others had, while the loop went on:"]
+        lines += [
+            f"  {wait['seconds']:.2f} s in {wait['count']} calls, longest {_ms(wait['max_seconds'])} ms: {_what(wait)}"
+            for wait in joined["shared_waits"][:_SHOWN]
+        ]
+    lines += _rest(joined["shared_waits"])
     lines += _list("Migrated, says the audit, and still blocking:", joined["migrated_but_blocking"])
     lines += _list("Seen blocking, and not in the audit:", joined["not_in_audit"])
     lines += _list("In the audit, and not seen blocking yet:", joined["not_seen"])

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from ..connection.call_lock import shared_waits
 from ..connection.call_sites import request_scope
 from ..connection.unpooled import unpooled_counters
 from ..errors import ConfigurationError
@@ -23,7 +24,7 @@ from ..pool.checkout import every_pool
 from ..settings import check_seconds, check_word
 from ..statistics import BlockedPath, SourceLine
 from .lag import WATCHES, Samples, Watch
-from .observe import forget_observed, observed_calls
+from .observe import forget_observed, observed_calls, observed_engines
 from .report_command import as_json, as_text, join, read_audit
 
 logger = logging.getLogger("offload_db")
@@ -89,13 +90,16 @@ def snapshot() -> dict[str, Any]:
 
     ``blocking_calls`` has for each way that led to a blocking call its ``file``, ``line``, ``function``, ``call``,
     ``statement``, ``endpoint`` (``method`` and ``path``, or null), ``stack`` (from the ``async def`` down to the
-    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed),
+    call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed,
+    ``"sqlalchemy"`` where that is an engine's),
     ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
-    ``loop_lag`` is null where nothing watched.
+    ``loop_lag`` is null where nothing watched. ``shared_waits`` has the same of callers that waited, without blocking
+    the loop, for a connection that others had, such as one that a module keeps for all.
     """
     pools = every_pool()
     sources = [("pool", pool.counters.blocked) for pool in pools]
     sources += [("connect", unpooled_counters().blocked), ("pymysql", observed_calls())]
+    sources.append(("sqlalchemy", observed_engines()))
     lag = Samples()
     for each in list(WATCHES):
         lag.merge(each.so_far())
@@ -106,6 +110,7 @@ def snapshot() -> dict[str, Any]:
         "loop_lag": asdict(lag.shown(interval)) if interval else None,
         "hops": sum(pool.counters.value("hops") for pool in pools),
         "blocking_calls": [_shown(source, blocked) for source, calls in sources for blocked in calls.paths()],
+        "shared_waits": [_shown("wait", waited) for waited in shared_waits.paths()],
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..bridge import arms
 from ..bridge.background import Timer
@@ -39,8 +39,11 @@ class Admission(Settling[Ticket]):
     :param common: the settings of the whole pool, which lanes take where they have none of their own
 
     Waiters are served first come, first served, whether task or thread; one whose lane is full lets those of other
-    lanes pass.
+    lanes pass, and one whose kind of connection is in use those of other kinds.
     """
+
+    look: Callable[[], Callable[[object], bool]] | None = None
+    """Tells of which kinds of connections one is there, for callers that ask for several; None where all are alike."""
 
     def __init__(self, common: Lane, lanes: Iterable[Lane]) -> None:
         self.size = common.limit
@@ -58,7 +61,8 @@ class Admission(Settling[Ticket]):
         self._lock = threading.Lock()
         self._returned = []
         self._watchers: list[TaskEvent] = []
-        self._loop_waiters = LoopWaiters()
+        self.loop_waiters = LoopWaiters()
+        """Tasks that will ask for a place on the loop's own thread, and have to call :meth:`let_others` in the end."""
         self._keep_until = 0.0
         self._keeping: Timer | None = None
 
@@ -91,18 +95,19 @@ class Admission(Settling[Ticket]):
         """Return the seconds that callers of the lane wait for a connection, None for ever."""
         return self._lane(name).checkout_timeout
 
-    def acquire(self, name: str | None, *, timeout: float | None = None) -> Permit:
+    def acquire(self, name: str | None, *, timeout: float | None = None, kind: object = None) -> Permit:
         """Admit the caller, at once or when its turn has come.
 
         :param name: of a lane, None for the whole pool
         :param timeout: seconds to wait at most, where that is less than the lane's ``checkout_timeout``
+        :param kind: of connection that is wanted, None for the pool's own; see :attr:`look`
         :raises ConfigurationError: if there is no such lane
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises CheckoutTimeout: if the wait is over, or if it never could be
         :raises PoolClosed: if the lanes are closed
         """
         where = place()
-        permit = self.enter(name, where)
+        permit = self.enter(name, where, kind)
         signal = permit.ticket.signal
         if signal is None:
             return permit
@@ -122,13 +127,13 @@ class Admission(Settling[Ticket]):
         self._waited(permit, patience, started)
         return permit
 
-    def enter(self, name: str | None, where: Place) -> Permit:
+    def enter(self, name: str | None, where: Place, kind: object = None) -> Permit:
         """Admit the caller at once, or let it queue: then its ticket has a signal, and a task has to :meth:`wait`.
 
         :param where: where the caller is, or will be when it uses the permit
         """
         lane = self._common if name is None else self._lane(name)
-        ticket = Ticket(lane, caller(where), on_loop=where is Place.LOOP)
+        ticket = Ticket(lane, caller(where), kind, on_loop=where is Place.LOOP)
         permit = Permit(self, ticket)  # before anybody is admitted: from here on nothing can be lost
         self._enter(ticket, where)
         return permit
@@ -170,20 +175,6 @@ class Admission(Settling[Ticket]):
                         self._refuse_hopeless(ticket, Place.LOOP, look_at_threads=True)
             finally:
                 self._settle()
-
-    async def wait_for_loop(self, worthwhile: Callable[[], bool]) -> bool:
-        """Wait, in a task, until the loop's own thread could have a place; False if there is nothing to wait for.
-
-        Nobody has the place before the task that goes on, if that asks at once; it has to call :meth:`let_others` in
-        the end.
-
-        :param worthwhile: whether a place will be given back
-        """
-
-        def needs_to() -> bool:
-            return self.in_use >= self.size and not self._closed and worthwhile()
-
-        return await self._loop_waiters.wait(needs_to, self._common.checkout_timeout)
 
     def let_others(self) -> None:
         """Admit those who were kept waiting for the loop's own thread."""
@@ -301,13 +292,13 @@ class Admission(Settling[Ticket]):
 
     def _size_for_others(self) -> int:
         """Return how many may be in at once, for everybody but the event loop's own thread."""
-        if not self._loop_waiters.signals and not arms.expects_inline and self._keep_until <= time.monotonic():
+        if not self.loop_waiters.signals and not arms.expects_inline and self._keep_until <= time.monotonic():
             return self.size
         waiting = {ticket.holder for lane in self._all for ticket in lane.queue}
         held = self._held
         if any(ticket.on_loop for ticket in held) or all(ticket.holder in waiting for ticket in held):
             return self.size  # if all who hold one want another, none comes back before the one that is kept is given
-        return max(0 if self._loop_waiters.signals else 1, self.size - 1)
+        return max(0 if self.loop_waiters.signals else 1, self.size - 1)
 
     def _keep_one(self) -> None:
         """Keep one place for the event loop's own thread for a while, because it was turned away.
@@ -368,8 +359,8 @@ class Admission(Settling[Ticket]):
             if lane.queue:
                 self._admit_waiters()
                 break
-        if self._loop_waiters.signals and self.in_use < self.size:
-            self._loop_waiters.wake()
+        if self.loop_waiters.signals and self.in_use < self.size:
+            self.loop_waiters.wake()
         if self._watchers and self.in_use == 0:
             while self._watchers:
                 self._watchers.pop().set()
@@ -390,8 +381,12 @@ class Admission(Settling[Ticket]):
     def _next(self) -> Ticket | None:
         if self.in_use >= self.size:
             return None
-        heads = (lane.head() for lane in self._all)
-        ready = (ticket for ticket in heads if ticket is not None and self._has_place(ticket))
+        firsts = [lane.head() for lane in self._all]
+        if self.look is not None:
+            serves = self.look()
+            served = [lane.first(serves) for lane in self._all]
+            firsts = served if any(ticket is not None and self._has_place(ticket) for ticket in served) else firsts
+        ready = (ticket for ticket in firsts if ticket is not None and self._has_place(ticket))
         return min(ready, key=lambda ticket: ticket.number, default=None)
 
     @staticmethod

@@ -121,6 +121,8 @@ class Checkins:
                     self._idle.resting.remove(link)
                     reason = "closed"
         if reason is not None:
+            if reason == "unfit_server":
+                self._idle.note_unfit(link)
             link.fault = link.fault or reason
             link.close()
             self._idle.links.discard(link)

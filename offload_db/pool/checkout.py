@@ -11,6 +11,7 @@ import os
 import random
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from dbutils.pooled_db import PooledDB
 from ..bridge import arms
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
+from ..connection.driver_call import Connect
 from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
 from ..connection.opening import identify, too_late
@@ -32,7 +34,7 @@ from ..statistics import Counters
 from .admission_queue import Admission
 from .checkin import Checkins
 from .connector import Connector, take_idle
-from .idle import IdleConnections
+from .idle import DISPLACE_AFTER, IdleConnections
 from .lanes import Lane, Permit, pool_closed
 from .leaks import CheckoutRecord
 from .lease import Lease
@@ -67,7 +69,7 @@ class PoolCore:
         self.counters = Counters()
         self.executor = Executor(size, self.counters, on_loop_call)
         self.connector = Connector(pool, fast=fast)
-        self.killer = Killer(self.connector.connect_admin, self.counters)
+        self.killer = Killer(self.connector.connect_admin, self.counters, weakref.ref(self))
         self.idle = IdleConnections(self.executor, self.counters, maxusage=pool._maxusage, maxcached=pool._maxcached)
         self._leak_warning = leak_warning
         self.checkins = Checkins(self.admission, self.idle, self.counters)
@@ -107,14 +109,7 @@ class PoolCore:
 
     def out(self) -> list[PhysicalConnection]:
         """List the links that somebody holds."""
-        return [link for link in self._every() if link not in self.idle]
-
-    def _every(self) -> list[PhysicalConnection]:
-        while True:
-            try:
-                return list(self.idle.links)
-            except RuntimeError:  # another thread has opened one just now
-                continue
+        return [link for link in self.idle.every() if link not in self.idle]
 
     def break_off(self) -> None:
         """Bring back the calls that still run, and let no call begin any more; waits for the server."""
@@ -141,6 +136,8 @@ class PoolCore:
         call = None if arms.choose is None else arms.current_call()
         if call is not None:
             call.used.add(self)
+        if connector.kind is not self.connector.kind and self.admission.look is None:
+            self.admission.look = partial(self.idle.servable, self.connector.kind, self.admission.size)
         setting = current_setting()
         scope = deadline = None
         if setting is not None:
@@ -152,7 +149,8 @@ class PoolCore:
                 setting.cancellation.check()
             if lane is None and setting is not None:
                 lane = setting.lane
-            permit = self.admission.acquire(lane, timeout=None if deadline is None else deadline.left)
+            patience = None if deadline is None else deadline.left
+            permit = self.admission.acquire(lane, timeout=patience, kind=connector.kind)
         except BaseException as error:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
@@ -174,8 +172,16 @@ class PoolCore:
                 link.take_back(call_lock)
 
     async def wait_for_loop(self) -> None:
-        """Wait, in a task, until the event loop's own thread could have a connection; see :class:`Admission`."""
-        await self.admission.wait_for_loop(self._gives_back)
+        """Wait, in a task, until the event loop's own thread could have a connection that somebody will give back.
+
+        Nobody has it before the task that goes on, if that asks at once.
+        """
+        admission = self.admission
+
+        def needs_to() -> bool:
+            return admission.in_use >= admission.size and not self.closed and self._gives_back()
+
+        await admission.loop_waiters.wait(needs_to, admission.checkout_timeout(None))
 
     def _gives_back(self) -> bool:
         """Tell whether somebody has a connection only for as long as their own call takes."""
@@ -214,19 +220,30 @@ class PoolCore:
         def on_return() -> None:
             # The connection is there though nobody wants it any more.
             self.idle.resting.extend(opened)
+            self.idle.opening.pop(permit, None)
             if self.closed:
                 self.idle.close_all()
             self.admission.release(permit)
 
         detached: Detached | None = None
+        connector.kind.checkouts += 1
         try:
             started = time.monotonic()
             try:
                 link = self.idle.take(connector, None if deadline is None else deadline.left)
                 if link is None:
-                    left = None if deadline is None else deadline.left
-                    self.idle.make_room(connector, self.admission)
-                    connect = partial(self._open, connector, left)
+                    link = self._wait_for_share(connector, permit, deadline)
+                left = None if deadline is None else deadline.left
+                if link is None:
+                    self.idle.opening[permit] = connector.kind
+                    self.idle.make_room(connector.kind, self.admission.size)
+                    # One that was lent to a kill may be back, and who took it back may not have seen this one coming.
+                    if self.idle.too_many(self.admission.size):
+                        link = self.idle.take(connector, left)
+                        if link is not None:
+                            self.idle.opening.pop(permit, None)
+                if link is None:
+                    connect = partial(self._open, connector, left, permit)
                     detached = Detached(on_return)
                     self.executor.run("connect", lambda: opened.append(connect()), timeout=left, detached=detached)
                     link = opened[0]
@@ -248,9 +265,51 @@ class PoolCore:
         record = None if self._leak_warning is None else CheckoutRecord(self._leak_warning)
         return Lease(self, permit, link, record)
 
-    def _open(self, connector: Connector, seconds: float | None) -> PhysicalConnection:
-        until = math.inf if seconds is None else time.monotonic() + seconds
-        return self._link(connector.connect(seconds), connector, until)
+    @property
+    def size(self) -> int:
+        """The most connections at once."""
+        return self.admission.size
+
+    def lend(
+        self, server: tuple[str, ...], connect: Connect | None
+    ) -> tuple[PhysicalConnection, Callable[[bool], None]] | None:
+        """Take out an idle connection for a kill; see :class:`offload_db.connection.kill_connections.Lender`."""
+        link = None if self.closed else self.idle.take_for_kill(server, connect)
+        return None if link is None else (link, partial(self._take_back, link))
+
+    def _take_back(self, link: PhysicalConnection, well: bool) -> None:
+        """Take back an idle connection that a kill went over, for which nobody has had a permit."""
+        if not well:
+            link.fault = link.fault or "dead_idle"
+            self.idle.discard(link, "dead_idle")
+            return
+        self.idle.rest(link)
+        self.idle.shrink(self.admission.size)
+
+    def _wait_for_share(
+        self, connector: Connector, permit: Permit, deadline: Deadline | None
+    ) -> PhysicalConnection | None:
+        """Wait a while for a link of this kind, rather than to throw out one of another; None if none came back."""
+        limits = (DISPLACE_AFTER, permit.checkout_timeout, None if deadline is None else deadline.left)
+        until = time.monotonic() + min(limit for limit in limits if limit is not None)
+        link: PhysicalConnection | None = None
+        while link is None and self.idle.wait_for_share(connector.kind, self.admission.size, until):
+            link = self.idle.take(connector, None if deadline is None else deadline.left)
+        return link
+
+    def _open(self, connector: Connector, seconds: float | None, permit: Permit) -> PhysicalConnection:
+        now = time.monotonic()
+        came, until = now - permit.waited, math.inf if seconds is None else now + seconds
+        turn_until = math.inf if permit.checkout_timeout is None else came + permit.checkout_timeout
+        waits_since = None if place() is Place.LOOP else came
+        try:
+            raw = connector.connect(seconds, came=waits_since, turn_until=turn_until)
+            link = self._link(raw, connector, until)
+            self.idle.opening.pop(permit, None)  # it is among the open ones now
+            return link
+        except Exception as error:
+            vars(error)["may_have_run"] = False
+            raise
 
     def _link(self, raw: Any, connector: Connector, until: float = math.inf) -> PhysicalConnection:
         driver = driver_of(raw)

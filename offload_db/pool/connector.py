@@ -1,7 +1,7 @@
 """How the physical connections of a pool are made.
 
-Owns the settings that a connection is made with, and the pace of attempts while the server can't be reached. Does not
-count connections and keeps none.
+Owns the settings that a connection is made with. Does not count connections and keeps none; ``throttle.py`` has the
+pace of attempts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -21,19 +21,21 @@ from dbutils.pooled_db import PooledDB
 from pymysql.connections import Connection
 from pymysql.converters import decoders, encoders
 
-from ..connection.opening import DEFAULT_CONNECT_TIMEOUT, patience_of, restore_timeouts, shortened_timeouts
+from ..connection.opening import (
+    DEFAULT_CONNECT_TIMEOUT,
+    patience_of,
+    remedies_named,
+    restore_timeouts,
+    shortened_timeouts,
+)
+from ..connection.physical import PhysicalConnection
 from ..drivers.base import Driver
 from ..drivers.pymysql import PYMYSQL
 from ..drivers.pymysql_connection import fast_creator
 from ..drivers.registry import driver_from
-from ..errors import CheckoutTimeout, ConfigurationError
-from .reachability import like, reached, timed_out
+from ..errors import ConfigurationError
+from .throttle import ConnectThrottle
 
-# Attempts to connect at the same time. Each costs the interpreter's lock some 20 ms with PyMySQL 1.2 and TLS, so more
-# at once would only make the event loop wait.
-AT_ONCE = 4
-# Seconds between attempts while the server can't be reached: doubled after each, from the first to the second.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 # What of the settings says to where, from where and as whom a connection is made: who can't get there says nothing to
 # those who go elsewhere.
 _WHERE: dict[str, object] = {
@@ -43,6 +45,38 @@ _WHERE: dict[str, object] = {
     **dict.fromkeys(("unix_socket", "bind_address", "read_default_file", "read_default_group")),
 }
 
+# The names that PyMySQL knows some settings by as well.
+ALIASES = {"db": "database", "passwd": "password"}
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Connection).parameters.items()}
+# What of the settings only PyMySQL knows of, and the attributes of its connections that they become.
+_CLIENT_SIDE: dict[str, tuple[str, ...]] = {
+    "conv": ("encoders", "decoders"),
+    "connect_timeout": ("connect_timeout",),
+    "cursorclass": ("cursorclass",),
+    "max_allowed_packet": ("max_allowed_packet",),
+    "read_timeout": ("_read_timeout",),
+    "use_unicode": ("use_unicode",),
+    "write_timeout": ("_write_timeout",),
+}
+# How many kinds of connections a pool knows again.
+_KINDS = 32
+
+
+class Kind:
+    """What connections are like for the server.
+
+    Connections of one kind take each other's place; what else a connector asks for is set when one is taken.
+
+    :param session: the settings that say so
+    """
+
+    __slots__ = ("checkouts", "session")
+
+    def __init__(self, session: object) -> None:
+        self.session = session
+        self.checkouts = 0
+        """How often one was asked for of late."""
+
 
 class Connector:
     """Makes the connections of one pool, with the settings of the DBUtils pool it is given.
@@ -51,12 +85,14 @@ class Connector:
     """
 
     def __init__(self, pool: PooledDB, *, fast: bool) -> None:
-        self._create = _creating(pool, fast_creator(pool._creator) if fast else pool._creator)
+        self._create = remedies_named()(_creating(pool, fast_creator(pool._creator) if fast else pool._creator))
         self._statements: Any = pool._setsession
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
         self._other = driver_from(_module(pool._creator))
         self._changes: dict[str, Any] = {}
         self._gates: dict[Hashable, ConnectThrottle] = {}
+        self._kinds: list[Kind] = []
+        self._plain = getattr(pool._creator, "connect", pool._creator) is Connection and _makes_its_own_way(pool)
         self._settle(pool._kwargs)
 
     def _settle(self, kwargs: dict[str, Any]) -> None:
@@ -72,6 +108,14 @@ class Connector:
         self._gate = self._gates.setdefault(
             tuple(str(kwargs.get(name) or _WHERE[name]) for name in _WHERE), ConnectThrottle()
         )
+        apart = _CLIENT_SIDE if self._plain else {}
+        told = {name: value for name, value in plain(kwargs).items() if name not in apart}
+        given = {name: value for name, value in told.items() if value != _DEFAULTS.get(name, told)}
+        session = given, self._changes, list(self._statements or ())
+        self.kind = next((kind for kind in self._kinds if kind.session == session), None) or Kind(session)
+        """What its connections are like."""
+        self._kinds[:] = [self.kind, *(kind for kind in self._kinds if kind is not self.kind)][:_KINDS]
+        self._looks: dict[str, Any] | None = None
 
     @property
     def by_function(self) -> bool:
@@ -83,6 +127,27 @@ class Connector:
         """Whether statements of the user's are run on each new connection."""
         return bool(self._statements)
 
+    def keep_apart(self) -> None:
+        """Let this connector's connections be of a kind of their own, whatever they are like."""
+        self.kind = Kind(None)
+
+    def looks(self) -> dict[str, Any]:
+        """Return the attributes of a connection that only the client knows of.
+
+        :raises Exception: as PyMySQL raises it of a bad argument
+        """
+        if self._looks is None:
+            own = {name: value for name, value in self.settings.items() if name in _CLIENT_SIDE}
+            model = Connection(**own, defer_connect=True, ssl_disabled=True)
+            self._looks = {name: getattr(model, name) for names in _CLIENT_SIDE.values() for name in names}
+        return self._looks
+
+    def adopt(self, link: PhysicalConnection) -> None:
+        """Make another connector's connection, of the same kind, one of this one's; sends nothing."""
+        for name, value in self.looks().items():
+            setattr(link.raw, name, value.copy() if isinstance(value, dict) else value)
+        link.connector = self
+
     def variant(self, changes: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with other settings.
 
@@ -91,6 +156,7 @@ class Connector:
         other = copy.copy(self)
         if self._driver is None:
             other._changes = changes
+            other._settle(self.settings)
             return other
         flags = self.settings.get("client_flag", 0) | changes.get("client_flag", 0)
         other._settle({**self.settings, **changes, "client_flag": flags})
@@ -103,16 +169,19 @@ class Connector:
         other._settle(settings)
         return other
 
-    def connect(self, seconds: float | None = None) -> Any:
+    def connect(self, seconds: float | None = None, *, came: float | None = None, turn_until: float = math.inf) -> Any:
         """Open a connection; waits for the server.
 
         :param seconds: how long the turn and any one answer may be waited for, where that is less than the settings
             allow
-        :raises Exception: as the driver raises it. While the server can't be reached, attempts are paced, and between
-            two of them the last error is raised again
+        :param came: since when the caller waits; None for one that does not wait for a server that can't be reached
+        :param turn_until: until when it waits for its turn to connect
+        :raises Exception: as the driver raises it, with ``may_have_run = False``. While the server can't be reached,
+            attempts are paced, and who waits gets what the next ones come to
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
-        return self._gate.attempt(partial(self._connect, until), until, self.patience)
+        connect = partial(self._connect, until)
+        return self._gate.attempt(connect, until, self.patience, came=came, turn_until=turn_until)
 
     def prepare(self, raw: Any) -> None:
         """Run the user's statements on a connection that has connected just now; waits for the server."""
@@ -150,79 +219,6 @@ class Connector:
         return raw
 
 
-class ConnectThrottle:
-    """Lets few attempts through at once, and while the server can't be reached one after the other with pauses."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew."""
-        self._places = threading.BoundedSemaphore(AT_ONCE)
-        self._lock = threading.Lock()
-        self._error: BaseException | None = None
-        self._given = math.inf
-        self._failures = 0
-        self._not_before = 0.0
-        self._probing = False
-
-    def attempt(self, connect: Callable[[], Any], until: float, patience: float) -> Any:
-        """Call *connect* when it is its turn.
-
-        :param until: when the caller's own time is over: what fails then says nothing of the server
-        :param patience: seconds that the server is given to answer
-        """
-        left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
-        places = self._places
-        if not places.acquire(timeout=left):
-            raise CheckoutTimeout.because(
-                "no connection was opened in time: others were being opened before it; offload-db doctor tells how "
-                "long one takes, and checkout_timeout or the call's timeout how long it may take"
-            )
-        try:
-            probe = self._enter(patience)
-            try:
-                raw = connect()
-            except BaseException as error:
-                says = reached(error) if isinstance(error, Exception) and time.monotonic() < until else None
-                if says:
-                    self._stands(probe)
-                else:
-                    self._failed(None if says is None else error, probe, patience)
-                raise
-            self._stands(probe)
-            return raw
-        finally:
-            places.release()
-
-    def _enter(self, patience: float) -> bool:
-        with self._lock:
-            error = self._error
-            if error is None or patience > self._given:
-                return False
-            if not self._probing and time.monotonic() >= self._not_before:
-                self._probing = True
-                return True
-        raise like(error)
-
-    def _stands(self, probe: bool) -> None:
-        with self._lock:
-            self._error, self._failures = None, 0
-            self._probing = self._probing and not probe
-
-    def _failed(self, error: BaseException | None, probe: bool, patience: float) -> None:
-        with self._lock:
-            self._probing = self._probing and not probe
-            if error is None:
-                return
-            if probe or self._error is None:
-                self._not_before = time.monotonic() + min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-                self._failures = min(self._failures + 1, 10)
-            self._error = like(error)
-            # Who gives the server more time than it was given here is told nothing by its not answering.
-            self._given = patience if timed_out(error) else math.inf
-
-
 def take_idle(pool: PooledDB) -> list[Any]:
     """Take the driver's connections that the pool holds idle, which it will not close or hand out any more."""
     with pool._lock:
@@ -241,9 +237,19 @@ def unused_options(pool: PooledDB) -> list[str]:
     return [name for name, default in defaults.items() if getattr(pool, f"_{name}", default) != default]
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under one name each."""
+    return {ALIASES.get(name, name): value for name, value in settings.items()}
+
+
+def _makes_its_own_way(pool: PooledDB) -> bool:
+    """Tell whether the pool opens its connections as DBUtils does, by no method of the user's."""
+    return getattr(pool.steady_connection, "__func__", None) is PooledDB.steady_connection
+
+
 def _creating(pool: PooledDB, creator: Any) -> Callable[[dict[str, Any]], Any]:
     """Return what opens a connection, given the settings, in the way of the pool but without its statements."""
-    if getattr(pool.steady_connection, "__func__", None) is PooledDB.steady_connection:
+    if _makes_its_own_way(pool):
         args = pool._args
         return lambda kwargs: getattr(creator, "connect", creator)(*args, **kwargs)
 

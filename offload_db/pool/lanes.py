@@ -7,13 +7,18 @@ admitted when is decided in ``admission_queue.py``.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 from ..bridge.caller_identity import Caller
 from ..bridge.signals import TaskEvent, ThreadEvent
 from ..errors import PoolClosed
 from ..settings import check_count, check_name, check_seconds
+
+# How many of those who wait are looked at for one whose kind of connection is there.
+LOOK_AHEAD = 50
 
 
 class Releases(Protocol):
@@ -93,6 +98,11 @@ class LaneState:
         """Return who is to be served next."""
         return next(iter(self.queue), None)
 
+    def first(self, serves: Callable[[object], bool]) -> Ticket | None:
+        """Return who is to be served next of those whose kind of connection is there, None if it is nobody's."""
+        queued = islice(self.queue, LOOK_AHEAD)
+        return next((ticket for ticket in queued if ticket.on_loop or serves(ticket.kind)), None)
+
 
 WAITING, HELD, GONE = "waiting", "held", "gone"
 
@@ -100,10 +110,12 @@ WAITING, HELD, GONE = "waiting", "held", "gone"
 class Ticket:
     """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
-    __slots__ = ("holder", "lane", "number", "on_loop", "signal", "state")
+    __slots__ = ("holder", "kind", "lane", "number", "on_loop", "signal", "state")
 
-    def __init__(self, lane: LaneState, holder: Caller, *, on_loop: bool) -> None:
+    def __init__(self, lane: LaneState, holder: Caller, kind: object, *, on_loop: bool) -> None:
         self.lane = lane
+        self.kind = kind
+        """Of connection that is wanted, None for the pool's own."""
         self.holder = holder
         self.on_loop = on_loop
         self.state = GONE

@@ -38,6 +38,7 @@ from ..connection.physical import PhysicalConnection
 from ..connection.sync_connection import OffloadConnection
 from ..drivers.cursor_classes import CursorArguments
 from ..drivers.registry import code_of
+from ..drivers.server_errors import COMMIT_FAILED, RETRYABLE, ROLLED_BACK_AT_COMMIT
 from ..settings import check_count, check_seconds, kind_of
 from .checkout import PoolCore
 from .lanes import Permit
@@ -50,8 +51,6 @@ Rows = type[Cursor | AsyncCursor]
 
 T = TypeVar("T")
 Row = TypeVar("Row")
-# Deadlock, and lock wait timeout: the server has undone the transaction or the statement, and asks to try again.
-RETRYABLE = frozenset({1213, 1205})
 
 
 class Operations:
@@ -276,6 +275,10 @@ class Operations:
     ) -> T:
         """Run *function* in a transaction, and the whole of it again after a deadlock or a lock wait timeout.
 
+        The same where the COMMIT failed in a cluster of servers and nothing is committed for certain: another node's
+        transaction came first, or the node was cut off (1180 and 1047 from Galera, 3100 and 3101 from MySQL's group
+        replication).
+
         Nothing is repeated but the whole function, from a new transaction on: it must have no effect besides what it
         does on the connection it is given. Inside another transaction it is a savepoint of it and runs once: what the
         server has undone with it is the outer one's to repeat.
@@ -292,7 +295,7 @@ class Operations:
                 async with self.transaction(lane, isolation_level) as connection:
                     return await function(connection)
             except Exception as error:
-                if attempt == attempts or code_of(error) not in RETRYABLE:
+                if attempt == attempts or not _is_undone(error):
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -353,6 +356,14 @@ class Operations:
             raise
         finally:
             lease.give_back()
+
+
+def _is_undone(error: Exception) -> bool:
+    """Tell whether the server has rolled back and the transaction may be tried again."""
+    code = code_of(error)
+    if code == COMMIT_FAILED or code in ROLLED_BACK_AT_COMMIT - RETRYABLE:
+        return getattr(error, "may_have_run", True) is False
+    return code in RETRYABLE
 
 
 def _limited(lane: str | None, timeout: float, operate: Callable[[], T]) -> T:

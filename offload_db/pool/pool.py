@@ -197,8 +197,11 @@ class OffloadPool(Operations):
         """Make a pool of PyMySQL connections from environment variables.
 
         ``MYSQL_HOST``, ``MYSQL_USER``, ``MYSQL_PASSWORD`` (which may be empty) and ``MYSQL_DATABASE`` must be there;
-        ``MYSQL_PORT`` (3306), ``DB_POOL_MIN_SIZE`` (5) and ``DB_POOL_MAX_SIZE`` (20) may be. The connections are in
-        autocommit mode, speak utf8mb4 and return rows as dictionaries.
+        ``MYSQL_PORT`` (3306), ``DB_POOL_MIN_SIZE`` (5) and ``DB_POOL_MAX_SIZE`` (20) may be, and for TLS
+        ``MYSQL_SSL_CA``, ``MYSQL_SSL_CERT`` and ``MYSQL_SSL_KEY`` (files), ``MYSQL_SSL_VERIFY_CERT``,
+        ``MYSQL_SSL_VERIFY_IDENTITY`` and ``MYSQL_SSL_DISABLED`` (1 or 0), which mean what :func:`pymysql.connect`'s
+        arguments of these names do; with a CA the server's certificate is verified unless that is switched off. The
+        connections are in autocommit mode, speak utf8mb4 and return rows as dictionaries.
 
         :param environ: where to read; None takes :data:`os.environ`
         :raises ConfigurationError: naming every variable that is missing or wrong
@@ -225,9 +228,14 @@ class OffloadPool(Operations):
         :raises CheckoutTimeout: if none became free in time, or if none ever can
         :raises LaneFull: if ``max_waiting`` callers are queued already
         :raises PoolClosed: if the pool is closed
-        :raises ConfigurationError: if there is no such lane
+        :raises ConfigurationError: if there is no such lane, or a name was given in the place of *shareable*
         :raises pymysql.err.OperationalError: if the server can't be reached, as the driver raises it
         """
+        if isinstance(shareable, str):
+            raise ConfigurationError(
+                "connection: the first argument is DBUtils' shareable, and a str; accepted are True and False (a lane "
+                "is named by keyword: connection(lane=…))"
+            )
         return OffloadConnection(self._core.checkout(lane))
 
     def dedicated_connection(self, *, lane: str | None = None) -> OffloadConnection:

@@ -1,7 +1,7 @@
 """Whether an error of connecting says that the server can't be reached, or concerns one caller alone.
 
 Owns the telling of such errors from those that concern one caller's settings, or this machine, alone; and how an error
-is raised once more. Paces nobody: that is ``connector.py``'s.
+is raised once more. Paces nobody: that is ``throttle.py``'s.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ import pymysql
 from ..connection.sync_connection import OffloadConnection
 from ..errors import ConfigurationError
 from .checkout import PoolCore
-from .connector import Connector
+from .connector import Connector, plain
 
 # Sets of arguments to connect() that a pool remembers. Code that has more of them, or makes new objects for each call,
-# gets connections that nobody else can use.
+# gets connections of a new kind each time, where the arguments are any of the server's business.
 KEPT = 8
 
-# What says where a connection leads and as whom, by the name that it goes by here.
-_ALIASES = {"db": "database", "passwd": "password"}
+# What says where a connection leads and as whom.
 _DEFAULTS: dict[str, Any] = {
     "host": "localhost",
     "port": 3306,
@@ -38,7 +37,8 @@ _SHOWN = ("host", "port", "unix_socket", "user", "database")
 class Variant:
     """A view of a pool: connections opened with other settings, within the same limits, lanes and statistics.
 
-    They are used for nothing else. An idle one makes room where another kind needs it, and the other way round.
+    Those that differ from others only in what the client does are used for both. An idle one of another kind makes
+    room, and the other way round, so that each kind has its fair share.
     """
 
     def __init__(self, core: PoolCore, connector: Connector) -> None:
@@ -51,6 +51,10 @@ class Variant:
     def connection(self, *, lane: str | None = None) -> OffloadConnection:
         """Check out a connection; see :meth:`offload_db.OffloadPool.connection`."""
         return OffloadConnection(self._core.checkout(lane, self._connector))
+
+    def keep_apart(self) -> None:
+        """Let its connections be used for nothing else: somebody does more to their sessions than the settings say."""
+        self._connector.keep_apart()
 
     def close_idle(self) -> None:
         """Close the connections of this view that are idle; the pool stays open."""
@@ -94,11 +98,11 @@ class Kinds:
         :raises ConfigurationError: if they lead elsewhere than the pool's do
         """
         self._check(settings)
-        wanted = _plain(settings)
-        if wanted == _plain(self._own.settings) and not self._own.prepares:
+        wanted = plain(settings)
+        if wanted == plain(self._own.settings) and not self._own.prepares:
             return self._own
         for connector in self._kept:
-            if _plain(connector.settings) == wanted:
+            if plain(connector.settings) == wanted:
                 return connector
         connector = self._own.exact(settings)
         self._kept = [connector, *self._kept[: KEPT - 1]]
@@ -126,10 +130,5 @@ class Kinds:
 
 def target(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what in the arguments of :func:`pymysql.connect` says where it leads and as whom."""
-    named = _plain(settings)
+    named = plain(settings)
     return {name: named.get(name) or default for name, default in _DEFAULTS.items()}
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under one name each."""
-    return {_ALIASES.get(name, name): value for name, value in settings.items()}

@@ -108,11 +108,11 @@ def test_write(name: str, project: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_write_what_is_left(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What nobody can change for certain is listed, so that a check fails for new findings alone; once."""
-    copied(project, "connector_pool", "kept")
+    copied(project, "cached", "kept")
     status, text = initiated(capsys, "--write")
     assert status == 0
     assert re.search(rf"^wrote {BASELINE}: \d+ findings that are left$", text, re.MULTILINE)
-    assert "Change by hand what no decorator frees (1 function)" in text
+    assert re.search(r"Change by hand what no decorator frees \(\d+ functions\)", text)
     assert main(["audit", ".", "--baseline", str(BASELINE)]) == 0
     listed = BASELINE.read_bytes()
     (project / "new.py").write_text("import pymysql\n\nasync def f():\n    pymysql.connect(host='db')\n")

@@ -20,6 +20,7 @@ import pymysql
 import pytest
 
 from offload_db.__main__ import main
+from offload_db.audit import audit
 from tests.conftest import MySQL, needs
 from tests.serving import served
 from tests.support import PATIENCE, in_thread
@@ -32,14 +33,26 @@ _count = itertools.count()
 # What each route is given; routes that are not named are left as they are.
 EXPECTED = {
     "cached": {"own": "thread"},
-    "connector_pool": {},
+    "connector_pool": {"of_pool": "bridge"},
+    "connector": dict.fromkeys(("of_each", "of_named", "of_kept", "of_lazy"), "bridge"),
+    "per_request": dict.fromkeys(("of_helper", "of_service", "of_cursor", "of_dependency"), "bridge"),
+    "fleet": dict.fromkeys(("of_pandas", "of_connect", "of_trips", "of_pool"), "bridge"),
     "kept": dict.fromkeys(("of_module", "of_lazy", "of_class", "of_state"), "bridge"),
     "aiohttp_state": {"own": "thread"},
     "tornado_settings": {"Own.get": "thread"},
     "engine": dict.fromkeys(("of_session", "of_engine", "of_lazy_engine"), "bridge"),
+    "thread_local": {"of_local": "thread", "of_class": "thread"},
     "sessions": {"of_session": "thread", "of_engine": "thread"},
 }
-NEEDED = {"connector_pool": "mysql.connector", "aiohttp_state": "aiohttp", "tornado_settings": "tornado"}
+# Where nothing is left to do by hand.
+DONE = {"connector_pool", "connector", "per_request", "fleet", "kept", "engine"}
+NEEDED = {
+    "connector_pool": "mysql.connector",
+    "connector": "mysql.connector",
+    "fleet": "pandas",
+    "aiohttp_state": "aiohttp",
+    "tornado_settings": "tornado",
+}
 APPLICATIONS = [
     pytest.param(name, marks=[needs("fastapi"), needs("uvicorn"), needs(NEEDED.get(name, "sqlalchemy"))])
     for name in EXPECTED
@@ -171,14 +184,21 @@ def paths_of(source: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore:It is recommended to use web.AppKey")
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_before_and_after(name: str, tmp_path: Path, checker: Checker) -> None:
+def test_before_and_after(
+    name: str, tmp_path: Path, checker: Checker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The migration changes no answer, brings no error, and lets no two threads use one connection."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "offload_pools", raising=False)
     file = Path(shutil.copy(LIVE / f"{name}.py", tmp_path / "app.py"))
     source = file.read_text(encoding="utf-8")
     paths = paths_of(source)
     before = ask(load(file), paths)
     assert before == {path: (200, path.rpartition("/")[2]) for path in paths}
-    assert main(["migrate", str(tmp_path), "--write", "--quiet"]) == 0
+    assert main(["migrate", str(tmp_path), "--write"]) == 0
+    said = capsys.readouterr().err
+    assert ("to be decided" in said) == (name not in DONE), said
+    assert audit([tmp_path]).open == [] or name not in DONE
     decorated = re.findall(r'@offload_db\.offload(?:\(mode="(\w+)"\))?\n *async def (\w+)', file.read_text("utf-8"))
     assert [(function.rpartition(".")[2], mode) for function, mode in EXPECTED[name].items()] == [
         (function, mode or "bridge") for mode, function in decorated

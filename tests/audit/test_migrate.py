@@ -386,10 +386,10 @@ def test_form_feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Handlers that share a connection of its own get no mode="thread": threads would use it at once."""
     source = """
-        import MySQLdb
+        import mariadb
         from database import query
 
-        connection = MySQLdb.connect(host="db")
+        connection = mariadb.connect(host="db")
 
         async def shares():
             connection.ping()
@@ -399,7 +399,7 @@ def test_shared_connection_stays_out_of_threads(tmp_path: Path, capsys: pytest.C
             query()
 
         async def has_its_own():
-            MySQLdb.connect(host="db").ping()
+            mariadb.connect(host="db").ping()
         """
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
@@ -571,13 +571,13 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     """A handler that queries through others is told what becomes of them."""
     source = """
         import asyncio
-        import MySQLdb
+        import mariadb
         from fastapi import FastAPI
 
         from database import query
 
         app = FastAPI()
-        shared = MySQLdb.connect()
+        shared = mariadb.connect()
 
         async def freed():
             query()
@@ -610,7 +610,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     "source",
     [
         """
-        import MySQLdb
+        import mariadb
 
         class Store:
             _instance = None
@@ -618,7 +618,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             def __new__(cls):
                 if cls._instance is None:
                     cls._instance = super().__new__(cls)
-                    cls._instance.connection = MySQLdb.connect()
+                    cls._instance.connection = mariadb.connect()
                 return cls._instance
 
             def load(self):
@@ -628,7 +628,7 @@ def test_reasons_are_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             Store().load()
         """,
         """
-        import MySQLdb
+        import mariadb
         from registry import lookup
 
         async def handler():
@@ -656,7 +656,7 @@ def test_not_told_as_done(tmp_path: Path, source: str, capsys: pytest.CaptureFix
 def test_kept_connections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A connection of PyMySQL that is kept for all callers is made with this library, and then a bridge frees it.
 
-    One that each call makes is not, nor one that a call without an end would keep to itself.
+    One that each call makes comes from a pool. One that a call without an end would keep to itself stays.
     """
     source = """
         import asyncio
@@ -682,10 +682,9 @@ def test_kept_connections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert isinstance(after, str)
     assert 'kept = offload_db.connect(host="db", port=3306)\npolled = connect(host="other")\n' in after
     assert "@offload_db.offload\nasync def shares" in after
-    assert '@offload_db.offload(mode="thread")\nasync def has_its_own' in after
-    assert 'connect(host="db").ping()\n\nasync def polls' in after
+    assert '@offload_db.offload\nasync def has_its_own():\n    offload_pools.connect(host="db").ping()\n' in after
     said = capsys.readouterr().err
-    assert "to be decided: places that open connections: 2, functions: 1" in said
+    assert "to be decided: places that open connections: 1, functions: 1" in said
     assert "converted   " in said
 
 
@@ -745,6 +744,8 @@ ENGINE = """
         ("create_engine(URL, pool_size=2, pool_timeout=5)", ["max_size=12,", "checkout_timeout=5,"]),
         ("create_engine(URL, pool_recycle=-1, pool_pre_ping=True)", ["max_size=15,", "pool_pre_ping=True,"]),
         ("create_engine(URL, connect_args=ARGS, pool_recycle=60)", ["max_age=60,", "**ARGS,"]),
+        ("create_engine(URL, poolclass=QueuePool, pool_size=1)", ["max_size=11,"]),
+        ("create_engine(URL + '?charset=utf8mb4')", ["**sqlalchemy.make_url(URL + '?charset=utf8mb4').query,"]),
     ],
 )
 def test_engines(tmp_path: Path, made: str, expected: list[str]) -> None:
@@ -764,7 +765,7 @@ def test_engines(tmp_path: Path, made: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("made", "head"),
     [
-        ("create_engine(URL + '?charset=latin1')", ""),
+        ("create_engine(URL + '?ssl_ca=/ca.pem')", ""),
         ("create_engine(URL, poolclass=NullPool)", "from sqlalchemy.pool import NullPool"),
         ("create_engine(URL, pool_size=0)", ""),
         ("create_engine(URL, max_overflow=-1)", ""),
@@ -813,31 +814,30 @@ def test_engines_of_properties(tmp_path: Path) -> None:
 def test_places_that_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A place that the migration changes is not named as one to be changed, beside another that it leaves."""
     source = """
+        import mariadb
         import pymysql
 
         kept = pymysql.connect(host="db")
 
         async def handler():
             kept.ping()
-            pymysql.connect(host="other").ping()
+            mariadb.connect(host="other").ping()
         """
     after = migrated(tmp_path, source)
     assert isinstance(after, str)
     assert 'kept = offload_db.connect(host="db")' in after
     said = capsys.readouterr().err
     assert "converted   " in said
-    assert "handlers.py:4 pymysql.connect(), for functions" not in said
-    assert "handlers.py:8 pymysql.connect(), for functions" in said
+    assert "handlers.py:5 pymysql.connect(), for functions" not in said
+    assert "handlers.py:9 mariadb.connect(), for functions" in said
 
 
 def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where it is not known what an object is, a place is named that gives one of its name the attribute."""
     source = """
-        import threading
-
         import pymysql
 
-        local = threading.local()
+        from elsewhere import local
 
         class Context:
             def __enter__(self):
@@ -850,8 +850,8 @@ def test_places_of_other_objects(tmp_path: Path, capsys: pytest.CaptureFixture[s
         """
     assert migrated(tmp_path, source) == textwrap.dedent(source)
     said = capsys.readouterr().err
-    assert "handlers.py:14 pymysql.connect(), for functions: 1" in said
-    assert "handlers.py:10" not in said
+    assert "handlers.py:12 pymysql.connect(), for functions: 1" in said
+    assert "handlers.py:8" not in said
 
 
 @pytest.mark.parametrize(("count", "told"), [(19, False), (20, True)])

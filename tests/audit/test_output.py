@@ -34,7 +34,7 @@ KINDS = """\
 import asyncio
 import time
 
-import MySQLdb
+import mariadb
 import offload_db
 import pymysql
 from dbutils.pooled_db import PooledDB
@@ -42,7 +42,7 @@ from fastapi import FastAPI
 
 app = FastAPI()
 pool = PooledDB(pymysql, host="db")
-kept = MySQLdb.connect(host="db")
+kept = mariadb.connect(host="db")
 
 
 def load():
@@ -65,7 +65,7 @@ async def bridged():
 
 @app.get("/own")
 async def threaded():
-    conn = pymysql.connect(host="db")
+    conn = mariadb.connect(host="db")
     pings(conn)
     conn.close()
 

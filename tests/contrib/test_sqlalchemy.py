@@ -29,6 +29,7 @@ from tests.support import (
     settled,
     together,
     value,
+    warm,
     watched_wire,
 )
 
@@ -176,6 +177,7 @@ async def test_one_bound_for_all_kinds(pool: OffloadPool, mysql: MySQL, database
         most = max(most, pool.statistics().open)
         return found
 
+    await warm(pool, 4)  # all are of one kind
     assert await together(*(partial(handler, number) for number in range(60))) == list(range(60))
     assert most <= 4
     await settled(lambda: len(mysql.process_list(database["database"])) <= 4)
@@ -507,6 +509,20 @@ async def test_what_health_pages_read(place: str, pool: OffloadPool, engine: Eng
 
     assert await run_at(place, use_both) == use(usual)
     usual.dispose()
+
+
+def test_all_refused_options_are_named_with_a_url() -> None:
+    """Also where a URL stands in the place of the pool, one error names all that is to be changed, and shows none."""
+    url: Any = "mysql+pymysql://me:secret@localhost/db"
+    with pytest.raises(ConfigurationError) as caught:
+        create_engine(url, pool_size=5, max_overflow=1, echo=False, connect_args={"password": "secret"})
+    said = str(caught.value)
+    assert "accepted is an OffloadPool" in said
+    assert [name for name in ("pool_size", "max_overflow", "connect_args") if f"{name} is not accepted" in said] == [
+        "pool_size", "max_overflow", "connect_args"
+    ]  # fmt: skip
+    assert "echo" not in said
+    assert "secret" not in said
 
 
 def test_all_refused_options_are_named(database: dict[str, Any]) -> None:

@@ -162,7 +162,7 @@ async def test_lost_connections(place: str, pre_ping: bool, pool: OffloadPool, m
 
 async def test_a_rollback_that_nobody_answers(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up after a while, as a connection that is lost, and the session goes on with another one."""
-    monkeypatch.setattr("offload_db.contrib.sqlalchemy.ROLLBACK_TIMEOUT", 0.2)
+    monkeypatch.setattr("offload_db.connection.sync_connection.TIDY_TIMEOUT", 0.2)
     monkeypatch.setattr("offload_db.connection.killer.PATIENCE", 0.2)
     with Proxy((database["host"], database["port"])) as proxy, pool_of(2, {**database, **proxy.address}) as pool:
 

@@ -6,8 +6,10 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
 from examples.support.mariadb import Endpoint, PrivateServer
@@ -15,10 +17,19 @@ from offload_db import ConfigurationError
 from offload_db.doctor import command
 from offload_db.doctor.checks import diagnose
 from offload_db.doctor.facts import Facts, Plan, examine
+from offload_db.doctor.galera import GaleraNode
+from offload_db.doctor.logins import explain
 from tests.conftest import DATABASE_VARIABLES, MySQL
 from tests.faults.proxy import Proxy
+from tests.logins import sha2_server
+from tests.tls import certify, tls_server_in
 
 PASSWORD = "never-to-be-shown"
+
+NODE = GaleraNode(
+    cluster="a", ready=True, local_state="4", state="Synced", size=3, sync_wait=0, paused=0.0, conflicts=0
+)
+VARIABLES = {"max_connections": "100", "wait_timeout": "28800", "sql_mode": "STRICT_TRANS_TABLES"}
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +284,20 @@ def facts(healthy: MySQL) -> tuple[Plan, Facts]:
         ({"connect_cpu": 0.02, "plain_cpu": 0.001}, "tls", False),
         ({"most_used": 95}, "max_used_connections", False),
         ({"others": 70}, "max_connections", False),
+        ({"servers": 2}, "servers", True),
+        ({"servers": 2}, "max_age", False),
+        ({"servers": 2}, "statement_timeout", False),
+        ({"servers": 2}, "health_check", False),
+        ({"servers": 2, "nodes": (NODE, NODE)}, "servers", False),
+        ({"servers": 2, "nodes": (NODE, replace(NODE, cluster="another"))}, "servers", True),
+        ({"servers": 2, "nodes": (NODE, NODE)}, "wsrep_sync_wait", False),
+        ({"servers": 2, "nodes": (NODE, NODE)}, "conflicts", False),
+        ({"nodes": (replace(NODE, conflicts=1),)}, "conflicts", False),
+        ({"nodes": (replace(NODE, ready=False),)}, "galera", True),
+        ({"nodes": (replace(NODE, local_state="2", state="Donor/Desynced"),)}, "galera", True),
+        ({"servers": 2, "nodes": (NODE, replace(NODE, size=1))}, "galera_size", True),
+        ({"nodes": (replace(NODE, size=2),)}, "galera_size", False),
+        ({"nodes": (replace(NODE, paused=0.2),)}, "flow_control", False),
     ],
 )
 def test_what_this_machine_does_not_have(
@@ -287,6 +312,100 @@ def test_what_this_machine_does_not_have(
     remote = replace(plan, settings={**plan.settings, "host": "db.example.com"})
     assert "encryption" in {diagnosis.name for diagnosis in diagnose(remote, found)}
     assert "encryption" not in before
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "words"),
+    [
+        ({"servers": 3, "kill_seconds": None, "kills_tried": 4, "kills_failed": 3}, "kill", "3 of 4 statements"),
+        ({"servers": 3, "kill_seconds": None, "kills_tried": 4, "kills_failed": 3}, "kill", "balance roundrobin"),
+        ({"kill_seconds": None, "identified": False}, "kill", "ProxySQL"),
+        ({"nodes": (replace(NODE, state="Initialized", ready=False),)}, "galera", "1 of 1 nodes that answered is not"),
+        ({"nodes": (NODE,)}, "health_check", "wsrep_local_state = 4"),
+        ({"servers": 2, "version": "8.4.0"}, "health_check", "super_read_only"),
+        (
+            {"version": "8.4.0", "connect_cpu": 0.02, "plain_cpu": 0.001},
+            "tls",
+            "one ssl.SSLContext for all connections",
+        ),
+        ({"variables": {**VARIABLES, "max_execution_time": "3000"}}, "max_execution_time", "and no others"),
+    ],
+)
+def test_the_reason_and_the_remedy_fit(
+    changes: dict[str, Any], name: str, words: str, facts: tuple[Plan, Facts]
+) -> None:
+    """What is said of clusters, of balancers and of MySQL's own servers is what holds there."""
+    plan, found = facts
+    [diagnosis] = [each for each in diagnose(plan, replace(found, **changes)) if each.name == name]
+    assert words in f"{diagnosis.finding} {diagnosis.why} {diagnosis.remedy}"
+    if changes.get("version") == "8.4.0":
+        assert "ssl_disabled" not in diagnosis.remedy  # without TLS its logins need a further package
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1129, "host_cache"),
+        (1820, "expired"),
+        (1862, "expired"),
+        (2059, "offload-db[rsa]"),
+        (3032, "offline mode"),
+        (3118, "locked"),
+        (4151, "locked"),
+        (9999, "The server's log says more"),
+    ],
+)
+def test_what_keeps_one_out_of_mysqls_own_servers(code: int, words: str) -> None:
+    """Errors of a login that only one kind of server has are explained, too."""
+    assert words in explain(pymysql.err.OperationalError(code, "what it says"))
+
+
+def test_a_login_that_needs_a_package(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a login needs cryptography, and it is not installed, the command says so, and ends in order."""
+    with sha2_server(monkeypatch) as settings:
+        answer = ask(Endpoint(settings["host"], settings["port"], settings["user"], PASSWORD))
+    assert (answer.status, answer.out) == (2, "")
+    assert "'offload-db[rsa]'" in answer.err
+
+
+@pytest.fixture(scope="module")
+def encrypting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MySQL, Path]]:
+    """Give a server that speaks TLS, and the folder of its certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    with tls_server_in(folder) as server:
+        yield server, folder
+
+
+def test_a_connect_costs_what_it_costs_the_pool(encrypting: tuple[MySQL, Path]) -> None:
+    """A connect over TLS is measured as a pool makes it: the certificates of the system are not read each time."""
+    server, _ = encrypting
+    found = examine(Plan({**server.settings(), "database": None}, size=2, workers=1))
+    assert found.encrypted
+    assert found.plain_cpu is not None
+    assert found.connect_cpu < 0.01  # of PyMySQL's own 0.02 and more
+
+
+def test_tls_by_the_environment(ask: Any, encrypting: tuple[MySQL, Path]) -> None:
+    """The doctor connects with the TLS settings of the environment, and says what is wrong with them."""
+    server, folder = encrypting
+    answer = ask(server.endpoint, MYSQL_SSL_CA=str(folder / "cert"))
+    assert "encryption" not in {**answer.problems, **answer.notes}
+    refused = ask(server.endpoint, MYSQL_SSL_CA=str(certify(folder, "another")))
+    assert refused.status == 2
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.err
+    assert "MYSQL_SSL_CA does not name" in ask(server.endpoint, MYSQL_SSL_CA=str(folder / "nothing")).err
+
+
+@pytest.mark.parametrize(("workers", "told"), [(1, False), (2, True), (9, False)])
+def test_connections_beside_the_pools(workers: int, told: bool, facts: tuple[Plan, Facts]) -> None:
+    """What handlers in threads may open by themselves is counted where the pools fit and these would not."""
+    plan, found = facts
+    roomy = replace(found, variables={**found.variables, "max_connections": "100"})
+    diagnoses = {one.name: one for one in diagnose(replace(plan, size=20, workers=workers), roomy)}
+    assert ("own_connects" in diagnoses) == told
+    if told:
+        assert not diagnoses["own_connects"].problem
+        assert "may open 2 × 40 = 80 more, and the server allows 100" in diagnoses["own_connects"].finding  # noqa: RUF001
 
 
 def test_the_password_is_in_no_representation(facts: tuple[Plan, Facts]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ import pytest
 
 from examples.fuel_copilot import generate, steps
 from tests.conftest import MySQL, needs
+from tests.faults.scripted import Scripted, usual
 from tests.once import common_directory, once
 
 from .fuel_copilot_client import READS, REQUESTS, TRUCK, Answers, ask
@@ -300,6 +302,20 @@ class TestAnswers:
         assert seconds[f"/v2/truck/{TRUCK}/sensors/cache"] >= 0.01
         assert seconds[f"/api/truck/{TRUCK}/maintenance/predictive"] >= 0.03  # three statements
         assert seconds["/api/reports/metrics"] < 10  # 10,000 rows: once per row would take 100 s
+
+
+def test_the_delay_on_mysql(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server is not MariaDB, the delay is spent in a statement of its own, right before each SELECT."""
+    with Scripted(usual) as server:
+        for name in ("host", "port", "user", "password"):
+            monkeypatch.setenv(f"MYSQL_{name.upper()}", str(server.address[name]))
+        monkeypatch.setenv("FUEL_QUERY_DELAY", "0.01")
+        pool = runpy.run_path(str(steps.LEGACY / "database_mysql.py"))["pool"]
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 7")
+            assert cursor.fetchone() == ("7",)
+        pool.close()
+    assert [command[1:] for command in server.commands][-3:-1] == [b"DO SLEEP(0.01)", b"SELECT 7"]
 
 
 class TestGenerate:

@@ -94,9 +94,9 @@ POINTS = {
     ),
     "from_aiomysql": (
         r"size 2, free 2, at most 10",
-        r"as before: \[\{'seq': 2\}, \{'seq': 3\}\]",
+        r"as before: \[\{'number': 2\}, \{'number': 3\}\]",
         r"ProgrammingError: 1146",
-        r"a legacy handler on the same pool: \{'trucks': 5\}",
+        r"a legacy handler on the same pool: \{'trucks': 3\}",
         r"size 2 still",
     ),
 }

@@ -14,7 +14,7 @@ from tests.inside import timers
 from tests.support import PATIENCE, until, value
 
 # Discards that may be made of connections at rest as well as of those that come back.
-_EITHER = ("max_age", "maxusage", "closed")
+_EITHER = ("max_age", "maxusage", "closed", "unfit_server", "displaced")
 
 
 def check(pool: OffloadPool, mysql: MySQL, database: str, *, serves: bool = True) -> None:

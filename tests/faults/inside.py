@@ -11,22 +11,22 @@ from offload_db import OffloadConnection, OffloadPool
 from offload_db.bridge.call_scope import BridgedCall
 from offload_db.bridge.signals import ThreadEvent
 from offload_db.connection.call_lock import CallLock, _Waiting as Waiting
-from offload_db.connection.killer import Killer
+from offload_db.connection.kill_connections import KillConnections
 from offload_db.connection.physical import PhysicalConnection
 from tests.inside import core
 
 
 def reaching(patch: pytest.MonkeyPatch, reach: Callable[..., Any]) -> None:
     """Have *reach*, which gets the way itself first, get the connections to kill with, of all pools."""
-    original = Killer._reach
-    patch.setattr(Killer, "_reach", lambda killer, *args: reach(lambda: original(killer, *args), *args))
+    original = KillConnections.reach
+    patch.setattr(KillConnections, "reach", lambda ways, *args: reach(lambda: original(ways, *args), *args))
 
 
 def connecting(patch: pytest.MonkeyPatch, pool: OffloadPool, connect: Callable[[float], Any]) -> Callable[[float], Any]:
     """Have *connect* open the connections that a pool kills with; return what opened them before."""
-    killer = core(pool).killer
-    original = killer._connect
-    patch.setattr(killer, "_connect", connect)
+    connections = core(pool).killer.connections
+    original = connections._connect
+    patch.setattr(connections, "_connect", connect)
     return original
 
 
@@ -37,11 +37,6 @@ def while_it_comes_back(patch: pytest.MonkeyPatch, pool: OffloadPool, meanwhile:
         meanwhile()
 
     patch.setattr(core(pool).idle, "outlived", outlived)
-
-
-def raw_of_call(call: Any) -> Any:
-    """Return the driver's connection that a driver call goes over."""
-    return call.link.raw
 
 
 def owned_by(turn: CallLock, owner: BridgedCall) -> None:

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
@@ -22,9 +23,10 @@ RESET = struct.pack("ii", 1, 0)
 class _Link:
     """One client's connection and its counterpart at the server."""
 
-    def __init__(self, client: socket.socket, server: socket.socket | None) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket | None, target: tuple[str, int]) -> None:
         self.client = client
         self.server = server
+        self.target = target
         self.over = threading.Event()
         self.doubling = threading.Event()
         """Set when the server's next answer is to be forwarded twice."""
@@ -64,10 +66,16 @@ class _Link:
 
 
 class Proxy:
-    """Listens on loopback and forwards to *targets* in turn."""
+    """Listens on loopback and forwards to *targets*.
 
-    def __init__(self, *targets: tuple[str, int]) -> None:
+    :param least: forward to the target with the fewest connections, as a balancer's `leastconn` does, and not in turn
+    """
+
+    def __init__(self, *targets: tuple[str, int], least: bool = False) -> None:
         self.targets = list(targets)
+        self.least = least
+        self.disguises: list[tuple[bytes, bytes]] = []
+        """What servers say, and what clients are told in its place, which is as long."""
         self.accepted = 0
         """Connections that clients opened so far."""
         self.times: list[float] = []
@@ -179,7 +187,7 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return
-            target = self.targets[self.accepted % len(self.targets)]
+            target = self._next_target()
             self.accepted += 1
             self.times.append(time.monotonic())
             server = None
@@ -194,7 +202,7 @@ class Proxy:
                 if side is not None:
                     side.settimeout(0.2)
                     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = _Link(client, server)
+            link = _Link(client, server, target)
             with self._lock:
                 self._links.add(link)
                 stopped = self._listener is not listener
@@ -203,6 +211,13 @@ class Proxy:
                 self._spawn(lambda link=link: self._pump(link, "to client"))  # type: ignore[misc]
             if stopped:
                 self._end(link)
+
+    def _next_target(self) -> tuple[str, int]:
+        if not self.least:
+            return self.targets[self.accepted % len(self.targets)]
+        with self._lock:
+            standing = Counter(link.target for link in self._links)
+        return min(self.targets, key=standing.__getitem__)
 
     def _end(self, link: _Link, *, reset: bool = False) -> None:
         with self._lock:
@@ -227,6 +242,9 @@ class Proxy:
                     if link.over.is_set():
                         return
                 data, reset = self._censored(link, way, data)
+                if way == "to client":
+                    for said, told in self.disguises:
+                        data = data.replace(said, told)
                 data, held = self._silenced(way, data)
                 _send(link, sink, data)
                 if reset:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.fuzz.wire import OK, greeting, lenenc, packets
+
+S = TypeVar("S", bound="Scripted")
 
 Script = Callable[[bytes], bytes | Iterable[bytes]]
 """Gives the bytes that answer a command: what it is, and its text. Of several pieces each is sent by itself."""
@@ -68,7 +71,7 @@ class Scripted:
         host, port = self._listener.getsockname()
         return {"host": host, "port": port, "user": "u", "password": ""}
 
-    def __enter__(self) -> Scripted:
+    def __enter__(self: S) -> S:
         self._threads[0].start()
         return self
 

@@ -85,10 +85,10 @@ def test_a_connect_under_way(database: dict[str, Any], mysql: MySQL, monkeypatch
     with pool_of(1, database) as pool:
         connect = core(pool).connector.connect
 
-        def slow(seconds: float | None) -> Any:
+        def slow(*args: Any, **kwargs: Any) -> Any:
             begun.set()
             assert go_on.wait(20)
-            return connect(seconds)
+            return connect(*args, **kwargs)
 
         monkeypatch.setattr(core(pool).connector, "connect", slow)
         loop = _new_loop("asyncio")

@@ -16,12 +16,12 @@ import pytest
 
 import offload_db
 from offload_db import offload
-from offload_db.pool.connector import ConnectThrottle
 from offload_db.pool.reachability import like, reached
+from offload_db.pool.throttle import ConnectThrottle
 from tests.conftest import MySQL, needs
-from tests.faults.inside import raw_of_call, reaching
+from tests.faults.inside import reaching
 from tests.inside import core
-from tests.support import PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
+from tests.support import PATIENCE, PLACES, attempt, in_thread, outcome, pool_of, run_at, settled, together, value
 from tests.tls import certify, tls_server_in
 
 from .checks import serve
@@ -103,8 +103,11 @@ async def test_a_mixed_load(database: dict[str, Any]) -> None:
         await outcome(in_thread(partial(serve, pool)))
 
 
-def test_a_dead_server_is_tried_by_one_for_all(through: dict[str, Any], proxy: Proxy) -> None:
+def test_a_dead_server_is_tried_by_few_for_all(
+    through: dict[str, Any], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Callers with the same address and user wait for each other's attempts, whatever else they ask for."""
+    monkeypatch.setattr("offload_db.pool.throttle.AWAY_AFTER", 0.2)
     with pool_of(8, through) as pool:
         proxy.targets = [("127.0.0.1", _closed_port())]
         kinds: list[Callable[[], Any]] = [
@@ -112,10 +115,15 @@ def test_a_dead_server_is_tried_by_one_for_all(through: dict[str, Any], proxy: P
             partial(pool.connect, **through, autocommit=True),
             pool.variant(charset="latin1").connection,
         ]
-        for kind in kinds * 5:
+        callers = [in_thread(kind) for kind in kinds * 5]
+        for caller in callers:
             with pytest.raises(pymysql.err.OperationalError, match=r"Lost connection|Can't connect"):
-                kind()
-        assert proxy.accepted < 5
+                caller.result(PATIENCE)
+        assert proxy.accepted < 10
+        # One more comes while the pause is long: it waits for the next attempt, as everybody does.
+        with pytest.raises(pymysql.err.OperationalError):
+            pool.connection()
+        assert proxy.accepted < 12
 
 
 def test_who_has_less_patience_says_nothing_to_others(through: dict[str, Any], proxy: Proxy) -> None:
@@ -136,8 +144,9 @@ def _closed_port() -> int:
         return unused.port
 
 
-def test_the_paced_error_is_the_same_error() -> None:
-    """What is raised again between two attempts has all that the driver's error had, but for its history."""
+def test_the_shared_error_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised for those who have waited has all that the driver's error had, but for its history."""
+    monkeypatch.setattr("offload_db.pool.throttle.AWAY_AFTER", 0.0)
     made: list[BaseException] = []
 
     class Held:
@@ -158,7 +167,7 @@ def test_the_paced_error_is_the_same_error() -> None:
     gate = ConnectThrottle()
     for _ in range(2):
         try:
-            gate.attempt(partial(fail, held), float("inf"), 10.0)
+            gate.attempt(partial(fail, held), float("inf"), 10.0, came=0.0)
         except pymysql.err.OperationalError as error:
             made.append(error)
     first, second = made
@@ -312,11 +321,11 @@ async def test_kills_of_several_kinds_share_no_connections(
                 await settled(lambda: sum("SLEEP" in str(p["INFO"]) for p in tls_server.process_list()) == 16)
                 killed: dict[str, set[str]] = {"TLS": set(), "plain": set()}
 
-                def note(reach: Callable[[], Any], identity: Any, call: Any, deadline: float) -> Any:
+                def note(reach: Callable[[], Any], server: Any, connect: Any, *_: Any) -> Any:
                     admin = reach()
                     if admin is not None:
-                        mine = "TLS" if "SSL" in type(raw_of_call(call)._sock).__name__ else "plain"
-                        killed[mine].add("TLS" if "SSL" in type(admin._sock).__name__ else "plain")
+                        mine = "plain" if connect is None else "TLS"  # None is the pool's own way
+                        killed[mine].add("TLS" if "SSL" in type(admin.raw._sock).__name__ else "plain")
                     return admin
 
                 reaching(monkeypatch, note)

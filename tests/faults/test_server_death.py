@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import pymysql
 import pytest
 
 from examples.support.mariadb import PrivateServer
-from offload_db import ConnectionLost, OffloadPool, offload
+from offload_db import ConnectionLost, OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
 from tests.inside import core
 from tests.support import PATIENCE, in_thread, pool_of, until, value
@@ -171,8 +172,27 @@ def test_restarted_while_idle(server: PrivateServer, own: dict[str, Any]) -> Non
         check(pool, MySQL(server.endpoint), own["database"])
 
 
+def test_a_kill_after_a_restart(server: PrivateServer, own: dict[str, Any]) -> None:
+    """A server gives its session ids anew when it was restarted: a kill meant for one of before hits nobody."""
+    with pool_of(1, own, statement_timeout=0.3) as pool:
+        serve(pool)
+        (link,) = core(pool).links
+        before = link.identity
+        server.kill()
+        server.start()
+        serve(pool)
+        (link,) = core(pool).links
+        assert before is not None
+        assert link.identity is not None
+        # As if the link had lasted, and its id were somebody else's by now.
+        link.identity = replace(link.identity, server=before.server)
+        with pool.connection() as connection, pytest.raises(StatementTimeout, match="could not be killed"):
+            value(connection, "SELECT SLEEP(2)")
+        assert (pool.statistics().kills, pool.statistics().kills_failed) == (0, 1)
+
+
 def test_no_storm_of_connects(server: PrivateServer, own: dict[str, Any]) -> None:
-    """Twenty callers of a dead server make few attempts to connect, with growing pauses, and get errors at once."""
+    """Twenty callers of a dead server make few attempts to connect, with growing pauses, whose errors all get."""
     with Proxy((server.endpoint.host, server.endpoint.port)) as proxy, pool_of(20, {**own, **proxy.address}) as pool:
         serve(pool)
         links = list(core(pool).links)
@@ -193,8 +213,8 @@ def test_no_storm_of_connects(server: PrivateServer, own: dict[str, Any]) -> Non
             thread.result(PATIENCE)
         # At most four at once, then 50, 100, 200, 400, 800 ms apart.
         assert 2 <= proxy.accepted - before <= 12
-        assert len(refused) > 100
-        assert max(refused) < 2.0
+        assert len(refused) > 20
+        assert max(refused) < 2.5
         server.start()
         until(lambda: _served(pool))
         adds_up(pool)
@@ -246,14 +266,14 @@ def test_failover_to_a_writable_node(server: PrivateServer, own: dict[str, Any])
                 cursor.execute("SET GLOBAL read_only = 1")
                 proxy.targets = [(second.host, second.port)]
                 try:
-                    for expected in (1, 2):
-                        with pool.connection() as connection, pytest.raises(pymysql.MySQLError) as caught:
-                            connection.cursor().execute("INSERT INTO t VALUES (1)")
-                        assert caught.value.args[0] == 1290
-                        assert pool.statistics().discards == {"unfit_server": expected}
+                    with pool.connection() as connection, pytest.raises(pymysql.MySQLError) as caught:
+                        connection.cursor().execute("INSERT INTO t VALUES (1)")
+                    assert caught.value.args[0] == 1290
+                    assert pool.statistics().discards == {"unfit_server": 1}
                     with pool.connection() as connection:
                         connection.cursor().execute("INSERT INTO t VALUES (2)")
                         assert value(connection, "SELECT @@port") == second.port
+                    assert pool.statistics().discards == {"unfit_server": 2}
                 finally:
                     cursor.execute("SET GLOBAL read_only = 0")
             adds_up(pool)

@@ -18,7 +18,8 @@ from offload_db.connection import killer
 from offload_db.connection.killer import TURN
 from offload_db.drivers.pymysql import PyMySQLDriver
 from offload_db.pool import idle
-from offload_db.pool.connector import AT_ONCE, Connector
+from offload_db.pool.connector import Connector
+from offload_db.pool.throttle import AT_ONCE
 from tests.conftest import MySQL
 from tests.inside import core, looks_at_timers, timers
 from tests.support import attempt, in_thread, outcome, pool_of, settled, until, value
@@ -247,7 +248,7 @@ async def test_a_connection_that_comes_just_after_its_time(
         until(lambda: trip.back)
         return left
 
-    def connect_late(connector: Connector, seconds: float | None) -> Any:
+    def connect_late(connector: Connector, seconds: float | None, **_: Any) -> Any:
         assert given_up.wait(20)
         return connect(connector, None)
 

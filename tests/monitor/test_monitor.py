@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from pymysql.cursors import SSCursor
 import offload_db
 from offload_db import ConfigurationError, OffloadPool, monitor, offload
 from offload_db.connection.call_sites import endpoint_of
+from offload_db.monitor.report_command import as_text, join
 from offload_db.statistics import MOST_PATHS, BlockedCalls, CallPath, Endpoint, SourceLine
 from tests.conftest import MySQL
 from tests.monitor.inside import OBSERVED
@@ -333,6 +335,39 @@ async def test_raw_connections_are_observed(database: dict[str, Any]) -> None:
 
 
 @pytest.mark.anyio
+async def test_engines_are_observed(database: dict[str, Any]) -> None:
+    """What an engine of SQLAlchemy's own does is told apart, and the report says what to write for the engine."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    raw = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: pymysql.connect(**{**QUICK, **database}))
+
+    def ask() -> None:
+        with raw.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT 43"))
+
+    @offload
+    async def decorated() -> None:
+        ask()
+
+    async def plain() -> None:
+        ask()
+
+    with monitor.observe_pymysql() as observation:
+        await plain()
+        await decorated()
+        raw.dispose()
+        assert any(call.function == "ask" for call in observation.blocking_calls())
+        snapshot = monitor.snapshot()
+    engines = [call for call in calls_of(snapshot) if call["source"] == "sqlalchemy"]
+    assert {call["function"] for call in engines} == {"ask"}
+    units = join(None, [{**snapshot, "blocking_calls": engines}])["migrate_next"]
+    write = "put its engine on a pool with offload_db.contrib.sqlalchemy.create_engine"
+    assert {unit["function"]: unit["remedy"] for unit in units} == {
+        "plain": f"{write}, and put @offload_db.offload on it",
+        "decorated": f"it is decorated, but its engine's connections are not ours: {write}, or use mode='thread'",
+    }
+
+
+@pytest.mark.anyio
 async def test_a_finaliser_is_nobodys(database: dict[str, Any]) -> None:
     """What a dropped connection of DBUtils does when it is collected is not put down to whoever runs just then."""
     with monitor.observe_pymysql() as observation:
@@ -588,6 +623,56 @@ def test_warnings_as_errors(database: dict[str, Any]) -> None:
                 asyncio.run(ask())
         assert (pool.statistics().in_use, pool.statistics().statements) == (0, 0)
         in_thread(lambda: value(pool.connection(), "SELECT 1")).result(20)
+
+
+def test_the_warning_names_the_route(database: dict[str, Any]) -> None:
+    """A call that blocks is reported with its line, and with the route that it was made for."""
+    app = FastAPI()
+    with pool_of(1, database) as pool:
+
+        @app.get("/truck/{truck_id}")
+        async def truck(truck_id: int) -> int:
+            with pool.connection() as connection:
+                return int(value(connection, "SELECT 44"))
+
+        with pytest.warns(offload_db.BlockingCallWarning) as caught, TestClient(app) as client:
+            assert client.get("/truck/7").json() == 44
+    said = [str(one.message) for one in caught]
+    wanted = "execute() in value (for GET /truck/{truck_id}) blocks the event loop"
+    assert any(wanted in one for one in said), said
+    assert not any("/truck/7" in one for one in said)
+
+
+@pytest.mark.anyio
+async def test_waits_for_a_kept_connection(database: dict[str, Any]) -> None:
+    """How long a caller waited for a connection that is kept for all is seen by line, and the report adds it up."""
+    kept = in_thread(lambda: offload_db.connect(**{**QUICK, **database})).result(20)
+    asleep = anyio.Event()
+
+    @offload
+    async def first() -> None:
+        asleep.set()
+        value(kept, "SELECT SLEEP(0.2)")
+
+    @offload
+    async def waits() -> None:
+        value(kept, "SELECT 1")
+
+    def waited() -> list[dict[str, Any]]:
+        return [one for one in monitor.snapshot()["shared_waits"] if one["stack"][0]["function"] == "waits"]
+
+    before = sum(one["count"] for one in waited())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await asleep.wait()
+        tasks.start_soon(waits)
+    in_thread(kept.close).result(20)
+    assert sum(one["count"] for one in waited()) > before
+    assert max(one["max_seconds"] for one in waited()) > 0.05
+    joined = join(None, [{**monitor.snapshot(), "shared_waits": waited()}])
+    assert joined["shared_waits"][0]["seconds"] > 0.05
+    shown = as_text(joined)
+    assert re.search(r"Waited for a connection that others had.*\n  \d\.\d\d s in \d+ calls, longest", shown)
 
 
 def test_nothing_is_imported_for_it(mysql: MySQL) -> None:

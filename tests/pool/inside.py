@@ -56,3 +56,8 @@ def keep_longer(lanes: Admission, seconds: float) -> None:
 def kinds_kept(pool: OffloadPool) -> int:
     """Return how many kinds of connections a pool remembers."""
     return len(pool._kinds._kept)
+
+
+def waiting_for_share(pool: OffloadPool) -> int:
+    """Return how many callers wait for a connection of their kind to come back."""
+    return len(pool._core.idle._waiters)

@@ -6,17 +6,20 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pymysql
 import pytest
 from dbutils.pooled_db import PooledDB
 
-from offload_db import ConfigurationError, OffloadPool
-from offload_db.settings import shown
+from offload_db import ConfigurationError, Lane, OffloadPool
+from offload_db.settings import TLS_FILES, TLS_FLAGS, read_environment, shown
 from tests.conftest import MySQL
+from tests.faults.scripted import Scripted, usual
 from tests.inside import core
 from tests.support import PATIENCE, QUICK, in_thread, pool_of, value
+from tests.tls import certify
 
 SECRET = "swordfish-1906"
 
@@ -123,6 +126,11 @@ GOOD = {"MYSQL_HOST": "db", "MYSQL_USER": "app", "MYSQL_PASSWORD": SECRET, "MYSQ
             for wrong in wrongs
         ],
         ({"DB_POOL_MIN_SIZE": "9", "DB_POOL_MAX_SIZE": "3"}, ("DB_POOL_MIN_SIZE=9", "DB_POOL_MAX_SIZE=3")),
+        *[({name: SECRET}, (f"{name} does not name a file",)) for name in TLS_FILES],
+        *[({name: SECRET}, (f"{name}=<builtins.str object>", "yes")) for name in TLS_FLAGS],
+        ({"MYSQL_SSL_DISABLED": "1", "MYSQL_SSL_CA": __file__}, ("MYSQL_SSL_DISABLED is on",)),
+        ({"MYSQL_SSL_KEY": __file__}, ("MYSQL_SSL_CERT is not",)),
+        ({"MYSQL_SSL_VERIFY_IDENTITY": "1", "MYSQL_SSL_VERIFY_CERT": "0"}, ("MYSQL_SSL_VERIFY_CERT is off",)),
         (
             {"MYSQL_HOST": None, "MYSQL_USER": "", "MYSQL_PORT": "x", "DB_POOL_MAX_SIZE": "none"},
             (
@@ -146,6 +154,33 @@ def test_from_env_names_every_problem(changes: dict[str, str | None], named: tup
     for words in named:
         assert words in str(caught.value)
     assert SECRET not in repr(caught.value)
+
+
+def test_tls_from_env() -> None:
+    """The variables of TLS are PyMySQL's arguments of the same names; a CA is there to verify by."""
+
+    def read(**given: str) -> dict[str, Any]:
+        _, _, settings = read_environment({**GOOD, **given, "MYSQL_SSL_CERT": "", "MYSQL_SSL_DISABLED": " "})
+        return {name: value for name, value in settings.items() if name.startswith("ssl")}
+
+    assert read() == {}
+    assert read(MYSQL_SSL_CA=__file__) == {"ssl_ca": __file__, "ssl_verify_cert": True}
+    assert read(MYSQL_SSL_CA=__file__, MYSQL_SSL_VERIFY_CERT="0") == {"ssl_ca": __file__, "ssl_verify_cert": False}
+    assert read(MYSQL_SSL_VERIFY_IDENTITY="On") == {"ssl_verify_identity": True, "ssl_verify_cert": True}
+
+
+def test_tls_from_env_verifies_the_server(tmp_path: Path) -> None:
+    """A pool from the environment accepts the server that its CA vouches for, and no other."""
+    with Scripted(usual, tmp_path) as server:
+        where = {name: str(server.address[name.lower()]) for name in ("HOST", "PORT", "USER")}
+        environ = {**GOOD, **{f"MYSQL_{name}": text for name, text in where.items()}, "MYSQL_PASSWORD": ""}
+        pool = OffloadPool.from_env({**environ, "MYSQL_SSL_CA": str(tmp_path / "server.pem")})
+        with pool.connection() as connection:
+            assert value(connection, "SELECT 1") == "1"
+        pool.close()
+        stranger = OffloadPool.from_env({**environ, "MYSQL_SSL_CA": str(certify(tmp_path))})
+        with pytest.raises(pymysql.err.OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
+            stranger.connection().cursor()
 
 
 @pytest.mark.parametrize("environ", [3, SECRET, [("MYSQL_HOST", "localhost")]])
@@ -226,3 +261,13 @@ async def test_a_pool_without_min_size(max_size: int, opened: int, database: dic
     """Five connections are opened ahead of need, or as many as there may be."""
     async with OffloadPool.create(max_size=max_size, **QUICK, **database) as pool:
         assert pool.statistics().open == opened
+
+
+def test_a_lane_in_the_place_of_shareable(mysql: MySQL) -> None:
+    """A lane's name in the place of DBUtils' first argument is refused, and the error says how a lane is named."""
+    with pool_of(1, mysql.settings(), lanes=[Lane("reports", 1)]) as pool:
+        for shareable in (True, False):
+            pool.connection(shareable).close()
+        with pytest.raises(ConfigurationError, match="connection\\(lane="):
+            pool.connection("reports")  # type: ignore[arg-type]
+        assert pool.statistics().in_use == 0

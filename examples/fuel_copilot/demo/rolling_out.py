@@ -106,7 +106,7 @@ def _go(demo: Demo, settings: dict[str, Any], *, seconds: float) -> Course:
         command = [*demo.load_command(backend, USERS, 0.0, longest, measured), "--keep-answers"]
         process = start(command, cwd=ROOT, output=log)
         try:
-            time.sleep(1.0)  # the users arrive
+            time.sleep(2.0)  # the users arrive
             phases = [_phase(backend, "as before", seconds)]
             for share in (0.1, 0.5):
                 _write(rules, share)

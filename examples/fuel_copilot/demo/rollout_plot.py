@@ -97,7 +97,7 @@ def _health(axes: Axes, course: Course, start: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("time until /health answers (log scale)")
-    axes.legend(loc="lower left", fontsize=9, frameon=True)
+    axes.legend(loc="lower center", fontsize=9, frameon=True)
 
 
 def _name(axes: Axes, phases: Sequence[Phase], start: float) -> None:

@@ -17,7 +17,7 @@ MYSQL_CONFIG = {
 }
 
 # For load tests on a data set that is smaller than production's: seconds that every SELECT takes longer. The server
-# spends them in the statement itself, so a client sees one slow query. MariaDB only; 0 leaves PyMySQL as it is.
+# spends them, so a client sees one slow query. 0 leaves PyMySQL as it is.
 QUERY_DELAY = float(os.getenv("FUEL_QUERY_DELAY", "0"))
 
 
@@ -26,8 +26,11 @@ class DelayedConnection(pymysql.connections.Connection):
 
     def query(self, sql, unbuffered=False):
         if isinstance(sql, str) and sql.lstrip()[:6].upper().startswith(("SELECT", "WITH")):
-            # The value is computed once, before the statement runs; it is 0, which is the variable's default.
-            sql = f"SET STATEMENT low_priority_updates = SLEEP({QUERY_DELAY}) FOR {sql}"
+            if "MariaDB" in self.server_version:
+                # The value is computed once, before the statement runs; it is 0, which is the variable's default.
+                sql = f"SET STATEMENT low_priority_updates = SLEEP({QUERY_DELAY}) FOR {sql}"
+            else:  # MySQL has no such statement
+                super().query(f"DO SLEEP({QUERY_DELAY})")
         return super().query(sql, unbuffered)
 
 

@@ -1,7 +1,8 @@
 """A child task (create_task, gather, a task group) or a callback of the loop queries outside of any bridge.
 
 A decorator covers its own task. Put @offload on the function that runs in the new one. What the loop calls by itself
-(call_later, add_done_callback) runs in no task: let it start one, of a function that is offloaded.
+(call_later, add_done_callback) runs in no task: let it start one, of a function that is offloaded. So do the methods
+that Tornado calls before and after a handler's own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from ..context import Context
 from ..findings import Finding
 from ..libraries import CALLBACKS
-from ..model import Call
+from ..model import Call, External, Scope
 
 CODE = "ODB302"
 NAME = "unbridged-child-task"
@@ -20,9 +21,23 @@ REMEDY = (
     "put @offload_db.offload on the function that the new task runs; from a callback, start a task of such a function"
 )
 
+# What Tornado calls on the event loop, and whether it may be a coroutine.
+_TORNADO = ("tornado.web.", "tornado.websocket.")
+_HOOKS = {
+    **dict.fromkeys(("prepare", "open", "on_message"), True),
+    **dict.fromkeys(
+        ("initialize", "get_current_user", "set_default_headers", "write_error", "log_exception", "on_finish",
+         "on_connection_close", "data_received", "check_origin", "on_close", "on_ping", "on_pong"),
+        False,
+    ),
+}  # fmt: skip
+
 
 def check(context: Context) -> Iterator[Finding]:
     """Yield each start of a task whose function blocks and is not decorated itself."""
+    for scope in context.graph.scopes:
+        if scope.name in _HOOKS and scope.owner is not None and not scope.is_async:
+            yield from _hook(context, scope, scope.owner)
     for scope in context.graph.scopes:
         if scope.kind == "module":
             continue
@@ -45,6 +60,24 @@ def check(context: Context) -> Iterator[Finding]:
                         stays=True,
                         via=(target.qualname,),
                     )
+
+
+def _hook(context: Context, scope: Scope, owner: Scope) -> Iterator[Finding]:
+    """Yield the finding of a method of a Tornado handler that Tornado calls, and that blocks."""
+    bases = [base for one in context.interpreter.classes(owner) for base in one.bases.values]
+    if not any(isinstance(base, External) and base.name.startswith(_TORNADO) for base in bases) or scope.offload:
+        return
+    call = next((call for call in scope.calls if context.graph.blocks(call)), None)
+    if call is not None:
+        below = context.graph.below(call) if call.effect is None else []
+        change = "make it an async def, and put @offload on it" if _HOOKS[scope.name] else (
+            "query in the handler's own method, or start a task of an offloaded function here"
+        )  # fmt: skip
+        message = f"Tornado calls {scope.qualname} on the event loop, where no bridge reaches it: {change}"
+        yield context.finding(
+            CODE, scope, call.node, call=call.text, severity="medium", message=message, stays=True,
+            via=tuple(step.scope.qualname for step in below),
+        )  # fmt: skip
 
 
 def _called_back(context: Context, call: Call) -> Iterator[Finding]:

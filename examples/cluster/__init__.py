@@ -1,0 +1,1 @@
+"""A Galera cluster of three nodes behind HAProxy, all on loopback, and what happens when a node goes."""
