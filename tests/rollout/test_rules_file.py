@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from offload_db import ConfigurationError, offload, rollout
+from tests.conftest import needs
 from tests.rollout import inside
 from tests.support import until
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 reads no TOML without the extra"),
+    *([] if sys.version_info >= (3, 11) else [needs("tomli")]),
 ]
 
 GOOD = """
