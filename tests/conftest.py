@@ -19,8 +19,10 @@ import pytest
 from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
+from offload_db.bridge import arms
 from offload_db.settings import TLS_FILES, TLS_FLAGS
 from tests import timing
+from tests.rollout.inside import forget_everything as forget_rollout
 from tests.server_kinds import reason_to_skip
 
 # What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
@@ -180,6 +182,14 @@ def database(mysql: MySQL) -> Iterator[dict[str, Any]]:
     name = mysql.fresh_database()
     yield mysql.settings(name)
     mysql.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_rolled_out() -> Iterator[None]:
+    """Take away what a test has set of the rollout: it holds for the whole process."""
+    yield
+    if arms.choose is not None:
+        forget_rollout()
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 from dbutils.pooled_db import PooledDB
 
+from ..bridge import arms
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
 from ..connection.driver_call import Connect
@@ -28,13 +29,13 @@ from ..connection.opening import identify, too_late
 from ..connection.physical import PhysicalConnection
 from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
-from ..errors import CallCancelled
+from ..errors import CallCancelled, CheckoutTimeout
 from ..statistics import Counters
-from .admission_queue import Admission, pool_closed
+from .admission_queue import Admission
 from .checkin import Checkins
 from .connector import Connector, take_idle
 from .idle import DISPLACE_AFTER, IdleConnections
-from .lanes import Lane, Permit
+from .lanes import Lane, Permit, pool_closed
 from .leaks import CheckoutRecord
 from .lease import Lease
 from .shutdown import interrupt_all
@@ -132,6 +133,9 @@ class PoolCore:
         :param private: whether it stays in the hands of who asks, and needs no turns
         """
         connector = connector or self.connector
+        call = None if arms.choose is None else arms.current_call()
+        if call is not None:
+            call.used.add(self)
         if connector.kind is not self.connector.kind and self.admission.look is None:
             self.admission.look = partial(self.idle.servable, self.connector.kind, self.admission.size)
         setting = current_setting()
@@ -151,7 +155,11 @@ class PoolCore:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
                 self.counters.add("cancelled")
+            elif call is not None and isinstance(error, CheckoutTimeout):
+                call.checkout_timeouts += 1
             raise
+        if call is not None:
+            call.kept_waiting += permit.waited
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)
         return self._serve(permit, connector, None if private else scope, deadline)
@@ -162,6 +170,26 @@ class PoolCore:
             call_lock = link.call_lock
             if link.task_is_gone:
                 link.take_back(call_lock)
+
+    async def wait_for_loop(self) -> None:
+        """Wait, in a task, until the event loop's own thread could have a connection that somebody will give back.
+
+        Nobody has it before the task that goes on, if that asks at once.
+        """
+        admission = self.admission
+
+        def needs_to() -> bool:
+            return admission.in_use >= admission.size and not self.closed and self._gives_back()
+
+        await admission.loop_waiters.wait(needs_to, admission.checkout_timeout(None))
+
+    def _gives_back(self) -> bool:
+        """Tell whether somebody has a connection only for as long as their own call takes."""
+        leased = list(self.checkins.leased)
+        if len(leased) < self.admission.in_use:
+            return True  # somebody is connecting
+        locks = [(link, link.call_lock) for link in leased]
+        return any(lock.lender is not None or (link.busy and lock.owner is None) for link, lock in locks)
 
     def enter(self, lane: str | None) -> Permit:
         """Let a task that is part of no bridged call have a permit, or queue for one; see :meth:`Admission.enter`."""

@@ -16,6 +16,7 @@ class Arguments:
 
     quick: bool
     steps: bool
+    rollout: bool
     serve: bool
     port: int | None
     output: Path
@@ -31,6 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     )
     parser.add_argument("--quick", action="store_true", help="fewer loads, about half a minute")
     parser.add_argument("--steps", action="store_true", help="measure after each step of the migration, too")
+    parser.add_argument("--rollout", action="store_true", help="offload one route's requests share by share instead")
     parser.add_argument("--serve", action="store_true", help="no measurement: serve the freed backend until Ctrl-C")
     parser.add_argument("--port", type=int, help="the port for --serve (default: a free one)")
     parser.add_argument(
@@ -49,7 +51,9 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
         parser.error("--port is the port of the backend that --serve leaves running: add --serve")
     if given.serve and (given.quick or given.steps):
         parser.error("--serve measures nothing: leave out --quick and --steps")
-    return Arguments(given.quick, given.steps, given.serve, given.port, output)
+    if given.rollout and (given.steps or given.serve):
+        parser.error("--rollout is a course of its own: leave out --steps and --serve")
+    return Arguments(given.quick, given.steps, given.rollout, given.serve, given.port, output)
 
 
 if __name__ == "__main__":
