@@ -83,6 +83,11 @@ class Connector:
         """Whether statements of the user's are run on each new connection."""
         return bool(self._statements)
 
+    @property
+    def server_away(self) -> bool:
+        """Whether the last attempt to connect found that the server can't be reached."""
+        return self._gate.closed
+
     def variant(self, changes: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with other settings.
 
@@ -165,6 +170,11 @@ class ConnectThrottle:
         self._failures = 0
         self._not_before = 0.0
         self._probing = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether attempts are paced now, as the server could not be reached."""
+        return self._error is not None
 
     def attempt(self, connect: Callable[[], Any], until: float, patience: float) -> Any:
         """Call *connect* when it is its turn.
