@@ -130,7 +130,7 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
 def _pool(core: PoolCore) -> dict[str, Any]:
     now = core.statistics()
     durations = {name: _durations(getattr(now, name)) for name in ("queue_wait", "statement_time")}
-    return {**asdict(now), **durations, "number": core.number, "server_away": core.connector.server_away}
+    return {**asdict(now), **durations, "server_away": core.connector.server_away}
 
 
 def _durations(histogram: Histogram) -> dict[str, Any]:
