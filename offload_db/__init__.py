@@ -1,6 +1,6 @@
 """Free an async web backend that is stuck on blocking PyMySQL, without rewriting its handlers."""
 
-from . import queries as queries
+from . import queries as queries, rollout as rollout
 from .aio import AsyncConnection as AsyncConnection, AsyncCursor as AsyncCursor
 from .bridge.decorator import blocking as blocking, offload as offload
 from .connection.sync_connection import OffloadConnection as OffloadConnection

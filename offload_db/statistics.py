@@ -155,7 +155,7 @@ class PoolStatistics:
     lanes: Mapping[str, LaneStatistics] = field(default_factory=FrozenDict)
 
 
-class _Distribution:
+class Distribution:
     """A histogram that is being filled."""
 
     __slots__ = ("buckets", "longest", "total")
@@ -165,7 +165,14 @@ class _Distribution:
         self.total = 0.0
         self.longest = 0.0
 
+    def add(self, seconds: float) -> None:
+        """Count one duration; who calls holds the lock that guards it."""
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+        self.longest = max(self.longest, seconds)
+
     def snapshot(self) -> Histogram:
+        """Freeze it."""
         total = 0
         cumulative = []
         for bound, number in zip((*BOUNDS, float("inf")), self.buckets, strict=True):
@@ -242,7 +249,7 @@ class Counters:
         self._discards: dict[str, int] = {}
         self._finalised: deque[str | None] = deque()
         self.blocked = BlockedCalls()
-        self._times = {"checkouts": _Distribution(), "statements": _Distribution()}
+        self._times = {"checkouts": Distribution(), "statements": Distribution()}
 
     def add(self, name: str) -> None:
         """Add one to the counter *name*."""

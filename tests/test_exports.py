@@ -41,6 +41,7 @@ PUBLIC = {
     "connect",
     "offload",
     "queries",
+    "rollout",
 }
 EXTRAS = (
     "MySQLdb",

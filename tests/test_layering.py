@@ -16,7 +16,19 @@ PACKAGE = Path(offload_db.__file__).parent
 
 # The house from the ground up: each folder imports from those above it in this list alone. "." is what stands in the
 # root and everybody needs.
-FOLDERS = ("root", "bridge", "drivers", "connection", "awaitable", "pool", "aio", "monitor", "doctor", "contrib")
+FOLDERS = (
+    "root",
+    "bridge",
+    "drivers",
+    "connection",
+    "awaitable",
+    "pool",
+    "aio",
+    "rollout",
+    "monitor",
+    "doctor",
+    "contrib",
+)
 # Files of the root that stand on the folders: the default pool, the command, the package's own face.
 ABOVE = ("queries", "__main__", "__init__")
 ROOT = ("errors", "settings", "statistics")
@@ -33,6 +45,10 @@ INNER = {
     ("contrib.sqlalchemy", "bridge.place"): "a rollback is shielded in bridged tasks",
     ("contrib.sqlalchemy", "connection.sync_connection"): "it recognises a physical connection again",
     ("contrib.sqlalchemy", "pool.variants"): "an engine's connections are of a kind of their own",
+    ("contrib.status.changes", "rollout"): "a public module: what is changed",
+    ("contrib.status.figures", "monitor"): "a public module: what is shown",
+    ("contrib.status.figures", "monitor.report_command"): "it reads the same files as the report",
+    ("contrib.status.tables", "monitor.report_command"): "what blocks is joined with the audit as in the report",
 }
 AUDIT_ORDER = (
     "model",
@@ -196,7 +212,7 @@ def test_no_two_folders_import_each_other() -> None:
 def test_packages_have_no_face_but_where_users_import_them() -> None:
     """The file of a package is empty but for a docstring, unless users import names from the package itself."""
     for path in PACKAGE.glob("*/__init__.py"):
-        if path.parent.name in ("aio", "audit", "monitor"):
+        if path.parent.name in ("aio", "audit", "monitor", "rollout"):
             continue
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only, ast.Expr), path
@@ -292,6 +308,7 @@ FRAMEWORKS = {
     "prometheus": {"prometheus_client"},
     "pytest_plugin": {"pymysql", "pytest"},
     "sqlalchemy": {"anyio", "pymysql", "sqlalchemy"},
+    "page": {"anyio"},  # of the live page, which no framework is needed for
 }
 
 

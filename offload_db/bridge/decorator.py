@@ -11,7 +11,7 @@ import inspect
 import linecache
 import sys
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -21,6 +21,8 @@ from anyio.lowlevel import RunVar
 
 from ..errors import BridgeError, ConfigurationError
 from ..settings import check_seconds, check_word, kind_of, shown
+from . import arms
+from .arms import Runner
 from .call_scope import BridgedCall, bridged_call, continued
 from .caller_identity import UNSHARED
 from .cancellation import Cancellation
@@ -30,6 +32,7 @@ from .place import Place, current_task, place
 from .portal import abridged, awaiting, suspend
 from .stack import first_outside
 from .thread_mode import adopt, drive
+from .undecorated import ChosenCalls, ChosenSteps, run_undecorated, run_undecorated_def
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +41,6 @@ S = TypeVar("S")
 
 Mode = Literal["bridge", "thread"]
 EnterScope = Callable[..., AbstractContextManager[BridgedCall | None]]
-Runner = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 # As many as anyio's own default. They are limiters of their own, so that a handler that waits for a connection in one
 # never keeps a thread from the framework, whose threads may be what gives a connection back.
@@ -154,7 +156,8 @@ def _decorate(function: Any, *, mode: Mode, scope: EnterScope) -> Any:
         return _wrap_generator(function, plain, in_thread if mode == "thread" else bridged)
     if inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(outer):
         return _wrap(function, plain, in_thread if mode == "thread" else bridged)
-    return _wrap(function, plain, in_thread if mode == "thread" else functools.partial(_run_plain, scope, bridged))
+    run = in_thread if mode == "thread" else functools.partial(_run_plain, scope, bridged)
+    return _wrap(function, plain, run, before=run_undecorated_def)
 
 
 def _called(function: Any) -> Any:
@@ -229,17 +232,22 @@ def _whereabouts(plain: Any) -> str:
     return f"{name}()" if code is None else f"{name}() at {code.co_filename}:{code.co_firstlineno}"
 
 
-def _wrap(function: Any, plain: Any, run: Runner) -> Any:
+def _wrap(function: Any, plain: Any, run: Runner, *, before: Runner = run_undecorated) -> Any:
+    way, chosen = arms, ChosenCalls(run, before, plain)
+
     # On one line, which _dress maps to the first line of the user's function.
-    async def offloaded(*args: Any, **kwargs: Any) -> Any: return await run(function, args, kwargs)  # fmt: skip
+    # fmt: off
+    async def offloaded(*a: Any, **k: Any) -> Any: return await (run if way.choose is None else chosen)(function, a, k)
+    # fmt: on
 
     return _dress(offloaded, function, plain, own_file=False)
 
 
-def _wrap_generator(function: Any, plain: Any, run: Runner) -> Any:
-    finish, throw = _finish, _throw
+def _wrap_generator(function: Any, plain: Any, always: Runner) -> Any:
+    way, chosen, finish, throw = arms, functools.partial(ChosenSteps, always, plain), _finish, _throw
 
     async def offloaded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        run = always if way.choose is None else chosen(args)
         generator = function(*args, **kwargs)
         step: Callable[..., Any] = generator.__anext__
         sent: tuple[Any, ...] = ()

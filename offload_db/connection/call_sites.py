@@ -83,15 +83,20 @@ def _line(frame: FrameType) -> SourceLine:
 
 
 def _endpoint(frames: Iterable[FrameType]) -> Endpoint | None:
+    scope = scope_in(frames) or request_scope.get()
+    return None if scope is None else endpoint_of(scope)
+
+
+def scope_in(frames: Iterable[FrameType]) -> Mapping[str, Any] | None:
+    """Return the request that is being served, as the innermost ASGI application among the frames has it."""
     for frame in frames:
         code = frame.f_code
         # To look at the variables of a frame can keep them alive for longer: only at those of ASGI applications.
         if code.co_flags & inspect.CO_COROUTINE and "receive" in code.co_varnames[:3]:
             scope = frame.f_locals.get("scope")
             if isinstance(scope, Mapping) and "type" in scope:
-                return endpoint_of(scope)
-    inherited = request_scope.get()
-    return None if inherited is None else endpoint_of(inherited)
+                return scope
+    return None
 
 
 def endpoint_of(scope: Mapping[str, Any]) -> Endpoint | None:
@@ -101,7 +106,7 @@ def endpoint_of(scope: Mapping[str, Any]) -> Endpoint | None:
     """
     if scope.get("type") not in ("http", "websocket") or scope.get("endpoint") is None:
         return None
-    path = _below_root(scope)
+    path = path_below_root(scope)
     parameters = scope.get("path_params") or {}
     end = len(path)
     for name, value in reversed(parameters.items()):
@@ -113,7 +118,7 @@ def endpoint_of(scope: Mapping[str, Any]) -> Endpoint | None:
     return Endpoint(str(scope.get("method") or "WEBSOCKET"), path)
 
 
-def _below_root(scope: Mapping[str, Any]) -> str:
+def path_below_root(scope: Mapping[str, Any]) -> str:
     """Return the path below where the server has put the application; routers differ in what they leave of it."""
     path, root = str(scope.get("path", "")), str(scope.get("root_path") or "")
     outside = str(scope.get("app_root_path", root) or "")

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
+from ..bridge import arms
 from ..bridge.background import Timer, none_left
 from ..bridge.dispatcher import Dispatcher, Expired
 from ..bridge.handled_errors import with_handled
@@ -107,7 +108,10 @@ class Executor:
         where = place()
         if where is Place.BRIDGED:
             self.counters.add("hops")
-            call = function if sys.exc_info()[1] is None else with_handled(function)
+            timed = None if arms.choose is None else arms.timed(function)
+            call: Callable[[], T] = function if timed is None else timed
+            if sys.exc_info()[1] is not None:
+                call = with_handled(call)
             hop = Hop(call, on_closed_loop if detached is None else detached.on_return)
             loop, last = asyncio._get_running_loop(), self._last
             # There is mostly one loop, and anyio takes a while to find out which one runs.
@@ -126,16 +130,24 @@ class Executor:
             except anyio.get_cancelled_exc_class():
                 self.counters.add("cancelled")
                 raise
+            if timed is not None:
+                timed.resumed()
             return hop.outcome()
         if where is Place.THREAD:
             return _inline(function, timeout, stop)
-        path = call_path()
-        self._report(name, path.lines[0])
+        chosen = arms.current_call()
+        path = None if chosen is not None and chosen.silent else call_path()
+        if path is not None and (chosen is None or not chosen.inline):
+            self._report(name, path.lines[0])
         started = time.perf_counter()
         try:
             return _inline(function, timeout, stop)
         finally:
-            self.counters.blocked.add(path, name, digest(text), time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            if chosen is not None:
+                chosen.loop_time += seconds
+            if path is not None:
+                self.counters.blocked.add(path, name, digest(text), seconds)
 
     @staticmethod
     def _bring_back(

@@ -24,6 +24,8 @@ from ..connection.unpooled import unpooled_counters
 from ..errors import ConfigurationError
 from ..pool.checkout import PoolCore, every_pool
 from ..pool.pool import OffloadPool
+from ..rollout import control as rollout
+from ..rollout.figures import RouteRollout
 from ..settings import check_seconds, check_word
 from ..statistics import BlockedPath, Histogram, SourceLine
 from .lag import WATCHES, Samples, Watch
@@ -102,7 +104,8 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
     call), ``source`` (``"pool"``, ``"connect"`` for :func:`offload_db.connect`, ``"pymysql"`` where it is observed),
     ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
     ``loop_lag`` is null where nothing watched; ``lag_histogram`` has the same in buckets, and ``lag_recent`` the
-    longest lag of each of the last seconds. ``pools`` are the statistics of each pool, and ``time`` is the clock's.
+    longest lag of each of the last seconds. ``pools`` are the statistics of each pool, ``rollout`` is
+    what :func:`offload_db.rollout.snapshot` returns, and ``time`` the clock's.
 
     :param pools: the pools to tell of; none tells of all in this process
     """
@@ -123,6 +126,7 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
         "lag_recent": sorted(lag.recent.items()),
         "hops": sum(core.counters.value("hops") for core in cores),
         "pools": [_pool(core) for core in cores],
+        "rollout": [_rollout(route) for route in rollout.snapshot()],
         "blocking_calls": [_shown(source, blocked) for source, calls in sources for blocked in calls.paths()],
     }
 
@@ -131,6 +135,11 @@ def _pool(core: PoolCore) -> dict[str, Any]:
     now = core.statistics()
     durations = {name: _durations(getattr(now, name)) for name in ("queue_wait", "statement_time")}
     return {**asdict(now), **durations, "server_away": core.connector.server_away}
+
+
+def _rollout(route: RouteRollout) -> dict[str, Any]:
+    arms = {mode: {**asdict(arm), "durations": _durations(arm.durations)} for mode, arm in route.arms.items()}
+    return {**asdict(route), "arms": arms}
 
 
 def _durations(histogram: Histogram) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 from dbutils.pooled_db import PooledDB
 
+from ..bridge import arms
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
 from ..connection.executor import Detached, Executor, OnLoopCall
@@ -27,7 +28,7 @@ from ..connection.opening import identify, too_late
 from ..connection.physical import PhysicalConnection
 from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
-from ..errors import CallCancelled
+from ..errors import CallCancelled, CheckoutTimeout
 from ..statistics import Counters, PoolStatistics
 from .admission_queue import Admission, pool_closed
 from .checkin import Checkins
@@ -155,6 +156,8 @@ class PoolCore:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
                 self.counters.add("cancelled")
+            elif isinstance(error, CheckoutTimeout) and (call := arms.current_call()) is not None:
+                call.checkout_timeouts += 1
             raise
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from typing import Any
 
 import anyio
 import anyio.to_thread

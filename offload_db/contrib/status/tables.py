@@ -182,7 +182,9 @@ def verdicts(views: Sequence[Json], now: Json, arms: Sequence[Json] = ()) -> lis
             if pool["server_away"]:
                 say("bad", f"{name}: the server can't be reached, says the last attempt to connect")
             if pool["waiting"] and pool["in_use"] >= pool["size"]:
-                used = f"all {pool['size']} connections are in use and {_count(pool['waiting'], 'caller waits', 'wait')}"
+                used = (
+                    f"all {pool['size']} connections are in use and {_count(pool['waiting'], 'caller waits', 'wait')}"
+                )
                 say("bad", f"{name} is exhausted: {used}")
             for lane in pool["lanes"]:
                 if lane["waiting"] and lane["in_use"] >= lane["limit"]:
@@ -192,7 +194,9 @@ def verdicts(views: Sequence[Json], now: Json, arms: Sequence[Json] = ()) -> lis
     if lost := sum(minute["discards"].get(reason, 0) for reason in _LOST):
         say("warn", f"{_count(lost, 'connection was', 'connections were')} lost within the last minute")
     if minute["timeouts"]:
-        say("warn", f"{_count(minute['timeouts'], 'statement', 'statements')} ran into a timeout within the last minute")
+        say(
+            "warn", f"{_count(minute['timeouts'], 'statement', 'statements')} ran into a timeout within the last minute"
+        )
     if minute["kills_failed"]:
         say("warn", f"{_count(minute['kills_failed'], 'kill', 'kills')} failed within the last minute")
     if minute["blocking_calls"]:
