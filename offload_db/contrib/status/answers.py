@@ -46,7 +46,7 @@ async def start(send: Send, status: int, kind: str, headers: Headers = ()) -> No
     await send({"type": "http.response.start", "status": status, "headers": encoded})
 
 
-async def answer(scope: Scope, send: Send, status: int, kind: str, body: bytes, headers: Headers = ()) -> None:
+async def answer(scope: Scope, send: Send, status: int, kind: str, body: bytes, *, headers: Headers = ()) -> None:
     """Send an answer, for HEAD without its body."""
     await start(send, status, kind, [("content-length", str(len(body))), *headers])
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
@@ -59,7 +59,7 @@ async def answer_json(scope: Scope, send: Send, status: int, value: object) -> N
 
 async def refuse(scope: Scope, send: Send, status: int, detail: str, headers: Headers = ()) -> None:
     """Say why there is no other answer."""
-    await answer(scope, send, status, "application/json", json.dumps({"detail": detail}).encode(), headers)
+    await answer(scope, send, status, "application/json", json.dumps({"detail": detail}).encode(), headers=headers)
 
 
 async def body_of(receive: Receive) -> bytes | None:
@@ -69,7 +69,7 @@ async def body_of(receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > MOST_BODY:
             return None
         if not message.get("more_body"):
@@ -79,8 +79,7 @@ async def body_of(receive: Receive) -> bytes | None:
 def path_of(scope: Scope) -> str:
     """Return the path below where the page is mounted; frameworks differ in what they leave of it."""
     path, root = str(scope["path"]), str(scope.get("root_path") or "").rstrip("/")
-    below = path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
-    return below
+    return path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
 
 
 def header(scope: Scope, name: str) -> str | None:

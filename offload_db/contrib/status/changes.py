@@ -36,7 +36,8 @@ def apply(body: bytes) -> str:
         share = asked.get("share", 1.0)
         if not isinstance(share, (int, float)) or isinstance(share, bool):
             raise ConfigurationError(f"share={kind_of(share)}; accepted are numbers from 0.0 to 1.0")
-        rollout.set(target, asked.get("mode"), share=share)
-        done = f"{target}: {asked['mode']}, {share:.0%} of the requests"
+        mode: Any = asked.get("mode")
+        rollout.set(target, mode, share=share)
+        done = f"{target}: {mode}, {share:.4g} of the requests"
     logger.info("the live page has changed the rollout: %s", done)
     return done

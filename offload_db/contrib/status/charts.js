@@ -48,12 +48,12 @@ function drawChart(node, {series, from, to, least, unit, ends, limit, gap = Infi
   });
   parts.push(svg("text", {x: left, y: height - 3}, ends[0]));
   parts.push(svg("text", {x: right, y: height - 3, "text-anchor": "end"}, ends[1]));
-  let x = left;
+  let x = 0;
   keyed.forEach((one) => {
     const at = series.indexOf(one);
-    parts.push(svg("path", {class: `line c${at % 4} d${at % 4}`, d: `M${x} 7h20`}));
-    parts.push(svg("text", {class: "key", x: x + 25, y: 11}, one.label));
-    x += 36 + 6.6 * one.label.length;
+    parts.push(svg("path", {class: `line c${at % 4} d${at % 4}`, d: `M${x + 1} 7h16`}));
+    parts.push(svg("text", {class: "key", x: x + 21, y: 11}, one.label));
+    x += 33 + 6 * one.label.length;
   });
   node.setAttribute("viewBox", `0 0 ${width} ${height}`);
   node.replaceChildren(...parts);

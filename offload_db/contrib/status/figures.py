@@ -28,6 +28,8 @@ TICK, KEPT, SLOW = 1.0, 300, 5
 _GRACE, _FORGOTTEN = 5.0, 900.0
 # Seconds of lag that are sent anew with each tick: the last one goes on, and another process writes now and then.
 _TAIL = 8
+# Seconds that the last minute goes back, as what blocks is looked at every few seconds.
+_MINUTE = 62.0
 # Processes that are shown.
 _MOST_PROCESSES = 64
 
@@ -81,8 +83,9 @@ class Figures:
         now = totals(views)
         self._points.append(_point(clock, now))
         live = [each for each in shown if each["state"] == "live"]
-        self._set("now", {"time": clock, "verdicts": verdicts(views, now), "totals": now, "processes": views})
-        self._set("routes", routes(live, self._tracks))
+        arms = routes(live, self._tracks)
+        self._set("now", {"time": clock, "verdicts": verdicts(views, now, arms), "totals": now, "processes": views})
+        self._set("routes", arms)
         self._set("point", {"point": self._points[-1], "lag": _lag(live, _TAIL)})
         self._set("points", {"step": TICK, "points": list(self._points), "lag": _lag(live, KEPT)})
         if self._ticks % SLOW == 0:
@@ -94,7 +97,7 @@ class Figures:
         made = sorted((time_of(path, written), path, audit) for path, written, audit in audits)
         self._set("burn_down", burn_down(made))
         newest = made[-1][2] if made else None
-        before = next((lost for at, lost in self._lost if at >= clock - 65), {})
+        before = next((lost for at, lost in self._lost if at >= clock - _MINUTE), None)
         table, lost = blocking(newest, [each["snapshot"] for each in live], before, self._links)
         self._lost.append((clock, lost))
         self._set("blocking", table)

@@ -46,15 +46,17 @@ class Files:
         """Read what has changed; return each file with the time it was written and its content, and what is wrong."""
         if self._where is None:
             return [], []
-        found, problems = [], []
+        found: list[tuple[Path, float, Any]] = []
+        problems: list[str] = []
         known: dict[Path, tuple[tuple[int, int], Any]] = {}
         for path, state in self._newest():
             try:
                 mark = (state.st_mtime_ns, state.st_size)
                 kept = self._known.get(path)
+                if state.st_size > _LARGEST:
+                    problems.append(f"{path} is larger than {_LARGEST // 1_000_000} MB")
+                    continue
                 if kept is None or kept[0] != mark:
-                    if state.st_size > _LARGEST:
-                        raise ConfigurationError(f"{path} is larger than {_LARGEST // 1_000_000} MB")
                     kept = (mark, self._read(path))
                 known[path] = kept
                 found.append((path, state.st_mtime, kept[1]))
@@ -81,6 +83,7 @@ def time_of(path: Path, written: float) -> float:
     if match is None:
         return written
     try:
-        return datetime(*(int(number) for number in match.groups("12"))).timestamp()  # noqa: DTZ001  # of this machine
+        year, month, date, hour, minute = (int(number) for number in match.groups("12"))  # at noon, if not told
+        return datetime(year, month, date, hour, minute if match[4] else 0).timestamp()  # noqa: DTZ001  # of this place
     except ValueError:  # no day after all
         return written

@@ -85,9 +85,6 @@ let loudest = "";
 
 function showVerdicts() {
   const list = parts.now ? [...parts.now.verdicts] : [];
-  for (const route of parts.routes || []) {
-    if (route.reverted) list.push({level: "warn", text: `The guard has put ${route.target} back: ${route.reverted}`});
-  }
   const seconds = (performance.now() - heard) / 1000;
   const lost = seconds > LATE && !paused;
   if (lost) {
@@ -374,7 +371,7 @@ function showMigration() {
     : "No audit: give StatusPage(audit=…) the files that `offload-db audit --format json` printed over time.");
   at("migration-table").hidden = !newest;
   const chart = at("migration-chart");
-  chart.hidden = audits.length < 2;
+  chart.toggleAttribute("hidden", audits.length < 2);
   if (audits.length > 1) {
     const first = audits[0];
     drawChart(chart, {

@@ -100,7 +100,7 @@ class StatusPage:
         path, method = answers.path_of(scope), scope["method"]
         if path == "":  # relative addresses in the page need the slash
             name = str(scope["path"]).rpartition("/")[2]
-            await answer(scope, send, 307, "text/plain", b"", [("location", f"{name}/" if name else "./")])
+            await answer(scope, send, 307, "text/plain", b"", headers=[("location", f"{name}/")])
             return
         methods = "GET, HEAD" if path in _FILES else _METHODS.get(path)
         if methods is None:
@@ -126,7 +126,7 @@ class StatusPage:
         if self._allow_changes is not None:
             token = answers.token_of(scope) or answers.new_token()
             headers = [answers.cookie(scope, token)]
-        await answer(scope, send, 200, _HTML, self._html.replace("{{token}}", token).encode(), headers)
+        await answer(scope, send, 200, _HTML, self._html.replace("{{token}}", token).encode(), headers=headers)
 
     async def _allowed(self, scope: Scope) -> bool:
         if self._allow_changes is None:

@@ -35,10 +35,11 @@ class Links:
     """
 
     def __init__(self, template: str | None) -> None:
-        if template is not None and not (
-            isinstance(template, str)
-            and re.match(r"(?!javascript|data|vbscript)[a-z][a-z0-9+.-]*:", template)
-            and ("{file}" in template or "{path}" in template)
+        text: object = template
+        if text is not None and not (
+            isinstance(text, str)
+            and re.match(r"(?!javascript|data|vbscript)[a-z][a-z0-9+.-]*:", text)
+            and ("{file}" in text or "{path}" in text)
         ):
             raise ConfigurationError(
                 f"StatusPage: link={kind_of(template)}; accepted are addresses with {{file}} or {{path}}, and {{line}}"
@@ -159,7 +160,7 @@ def _summed(pools: Sequence[Json], when: str) -> Json:
     return {**{name: sum(pool[when][name] for pool in pools) for name in _COUNTED}, "discards": reasons}
 
 
-def verdicts(views: Sequence[Json], now: Json, arms: Sequence[Json] = ()) -> list[Json]:
+def verdicts(views: Sequence[Json], now: Json, rollout: Sequence[Json]) -> list[Json]:
     """Say what is wrong at this moment, the worst first."""
     said: list[Json] = []
 
@@ -201,8 +202,8 @@ def verdicts(views: Sequence[Json], now: Json, arms: Sequence[Json] = ()) -> lis
         say("warn", f"{_count(minute['kills_failed'], 'kill', 'kills')} failed within the last minute")
     if minute["blocking_calls"]:
         calls = _count(minute["blocking_calls"], "driver call", "driver calls")
-        say("warn", f"{calls} blocked an event loop within the last minute")
-    for route in arms:
+        say("note", f"{calls} blocked an event loop within the last minute")
+    for route in rollout:
         if route["reverted"]:
             say("warn", f"The guard has put {route['target']} back: {route['reverted']}")
     if not any(view["lag"] for view in views):
@@ -231,7 +232,7 @@ def _route(target: str, told: Sequence[tuple[Json, Json, Json | None]]) -> Json:
         {"id": each["id"], "pid": each["snapshot"]["pid"], "mode": route["mode"], "share": route["share"]}
         for each, route, _ in told
     ]
-    modes = dict.fromkeys(mode for _, route, _ in told for mode in route["arms"])
+    modes = sorted({mode for _, route, _ in told for mode in route["arms"]}, key=lambda mode: mode != "offload")
     return {
         "target": target,
         "mode": settings[0]["mode"],
@@ -282,15 +283,15 @@ def _arm(pairs: Sequence[tuple[Json, Json | None]]) -> Json:
 
 
 def blocking(
-    audit: Mapping[str, Any] | None, snapshots: Sequence[Json], before: Mapping[str, float], links: Links
+    audit: Mapping[str, Any] | None, snapshots: Sequence[Json], before: Mapping[str, float] | None, links: Links
 ) -> tuple[Json, dict[str, float]]:
     """Return what still blocks, the costliest first, and the seconds that each has lost so far.
 
-    :param before: what the latter was a minute ago
+    :param before: what the latter was a minute ago; None if that is not known
     """
     joined = join(audit, snapshots)
-    lost = {}
-    units = []
+    lost: dict[str, float] = {}
+    units: list[Json] = []
     for unit in joined["migrate_next"]:
         endpoint = unit["endpoint"]
         route = f"{endpoint['method']} {endpoint['path']}" if endpoint else None
@@ -304,7 +305,7 @@ def blocking(
                     "function": unit["function"],
                     **links.place(unit),
                     **{name: unit[name] for name in ("seconds", "share", "count", "max_seconds", "remedy", "rules")},
-                    "minute": max(0.0, unit["seconds"] - before.get(key, 0.0)) if before else None,
+                    "minute": None if before is None else max(0.0, unit["seconds"] - before.get(key, 0.0)),
                     "more": max(0, len(unit["sites"]) - _SITES),
                     "sites": [
                         {

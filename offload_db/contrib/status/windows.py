@@ -40,12 +40,13 @@ class Track:
 
 def grown(now: Json, then: Json, name: str) -> float:
     """Return by how much a total has grown."""
-    return max(0, now.get(name, 0) - then.get(name, 0))
+    growth: float = now.get(name, 0) - then.get(name, 0)
+    return max(0, growth)
 
 
 def buckets_between(now: Json, then: Json | None) -> list[tuple[float | None, int]]:
     """Return the cumulative buckets of a histogram for what was added between two states of it."""
-    earlier = dict((bound, number) for bound, number in then["buckets"]) if then else {}
+    earlier = dict(then["buckets"]) if then else {}
     return [(bound, max(0, number - earlier.get(bound, 0))) for bound, number in now["buckets"]]
 
 
