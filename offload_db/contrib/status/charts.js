@@ -43,7 +43,7 @@ function drawChart(node, {series, from, to, least, unit, ends, limit, gap = Infi
         parts.push(svg("path", {class: "area", d: `${path}L${px(run[run.length - 1][0]).toFixed(1)} ${bottom}L${px(run[0][0]).toFixed(1)} ${bottom}Z`}));
       }
       parts.push(svg("path", {class: `line c${at % 4} d${at % 4}`, d: run.length > 1 ? path : `${path}h1`}));
-      if (dots) for (const [x, y] of run) parts.push(svg("circle", {class: "dotted", cx: px(x), cy: py(y), r: 3.5}));
+      if (dots) for (const [x, y] of run) parts.push(svg("circle", {class: `dotted f${at % 4}`, cx: px(x), cy: py(y), r: 3.5}));
     }
   });
   parts.push(svg("text", {x: left, y: height - 3}, ends[0]));

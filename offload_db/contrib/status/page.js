@@ -80,7 +80,8 @@ function bar(share, full) {
 
 // State of things
 
-const LEVELS = {bad: ["bad", "Trouble"], warn: ["warn", "Look"], note: ["info", "Note"], ok: ["ok", "Fine"]};
+// The worst first.
+const LEVELS = {bad: ["bad", "Trouble"], warn: ["warn", "Look"], ok: ["ok", "Fine"], note: ["info", "Note"]};
 let loudest = "";
 
 function showVerdicts() {
@@ -239,7 +240,7 @@ function updateRoute(body, route, may) {
     if (!way.firstElementChild) way.replaceChildren(el("i", {"aria-hidden": "true"}), el("span"));
     way.firstElementChild.className = arm.mode;
     say(way.lastElementChild, {offload: "offloaded", observe: "as before, observed", block: "as before"}[arm.mode] || arm.mode);
-    const worse = arms.some((other) => other !== arm && arm.minute.errors > 2 && (arm.minute.error_share || 0) > (other.minute.error_share || 0) + 0.01);
+    const worse = arms.some((other) => other !== arm && arm.minute.errors > 2 && (arm.minute.error_share || 0) > 1.5 * (other.minute.error_share || 0) + 0.01);
     two(calls, count(arm.minute.calls), count(arm.ever.calls));
     two(errors, `${worse ? "▲ " : ""}${percent(arm.minute.error_share)}`, percent(arm.ever.error_share));
     errors.title = Object.entries(arm.ever.errors_by).map(([name, number]) => `${name}: ${count(number)}`).join("\n");
@@ -326,7 +327,7 @@ function showPools() {
     const pools = one.pools.length ? one.pools : [null];
     pools.forEach((pool, index) => {
       rows.push({key: `${one.id} ${index}`, process: one, pool, first: index === 0});
-      if (pool) for (const lane of pool.lanes) rows.push({key: `${one.id} ${index} ${lane.name}`, process: one, pool, lane});
+      if (pool && one.state !== "ended") for (const lane of pool.lanes) rows.push({key: `${one.id} ${index} ${lane.name}`, process: one, pool, lane});
     });
   }
   const names = ["", "", "In use", "Idle", "Waiting", "Queue wait p95", "Statements", "Time p95", "Loop lag"];

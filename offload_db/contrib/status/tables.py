@@ -167,7 +167,7 @@ def verdicts(views: Sequence[Json], now: Json, rollout: Sequence[Json]) -> list[
     def say(level: str, text: str) -> None:
         said.append({"level": level, "text": text})
 
-    several = len(views) > 1
+    several = sum(view["state"] != "ended" for view in views) > 1
     for view in views:
         who = f" (pid {view['pid']})" if several else ""
         if view["state"] == "silent":
@@ -182,15 +182,16 @@ def verdicts(views: Sequence[Json], now: Json, rollout: Sequence[Json]) -> list[
             name = f"{pool['name'].capitalize()}{who}"
             if pool["server_away"]:
                 say("bad", f"{name}: the server can't be reached, says the last attempt to connect")
-            if pool["waiting"] and pool["in_use"] >= pool["size"]:
-                used = (
-                    f"all {pool['size']} connections are in use and {_count(pool['waiting'], 'caller waits', 'wait')}"
-                )
-                say("bad", f"{name} is exhausted: {used}")
+            if pool["waiting"]:
+                # Who has just come may wait for a moment in any pool that is used well.
+                level = "bad" if pool["waiting"] * 2 >= pool["size"] else "warn"
+                used = f"{pool['in_use']} of {pool['size']} connections are in use"
+                waiting = _count(pool["waiting"], "caller waits", "callers wait")
+                say(level, f"{name} is exhausted: {used}, and {waiting}")
             for lane in pool["lanes"]:
-                if lane["waiting"] and lane["in_use"] >= lane["limit"]:
+                if lane["waiting"]:
                     used = f"{lane['in_use']} of {lane['limit']} in use, {lane['waiting']} waiting"
-                    say("warn", f"{name}: lane {lane['name']} is full: {used}")
+                    say("warn", f"{name}: lane {lane['name']} is full, {used}")
     minute = now["minute"]
     if lost := sum(minute["discards"].get(reason, 0) for reason in _LOST):
         say("warn", f"{_count(lost, 'connection was', 'connections were')} lost within the last minute")
