@@ -38,6 +38,8 @@ INNER = {
     ("contrib.asgi", "bridge.portal"): "as above",
     ("contrib.asgi", "connection.call_sites"): "it names the call by its route",
     ("contrib.asgi", "bridge.call_scope"): "a stream of messages pauses the call it belongs to",
+    ("contrib.prometheus", "monitor"): "a public module: what is collected",
+    ("contrib.prometheus", "rollout"): "a public module: what is collected",
     ("contrib.pytest_plugin", "bridge.place"): "it asks where a call is made",
     ("contrib.pytest_plugin", "bridge.stack"): "it names the line of the code under test",
     ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",

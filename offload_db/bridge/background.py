@@ -21,6 +21,7 @@ limit       ``connection/executor``, ``drivers/base``: bring back  one for each 
 leak watch  ``pool/leaks``: report what is out for too long        one for each report; for a moment
 keep        ``pool/admission_queue``: stop keeping a connection    one for each pool; for a moment
             for the event loop's own thread
+rules file  ``rollout/rules_file``: look whether it has changed    one a second, while there is one; for a moment
 (no name)   ``pool/checkin``: read out, for a finaliser, what a    one for each connection; the seconds and bytes that
             statement sends that may still write                   reading out may take
 ==========  =====================================================  ===================================================

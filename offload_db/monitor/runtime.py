@@ -26,6 +26,7 @@ from ..pool.checkout import PoolCore, every_pool
 from ..pool.pool import OffloadPool
 from ..rollout import control as rollout
 from ..rollout.figures import RouteRollout
+from ..rollout.rules_file import watched_file
 from ..settings import check_seconds, check_word
 from ..statistics import BlockedPath, Histogram, SourceLine
 from .lag import WATCHES, Samples, Watch
@@ -105,7 +106,8 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
     ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
     ``loop_lag`` is null where nothing watched; ``lag_histogram`` has the same in buckets, and ``lag_recent`` the
     longest lag of each of the last seconds. ``pools`` are the statistics of each pool, ``rollout`` is
-    what :func:`offload_db.rollout.snapshot` returns, and ``time`` the clock's.
+    what :func:`offload_db.rollout.snapshot` returns, ``rollout_problem`` why its file could not be read, and ``time`` the
+    clock's.
 
     :param pools: the pools to tell of; none tells of all in this process
     """
@@ -115,6 +117,7 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
     lag = Samples()
     for each in list(WATCHES):
         lag.merge(each.so_far())
+    rules = watched_file()
     interval = min((each.interval for each in list(WATCHES)), default=0.0)
     return {
         "format": FORMAT,
@@ -127,6 +130,7 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
         "hops": sum(core.counters.value("hops") for core in cores),
         "pools": [_pool(core) for core in cores],
         "rollout": [_rollout(route) for route in rollout.snapshot()],
+        "rollout_problem": None if rules is None else rules.problem,
         "blocking_calls": [_shown(source, blocked) for source, calls in sources for blocked in calls.paths()],
     }
 

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from ..errors import ConfigurationError
 from ..settings import check_word, shown
@@ -112,10 +112,10 @@ class Rules:
                 self._layers[rule.source][_key(rule.target)] = rule
             self._arrange()
 
-    def replace(self, source: Source, rules: Mapping[str, Rule]) -> None:
+    def replace(self, source: Source, rules: Iterable[Rule]) -> None:
         """Set all rules of one source; one that says what it said before stays, and stays reverted."""
         with self.lock:
-            known, fresh = self._layers[source], {_key(rule.target): rule for rule in rules.values()}
+            known, fresh = self._layers[source], {_key(rule.target): rule for rule in rules}
             for key, rule in fresh.items():
                 before = known.get(key)
                 if before is not None and before.said == rule.said:
@@ -132,6 +132,26 @@ class Rules:
                 else:
                     layer.pop(_key(target), None)
             self._arrange()
+
+    def revert(self, target: Target, rule: Rule | None, reason: str) -> list[str]:
+        """Offload none of a rule's requests any more; returns what targets run as before now.
+
+        :param target: the guard's, to whose requests this is limited where the rule is for others as well
+        :param rule: None is what no rule is set for
+        """
+        with self.lock:
+            reverted = []
+            inside = rule is not None and target.covers(rule.target)
+            if rule is not None and (inside or rule.target.order < target.order):
+                rule.revert(reason)
+                reverted.append(rule.target.text)
+            if not inside:
+                own = Rule(target, "observe", 1.0, "call")
+                own.revert(reason)
+                self._layers["call"][_key(target)] = own
+                reverted.append(target.text)
+            self._arrange()
+        return reverted
 
     def watch(self) -> None:
         """Count also calls that no rule is set for."""

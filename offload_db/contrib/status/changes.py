@@ -31,7 +31,7 @@ def apply(body: bytes) -> str:
     target = asked["target"]
     if asked.get("clear") is True:
         rollout.clear(target)
-        done = f"{target}: what was set here is taken back"
+        done = f"{target}: nothing is set any more"
     else:
         share = asked.get("share", 1.0)
         if not isinstance(share, (int, float)) or isinstance(share, bool):

@@ -196,7 +196,7 @@ function makeRoute(route) {
     el("select", {name: "mode", "aria-label": "Mode"}, ...MODES.map((mode) => el("option", {value: mode}, mode))),
     el("input", {name: "share", type: "number", min: "0", max: "100", step: "any", required: true, "aria-label": "Share in percent"}),
     "%", el("button", {type: "submit"}, "Set"),
-    el("button", {type: "button", name: "clear", title: "Take back what was set by call, so that the file or the environment holds"}, "Clear"));
+    el("button", {type: "button", name: "clear", title: "Take away what is set for this target"}, "Clear"));
   controls.addEventListener("input", () => { controls.dataset.edited = "yes"; });
   controls.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -217,10 +217,11 @@ function updateRoute(body, route, may) {
   say(target.children[2], told.join(". "));
   target.children[2].hidden = !told.length;
   say(set.children[0], `${route.mode} ${percent(route.share)}`);
-  say(set.children[1], {call: "set by a call or here", file: "from the file", environment: "from the environment", default: "nothing is set"}[route.source] || route.source);
+  const who = {call: "set by a call or here", file: "from the file", environment: "from the environment", default: "nothing is set"}[route.source] || route.source;
+  say(set.children[1], route.rule && route.rule !== route.target ? `${who}, for ${route.rule}` : who);
   const controls = set.children[2];
   controls.hidden = !may;
-  controls.clear.hidden = route.source !== "call";
+  controls.clear.hidden = route.rule !== route.target;
   if (!controls.dataset.edited) {
     controls.mode.value = route.mode;
     controls.share.value = +(route.share * 100).toFixed(3);

@@ -80,6 +80,7 @@ def _process(each: Json, track: Track) -> Json:
     lag = spread(now["lag_histogram"], minute["lag_histogram"]) if now.get("loop_lag") else None
     return {
         **{name: each.get(name) for name in ("id", "state", "age", "mine", "file")},
+        "rollout_problem": now.get("rollout_problem"),
         "pid": now["pid"],
         "host": now.get("host"),
         "lag": None if lag is None else {**lag, "worst": max(recent, default=0.0)},
@@ -178,6 +179,11 @@ def verdicts(views: Sequence[Json], now: Json, rollout: Sequence[Json]) -> list[
         if worst >= _LATE:
             level = "bad" if worst >= _TOO_LATE else "warn"
             say(level, f"The event loop stood still for up to {worst * 1000:.0f} ms in the last 10 s{who}")
+        if view["rollout_problem"]:
+            say(
+                "warn",
+                f"The rollout's file was not read, and its rules stay as they are{who}: {view['rollout_problem']}",
+            )
         for pool in view["pools"]:
             name = f"{pool['name'].capitalize()}{who}"
             if pool["server_away"]:
@@ -239,6 +245,7 @@ def _route(target: str, told: Sequence[tuple[Json, Json, Json | None]]) -> Json:
         "mode": settings[0]["mode"],
         "share": settings[0]["share"],
         "source": told[0][1]["source"],
+        "rule": told[0][1].get("rule"),
         "differs": len({(each["mode"], each["share"]) for each in settings}) > 1,
         "processes": settings,
         "reverted": next((route["reverted"] for _, route, _ in told if route["reverted"]), None),
