@@ -50,6 +50,7 @@ INNER = {
     ("contrib.status.changes", "rollout"): "a public module: what is changed",
     ("contrib.status.figures", "monitor"): "a public module: what is shown",
     ("contrib.status.figures", "monitor.report_command"): "it reads the same files as the report",
+    ("contrib.status.shared", "bridge.background"): "it looks for other processes' changes once a second",
     ("contrib.status.tables", "monitor.report_command"): "what blocks is joined with the audit as in the report",
 }
 AUDIT_ORDER = (

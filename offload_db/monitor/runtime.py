@@ -106,8 +106,8 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
     ``decorated`` (whether ``@offload`` stands above a raw connection), ``count``, ``seconds`` and ``max_seconds``.
     ``loop_lag`` is null where nothing watched; ``lag_histogram`` has the same in buckets, and ``lag_recent`` the
     longest lag of each of the last seconds. ``pools`` are the statistics of each pool, ``rollout`` is
-    what :func:`offload_db.rollout.snapshot` returns, ``rollout_problem`` why its file could not be read, and ``time`` the
-    clock's.
+    what :func:`offload_db.rollout.snapshot` returns, ``rollout_problem`` why its file could not be read, and
+    ``time`` the clock's.
 
     :param pools: the pools to tell of; none tells of all in this process
     """

@@ -113,7 +113,7 @@ def _ask(request: urllib.request.Request) -> Json:
             f"{address} has not answered within {_SECONDS:.0f} s: its event loop may stand still"
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        raise ConfigurationError(f"{address} can't be read: {error or type(error).__name__}") from None
+        raise ConfigurationError(f"{address} can't be read: {type(error).__name__}") from None
     except ValueError:
         value = None
     if not isinstance(value, dict) or "totals" not in (value.get("now") or {}):
@@ -170,10 +170,9 @@ def _processes(processes: Sequence[Json]) -> list[str]:
     for each in processes:
         name = f"{each['pid']} {each['host']}"[:22]
         state = "" if each["state"] == "live" else f"  {each['state']} for {each['age']:.0f} s"
-        for pool in each["pools"] or ({},):
-            if not pool:
-                lines.append(f"{name:<22} no pool{state}")
-                continue
+        if not each["pools"]:
+            lines.append(f"{name:<22} no pool{state}")
+        for pool in each["pools"]:
             worst = ms(each["lag"]["worst"]) if each["lag"] else "-"
             lines.append(
                 f"{name:<22} {pool['name'][:16]:<16} {pool['in_use']:>4}/{pool['size']:<3} {pool['waiting']:>8} "

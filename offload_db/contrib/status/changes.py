@@ -1,12 +1,14 @@
 """A change of the rollout that somebody makes on the live page.
 
-Owns reading it. What is accepted is ``offload_db.rollout``'s; who may is ``page.py``'s.
+Owns reading it, and making it. What is accepted is ``offload_db.rollout``'s; who may is ``page.py``'s, and how the
+other processes come to know of it is ``shared.py``'s.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from ... import ConfigurationError, rollout
@@ -15,29 +17,44 @@ from ...settings import kind_of
 logger = logging.getLogger("offload_db")
 
 
-def apply(body: bytes) -> str:
-    """Make the change that a request asks for; return what was done.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be set.
 
-    :param body: a JSON object with ``target``, ``mode`` and, if it is not 1, ``share``; or ``target`` and
-        ``"clear": true``
-    :raises ConfigurationError: if it is none, or one of them is not accepted
+    :param mode: None takes away what is set for the target
     """
-    try:
-        asked: Any = json.loads(body)
-    except ValueError:
-        asked = None
-    if not isinstance(asked, dict) or not isinstance(asked.get("target"), str):
-        raise ConfigurationError("accepted is a JSON object with target and mode, or target and clear")
-    target = asked["target"]
-    if asked.get("clear") is True:
-        rollout.clear(target)
-        done = f"{target}: nothing is set any more"
-    else:
+
+    target: str
+    mode: Any
+    share: float
+
+    @classmethod
+    def read(cls, text: bytes) -> Change:
+        """Read a JSON object with ``target``, ``mode`` and, if it is not 1, ``share``; a mode of null clears.
+
+        :raises ConfigurationError: if it is none
+        """
+        try:
+            asked: Any = json.loads(text)
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or not isinstance(asked.get("target"), str) or "mode" not in asked:
+            raise ConfigurationError("accepted is a JSON object with target, mode and share")
         share = asked.get("share", 1.0)
         if not isinstance(share, (int, float)) or isinstance(share, bool):
             raise ConfigurationError(f"share={kind_of(share)}; accepted are numbers from 0.0 to 1.0")
-        mode: Any = asked.get("mode")
-        rollout.set(target, mode, share=share)
-        done = f"{target}: {mode}, {share:.4g} of the requests"
-    logger.info("the live page has changed the rollout: %s", done)
-    return done
+        return cls(asked["target"], asked["mode"], share)
+
+    def make(self) -> str:
+        """Make the change in this process; return what was done.
+
+        :raises ConfigurationError: if the target, the mode or the share is not accepted
+        """
+        if self.mode is None:
+            rollout.clear(self.target)
+            done = f"{self.target}: nothing is set any more"
+        else:
+            rollout.set(self.target, self.mode, share=self.share)
+            done = f"{self.target}: {self.mode}, {self.share * 100:.4g} % of the requests"
+        logger.info("the rollout was changed on the live page: %s", done)
+        return done

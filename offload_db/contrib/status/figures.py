@@ -8,10 +8,13 @@ in a thread; it asks neither a pool for a connection nor the server for anything
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ... import OffloadPool, monitor
@@ -62,11 +65,36 @@ class Figures:
         self._lost: deque[tuple[float, Mapping[str, float]]] = deque(maxlen=14)
         self.parts: dict[str, Part] = {}
 
+    @property
+    def directory(self) -> Path | None:
+        """Where the processes write what they have seen; None if they don't, or in several places."""
+        return self._dumps.directory
+
+    def others_live(self) -> bool:
+        """Tell whether another process has written lately; waits for the disk."""
+        found, _ = self._dumps.now()
+        mine = (socket.gethostname(), os.getpid())
+        clock = time.time()
+        return any(
+            _state(snapshot, clock) == "live" and (snapshot.get("host"), snapshot.get("pid")) != mine
+            for _, _, snapshot in found
+        )
+
     def tick(self) -> None:
         """Take a sample, and renew the parts that have changed."""
+        found, problems = self._dumps.now()
+        try:
+            self._sample(found, problems)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if not found:
+                raise
+            # Another version may have written them, or anybody.
+            wrong = f"{found[0][0].parent}: files there are not what this version writes ({type(error).__name__})"
+            self._sample([], [*problems, wrong])
+
+    def _sample(self, found: list[tuple[Path, float, Any]], problems: list[str]) -> None:
         clock = time.time()
         own = monitor.snapshot(*self._pools)
-        found, problems = self._dumps.now()
         shown: list[Json] = [self._with_state(own, "live", 0.0, mine=True)]
         for path, _, snapshot in found:
             if (snapshot.get("host"), snapshot.get("pid")) == (own["host"], own["pid"]):
@@ -74,9 +102,8 @@ class Figures:
             if "pools" not in snapshot or len(shown) >= _MOST_PROCESSES:
                 continue
             age = max(0.0, clock - snapshot["time"])
-            again = snapshot.get("again_in")
-            state = "ended" if again is None else "silent" if age > again + _GRACE else "live"
             if age < _FORGOTTEN:
+                state = _state(snapshot, clock)
                 shown.append({**self._with_state(snapshot, state, age, mine=False), "file": path.name})
         self._tracks = {each["id"]: self._tracks[each["id"]] for each in shown}
         views = processes(shown, self._tracks)
@@ -113,6 +140,13 @@ class Figures:
         last = self.parts.get(name)
         if last is None or last.text != text:
             self.parts[name] = Part(self._ticks + 1, text)
+
+
+def _state(snapshot: Mapping[str, Any], clock: float) -> str:
+    again, at = snapshot.get("again_in"), snapshot.get("time")
+    if not isinstance(again, (int, float)) or not isinstance(at, (int, float)):
+        return "ended"
+    return "silent" if clock - at > again + _GRACE else "live"
 
 
 def _point(clock: float, now: Json) -> list[Any]:

@@ -42,6 +42,14 @@ class Files:
         self._read = read
         self._known: dict[Path, tuple[tuple[int, int], Any]] = {}
 
+    @property
+    def directory(self) -> Path | None:
+        """Where they are; None where there is no place or the pattern may mean several."""
+        if self._where is None:
+            return None
+        directory = self._where if os.path.splitext(self._where)[1] != ".json" else os.path.dirname(self._where)
+        return None if glob.has_magic(directory) else Path(directory)
+
     def now(self) -> tuple[list[tuple[Path, float, Any]], list[str]]:
         """Read what has changed; return each file with the time it was written and its content, and what is wrong."""
         if self._where is None:

@@ -202,7 +202,7 @@ function makeRoute(route) {
     event.preventDefault();
     change({target: route.target, mode: controls.mode.value, share: Number(controls.share.value) / 100}, controls);
   });
-  controls.clear.addEventListener("click", () => change({target: route.target, clear: true}, controls));
+  controls.clear.addEventListener("click", () => change({target: route.target, mode: null}, controls));
   return el("tbody", {}, el("tr", {}, el("th", {scope: "rowgroup", class: "target"}, el("span"), el("small"), el("p", {class: "tell", hidden: true})),
     el("td", {"data-name": "Set to"}, el("span"), el("small"), controls)));
 }
@@ -268,7 +268,7 @@ async function change(what, form) {
     });
     const said = await response.json();
     good = response.ok;
-    text = good ? `Done: ${said.done}.` : `Not done: ${said.detail}`;
+    text = good ? `Done: ${said.done}${said.others ? `; ${said.others}` : ""}.` : `Not done: ${said.detail}`;
   } catch {
     text = "Not done: the server can't be reached.";
   }

@@ -21,8 +21,9 @@ from ... import ConfigurationError, OffloadPool
 from ...settings import kind_of, shown
 from . import answers
 from .answers import Receive, Scope, Send, answer, answer_json, refuse, start
-from .changes import apply
+from .changes import Change
 from .figures import TICK, Figures
+from .shared import SharedChanges
 
 logger = logging.getLogger("offload_db")
 
@@ -55,7 +56,8 @@ class StatusPage:
     :param pools: the pools to tell of; none tells of all in the process
     :param audit: what ``offload-db audit --format json`` printed over time: a file, a directory whose ``*.json`` are
         meant, or a pattern such as ``"audits/*.json"``; the day in a file's name counts, or else when it was written
-    :param dumps: the files of ``monitor.watch(dump_to=…)`` of all processes, in the same way
+    :param dumps: the files of ``monitor.watch(dump_to=…)`` of all processes, in the same way; a change of the rollout
+        is written beside them, for the other processes
     :param allow_changes: is given the ASGI scope of a request, and tells, at once or awaited, whether it may change
         modes and shares of the rollout; a plain function is called in a thread. None lets nobody
     :param link: the address of a line of the source, with ``{file}`` or, below the working directory, ``{path}``, and
@@ -80,6 +82,12 @@ class StatusPage:
             )
         self._allow_changes = allow_changes
         self._figures = Figures(pools, audit, dumps, link)
+        self._shared: SharedChanges | None = None
+        if allow_changes is not None and self._figures.directory is not None:
+            self._shared = SharedChanges(self._figures.directory)
+            if not self._figures.others_live():
+                self._shared.forget()  # what was changed holds until all processes have ended
+            self._shared.keep_looking()
         self._viewers = 0
         self._sampling = False
         self._sampled = -TICK
@@ -154,12 +162,24 @@ class StatusPage:
             await refuse(scope, send, 413, f"accepted are at most {answers.MOST_BODY} bytes")
         else:
             try:
-                done = apply(body)
+                change = Change.read(body)
+                done = change.make()
             except ConfigurationError as error:
                 await refuse(scope, send, 400, str(error))
                 return
             self._sampled = -TICK  # whoever looks is to see it at once
-            await answer_json(scope, send, 200, {"done": done})
+            await answer_json(scope, send, 200, {"done": done, "others": await self._tell(change)})
+
+    async def _tell(self, change: Change) -> str | None:
+        """Let the other processes know; return how that went."""
+        if self._shared is None:
+            return None
+        try:
+            await anyio.to_thread.run_sync(self._shared.tell, change, limiter=anyio.CapacityLimiter(1))
+        except OSError as error:
+            logger.warning("the other processes don't know of what was changed on the live page: %s", error)
+            return f"but other processes could not be told ({error.strerror})"
+        return "other processes follow within a second"
 
     async def _refresh(self) -> None:
         """Take a sample if the last one is too old; whoever comes meanwhile is shown the one before."""
