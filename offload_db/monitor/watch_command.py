@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the figures until Ctrl-C; 0, 2 if there are none to show, 130 if it was interrupted."""
     try:
-        _watch(_request(arguments.url, arguments.header), arguments.interval, once=arguments.once)
+        _watch(request_of(arguments.url, arguments.header), arguments.interval, once=arguments.once)
     except ConfigurationError as error:
         print(f"offload-db watch: {error}", file=sys.stderr)
         return 2
@@ -65,7 +65,7 @@ def _watch(request: urllib.request.Request, interval: float, *, once: bool) -> N
     seen = False
     while True:
         try:
-            state = _ask(request)
+            state = fetch_state(request)
         except ConfigurationError as error:
             # Once it has been there, it is waited for: it may just be restarting.
             if not seen:
@@ -80,15 +80,20 @@ def _watch(request: urllib.request.Request, interval: float, *, once: bool) -> N
         time.sleep(interval)
 
 
-def _request(url: str, headers: Sequence[str]) -> urllib.request.Request:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+def request_of(url: str, headers: Sequence[str]) -> urllib.request.Request:
+    """Return the request for a page's figures.
+
+    :raises ConfigurationError: if the address or a header is none
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # which may raise
+    except ValueError:
+        known = False
+    if not known:
         raise ConfigurationError("accepted are addresses such as http://127.0.0.1:8000/offload")
     path = parts.path.removesuffix(_NAME).rstrip("/")
-    try:
-        request = urllib.request.Request(parts._replace(path=f"{path}/{_NAME}", query="", fragment="").geturl())
-    except ValueError as error:
-        raise ConfigurationError(f"this is no address: {error}") from None
+    request = urllib.request.Request(parts._replace(path=f"{path}/{_NAME}", query="", fragment="").geturl())
     for header in headers:
         name, colon, value = header.partition(":")
         if not colon or not name.strip():
@@ -97,7 +102,11 @@ def _request(url: str, headers: Sequence[str]) -> urllib.request.Request:
     return request
 
 
-def _ask(request: urllib.request.Request) -> Json:
+def fetch_state(request: urllib.request.Request) -> Json:
+    """Ask for the figures.
+
+    :raises ConfigurationError: if there are none to be had
+    """
     address = request.full_url
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as response:
@@ -209,8 +218,8 @@ def _blocking(table: Json) -> list[str]:
         minute = "-" if unit["minute"] is None else ms(unit["minute"])
         what = f"{unit['route']}  {unit['function']}" if unit["route"] else unit["function"]
         lines.append(f"{ms(unit['seconds']):>14} {minute:>9} {unit['count']:>8}  {what}, {unit['place']}")
-        site = unit["sites"][0] if unit["sites"] else None
-        if site and site["statement"]:
+        site = next((site for site in unit["sites"] if site["statement"]), None)
+        if site is not None:
             lines.append(f"{'':<34} {site['place']}  {site['statement']}")
     return [*lines, *_rest(len(table["units"]) + table["more"] - _UNITS)]
 
