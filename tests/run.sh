@@ -203,6 +203,8 @@ strangers = {top for top in tops if top != "offload_db" and not top.endswith(".d
 assert not strangers, f"the wheel holds more than the library: {sorted(strangers)}"
 assert "offload_db/py.typed" in wheel, "the wheel has no py.typed: its types are lost"
 assert not [name for name in wheel + sdist if "__pycache__" in name], "a package holds compiled files"
+pages = {f"offload_db/contrib/status/{name}" for name in ("page.html", "page.css", "page.js", "icon.svg")}
+assert pages <= set(wheel), f"the wheel lacks files of the live page: {sorted(pages - set(wheel))}"
 for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml"):
     assert needed in sdist, f"the source package lacks {needed}"
 print(f"{sys.argv[1].rsplit('/', 1)[1]}: {len(wheel)} files; {sys.argv[2].rsplit('/', 1)[1]}: {len(sdist)} files")
@@ -295,9 +297,23 @@ add_mysqlclient() {
   fi
 }
 
+# add_programs: install what some tests need beside the server; where that can't be done, they are skipped and say so.
+add_programs() {
+  local missing=()
+  have chromium || missing+=(chromium)
+  have chromedriver || missing+=(chromium-driver)
+  [ ${#missing[@]} = 0 ] && return
+  mkdir -p "$VENVS"
+  { can_apt && { apt_install "${missing[@]}" || { as_root apt-get update -qq && apt_install "${missing[@]}"; }; }; } \
+    >>"$VENVS/apt.log" 2>&1 ||
+    printf 'note: %s could not be installed, tests that need it are skipped; why is in %s\n' "${missing[*]}" \
+      "$VENVS/apt.log"
+}
+
 choose_python
 printf 'main Python: %s (%s)\n' "$PYTHON" "$("$PYTHON" -V)"
 ensure_server
+[ -n "$QUICK" ] || add_programs
 
 mapfile -t LIBRARY < <(needed "${EXTRAS[@]}")
 mapfile -t NEWEST < <(needed "${EXTRAS[@]}" examples test)
@@ -344,6 +360,8 @@ else
   #
   # What reads this project's files alone finds the same beside any other version.
   BUT=(--ignore tests/test_guarantees.py --ignore tests/test_layering.py --ignore tests/test_privates.py)
+  # A browser is the same beside any version, too.
+  BUT+=(--ignore tests/contrib/test_status_browser.py)
   SEEN=("${BUT[@]}" --ignore tests/examples)
   # uvloop is the same there as beside the newest versions, and so is what faults do on trio.
   OTHERS='not uvloop and not (trio and faults)'

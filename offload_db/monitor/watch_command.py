@@ -7,6 +7,7 @@ works from any machine that reaches the page.
 from __future__ import annotations
 
 import argparse
+import base64
 import http.client
 import json
 import os
@@ -87,13 +88,19 @@ def request_of(url: str, headers: Sequence[str]) -> urllib.request.Request:
     """
     try:
         parts = urllib.parse.urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # which may raise
-    except ValueError:
-        known = False
-    if not known:
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port, for one, is no number
+        parts, whole = urllib.parse.urlsplit(""), False
+    if not whole:
         raise ConfigurationError("accepted are addresses such as http://127.0.0.1:8000/offload")
     path = parts.path.removesuffix(_NAME).rstrip("/")
-    request = urllib.request.Request(parts._replace(path=f"{path}/{_NAME}", query="", fragment="").geturl())
+    user, _, place = parts.netloc.rpartition("@")
+    request = urllib.request.Request(
+        parts._replace(netloc=place, path=f"{path}/{_NAME}", query="", fragment="").geturl()
+    )
+    if user:
+        encoded = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {encoded}")
     for header in headers:
         name, colon, value = header.partition(":")
         if not colon or not name.strip():

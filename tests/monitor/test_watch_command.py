@@ -66,6 +66,13 @@ def command(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def test_a_password_in_the_address() -> None:
+    """Name and password in the address are sent as a header, and stay out of the address that errors show."""
+    request = watch_command.request_of("https://an:o%40n@app.example:8443/offload/?x=1", ())
+    assert request.full_url == "https://app.example:8443/offload/state.json"
+    assert request.get_header("Authorization") == "Basic YW46b0Bu"
+
+
 HEADER = ("--header", "Authorization: Bearer of it")
 
 

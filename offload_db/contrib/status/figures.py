@@ -61,6 +61,7 @@ class Figures:
         self._links = Links(link)
         self._tracks: dict[str, Track] = {}
         self._points: deque[list[Any]] = deque(maxlen=KEPT)
+        self._live: list[Json] = []
         self._ticks = 0
         self._lost: deque[tuple[float, Mapping[str, float]]] = deque(maxlen=14)
         self.parts: dict[str, Part] = {}
@@ -114,10 +115,14 @@ class Figures:
         self._set("now", {"time": clock, "verdicts": verdicts(views, now, arms), "totals": now, "processes": views})
         self._set("routes", arms)
         self._set("point", {"point": self._points[-1], "lag": _lag(live, _TAIL)})
-        self._set("points", {"step": TICK, "points": list(self._points), "lag": _lag(live, KEPT)})
+        self._live = live
         if self._ticks % SLOW == 0:
             self._slow(clock, live, problems)
         self._ticks += 1
+
+    def history(self) -> str:
+        """Return what the charts of a new viewer begin with."""
+        return _encoded({"points": list(self._points), "lag": _lag(self._live, KEPT)})
 
     def _slow(self, clock: float, live: list[Json], problems: list[str]) -> None:
         audits, wrong = self._audits.now()
@@ -136,10 +141,14 @@ class Figures:
         return {"id": name, "state": state, "age": age, "mine": mine, "snapshot": snapshot}
 
     def _set(self, name: str, value: object) -> None:
-        text = json.dumps(value, separators=(",", ":"))
+        text = _encoded(value)
         last = self.parts.get(name)
         if last is None or last.text != text:
             self.parts[name] = Part(self._ticks + 1, text)
+
+
+def _encoded(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _state(snapshot: Mapping[str, Any], clock: float) -> str:

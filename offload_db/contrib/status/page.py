@@ -33,7 +33,7 @@ AllowChanges = Callable[[Scope], "bool | Awaitable[bool]"]
 MOST_VIEWERS = 32
 # Seconds after which a stream of events ends. The browser asks again at once, and a server that stops, and waits for
 # its requests to end, waits no longer than that.
-STREAM_SECONDS = 15.0
+STREAM_SECONDS = 6.0
 
 _FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -126,8 +126,7 @@ class StatusPage:
             await self._events(scope, receive, send)
         else:
             await self._refresh()
-            texts = {name: part.text for name, part in self._figures.parts.items() if name != "point"}
-            body = _joined({**texts, "may": await self._may(scope)})
+            body = _joined({"may": await self._may(scope), **self._everything()})
             await answer(scope, send, 200, "application/json", body.encode())
 
     async def _page(self, scope: Scope, send: Send) -> None:
@@ -197,6 +196,10 @@ class StatusPage:
         finally:
             self._sampling = False
 
+    def _everything(self) -> dict[str, str]:
+        texts = {name: part.text for name, part in self._figures.parts.items() if name != "point"}
+        return {**texts, "points": self._figures.history()}
+
     async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._viewers >= MOST_VIEWERS:
             await refuse(scope, send, 503, f"{self._viewers} others look at the page already", [("retry-after", "10")])
@@ -228,15 +231,15 @@ class StatusPage:
 
         try:
             until = time.monotonic() + STREAM_SECONDS
-            await send({"type": "http.response.body", "body": b"retry: 500\n\n", "more_body": True})
+            await send({"type": "http.response.body", "body": b"retry: 100\n\n", "more_body": True})
             await self._refresh()
             parts = dict(self._figures.parts)
-            await event("all", {"may": may, **{name: part.text for name, part in parts.items() if name != "point"}})
+            await event("all", {"may": may, **self._everything()})
             while time.monotonic() < until:
                 await anyio.sleep(TICK)
                 await self._refresh()
                 seen, parts = parts, dict(self._figures.parts)
-                new = {name: part.text for name, part in parts.items() if part != seen.get(name) and name != "points"}
+                new = {name: part.text for name, part in parts.items() if part != seen.get(name)}
                 await event("some", new)
             await send({"type": "http.response.body", "body": b""})
         except OSError:  # it has left
