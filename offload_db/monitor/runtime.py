@@ -138,18 +138,24 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
 def _pool(core: PoolCore) -> dict[str, Any]:
     now = core.statistics()
     durations = {name: _durations(getattr(now, name)) for name in ("queue_wait", "statement_time")}
-    return {**asdict(now), **durations, "server_away": core.connector.server_away}
+    lanes = {name: _fields(lane) for name, lane in now.lanes.items()}
+    return {**_fields(now), **durations, "lanes": lanes, "server_away": core.connector.server_away}
 
 
 def _rollout(route: RouteRollout) -> dict[str, Any]:
-    arms = {mode: {**asdict(arm), "durations": _durations(arm.durations)} for mode, arm in route.arms.items()}
-    return {**asdict(route), "arms": arms}
+    arms = {mode: {**_fields(arm), "durations": _durations(arm.durations)} for mode, arm in route.arms.items()}
+    return {**_fields(route), "arms": arms}
 
 
 def _durations(histogram: Histogram) -> dict[str, Any]:
     # JSON has no infinity.
     buckets = [[None if bound == math.inf else bound, number] for bound, number in histogram.buckets]
-    return {**asdict(histogram), "buckets": buckets}
+    return {**_fields(histogram), "buckets": buckets}
+
+
+def _fields(frozen: Any) -> dict[str, Any]:
+    # Not by asdict(), which copies what nobody can change: it took most of the time of a snapshot.
+    return {name: getattr(frozen, name) for name in frozen.__slots__}
 
 
 def _shown(source: str, blocked: BlockedPath) -> dict[str, Any]:

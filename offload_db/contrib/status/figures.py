@@ -1,7 +1,7 @@
 """The figures of the live page, ready to be sent.
 
-Owns which processes are shown, and the sampling: one tick for all viewers. Each part of the page is a JSON text with
-a version, so that a viewer is sent what has changed and nothing is encoded twice. Waits for the disk, and so is called
+Owns which processes are shown, and the sampling: one tick for all viewers. Each part of the page is a JSON text, so
+that nothing is encoded twice, and a viewer is sent what has changed. Waits for the disk, and so is called
 in a thread; it asks neither a pool for a connection nor the server for anything.
 """
 
@@ -13,7 +13,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from .windows import Track
 
 Json = dict[str, Any]
 
-# Seconds between two samples; how many are kept; every how many ticks the costlier parts are made.
-TICK, KEPT, SLOW = 1.0, 300, 5
+# Seconds between two samples; how many are kept; every how many ticks the costlier parts are made, and the costliest.
+TICK, KEPT, SLOWER, SLOWEST = 1.0, 300, 2, 6
 # Seconds without a new file after which a process counts as silent, beyond what it promised; and is forgotten.
 _GRACE, _FORGOTTEN = 5.0, 900.0
 # Seconds of lag that are sent anew with each tick: the last one goes on, and another process writes now and then.
@@ -35,14 +34,6 @@ _TAIL = 8
 _MINUTE = 62.0
 # Processes that are shown.
 _MOST_PROCESSES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of the page."""
-
-    version: int
-    text: str
 
 
 class Figures:
@@ -64,7 +55,8 @@ class Figures:
         self._live: list[Json] = []
         self._ticks = 0
         self._lost: deque[tuple[float, Mapping[str, float]]] = deque(maxlen=14)
-        self.parts: dict[str, Part] = {}
+        self._arms: list[Json] = []
+        self.parts: dict[str, str] = {}
 
     @property
     def directory(self) -> Path | None:
@@ -111,20 +103,26 @@ class Figures:
         now = totals(views)
         self._points.append(_point(clock, now))
         live = [each for each in shown if each["state"] == "live"]
-        arms = routes(live, self._tracks)
-        self._set("now", {"time": clock, "verdicts": verdicts(views, now, arms), "totals": now, "processes": views})
-        self._set("routes", arms)
+        if self._ticks % SLOWER == 0:
+            self._arms = routes(live, self._tracks)
+            self._set("routes", self._arms)
+        said = verdicts(views, now, self._arms)
+        self._set("now", {"time": clock, "verdicts": said, "totals": now, "processes": views})
         self._set("point", {"point": self._points[-1], "lag": _lag(live, _TAIL)})
         self._live = live
-        if self._ticks % SLOW == 0:
-            self._slow(clock, live, problems)
+        if self._ticks % SLOWEST == 0:
+            self._costliest(clock, live, problems)
         self._ticks += 1
+
+    def renew(self) -> None:
+        """Have the next tick make every part anew, as something was changed."""
+        self._ticks = 0
 
     def history(self) -> str:
         """Return what the charts of a new viewer begin with."""
         return _encoded({"points": list(self._points), "lag": _lag(self._live, KEPT)})
 
-    def _slow(self, clock: float, live: list[Json], problems: list[str]) -> None:
+    def _costliest(self, clock: float, live: list[Json], problems: list[str]) -> None:
         audits, wrong = self._audits.now()
         made = sorted((time_of(path, written), path, audit) for path, written, audit in audits)
         self._set("burn_down", burn_down(made))
@@ -141,10 +139,7 @@ class Figures:
         return {"id": name, "state": state, "age": age, "mine": mine, "snapshot": snapshot}
 
     def _set(self, name: str, value: object) -> None:
-        text = _encoded(value)
-        last = self.parts.get(name)
-        if last is None or last.text != text:
-            self.parts[name] = Part(self._ticks + 1, text)
+        self.parts[name] = _encoded(value)
 
 
 def _encoded(value: object) -> str:

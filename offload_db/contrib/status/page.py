@@ -167,7 +167,8 @@ class StatusPage:
             except ConfigurationError as error:
                 await refuse(scope, send, 400, str(error))
                 return
-            self._sampled = -TICK  # whoever looks is to see it at once
+            self._figures.renew()  # whoever looks is to see it at once
+            self._sampled = -TICK
             await answer_json(scope, send, 200, {"done": done, "others": await self._tell(change)})
 
     async def _tell(self, change: Change) -> str | None:
@@ -197,7 +198,7 @@ class StatusPage:
             self._sampling = False
 
     def _everything(self) -> dict[str, str]:
-        texts = {name: part.text for name, part in self._figures.parts.items() if name != "point"}
+        texts = {name: text for name, text in self._figures.parts.items() if name != "point"}
         return {**texts, "points": self._figures.history()}
 
     async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -239,8 +240,7 @@ class StatusPage:
                 await anyio.sleep(TICK)
                 await self._refresh()
                 seen, parts = parts, dict(self._figures.parts)
-                new = {name: part.text for name, part in parts.items() if part != seen.get(name)}
-                await event("some", new)
+                await event("some", {name: text for name, text in parts.items() if text != seen.get(name)})
             await send({"type": "http.response.body", "body": b""})
         except OSError:  # it has left
             pass

@@ -46,8 +46,10 @@ def grown(now: Json, then: Json, name: str) -> float:
 
 def buckets_between(now: Json, then: Json | None) -> list[tuple[float | None, int]]:
     """Return the cumulative buckets of a histogram for what was added between two states of it."""
-    earlier = dict(then["buckets"]) if then else {}
-    return [(bound, max(0, number - earlier.get(bound, 0))) for bound, number in now["buckets"]]
+    if not then or len(then["buckets"]) != len(now["buckets"]):
+        return [(bound, number) for bound, number in now["buckets"]]
+    pairs = zip(now["buckets"], then["buckets"], strict=True)  # the bounds are the same
+    return [(bound, number - earlier) for (bound, number), (_, earlier) in pairs]
 
 
 def added(one: Sequence[tuple[float | None, int]], other: Sequence[tuple[float | None, int]]) -> list[Any]:
