@@ -23,7 +23,7 @@ class ArmCall:
     :param silent: whether nothing is said then of what keeps the loop
     """
 
-    __slots__ = ("checkout_timeouts", "ended", "inline", "kept_waiting", "loop_time", "silent")
+    __slots__ = ("began", "checkout_timeouts", "ended", "inline", "kept_waiting", "loop_time", "silent", "used")
 
     def __init__(self, *, inline: bool, silent: bool) -> None:
         self.inline = inline
@@ -32,8 +32,12 @@ class ArmCall:
         self.loop_time = 0.0
         """Seconds for which its driver calls kept the loop's thread."""
         self.kept_waiting = 0.0
-        """Seconds for which its driver calls had not begun yet, or were back and the loop had not come to it."""
+        """Seconds for which it waited for a connection, or for the loop: its driver calls could not begin, or were
+        back."""
         self.checkout_timeouts = 0
+        self.began = time.monotonic()
+        self.used: set[Any] = set()
+        """Pools that it has asked for connections, and the locks of connections that were there before it."""
 
 
 class Chosen(Protocol):
@@ -62,6 +66,9 @@ choose: Callable[[Any, tuple[Any, ...]], Chosen | None] | None = None
 
 Whoever returns None lets the call run as always. This is looked at before every call, so it costs nothing else.
 """
+
+expects_inline = False
+"""Whether something is set by which calls run as before, on the loop's own thread: pools keep a connection for them."""
 
 _current: ContextVar[ArmCall | None] = ContextVar("offload_db_arm", default=None)
 

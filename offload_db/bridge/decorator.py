@@ -198,11 +198,14 @@ async def _run_in_thread(
         limiter = holder_limiter(_handler_threads, THREADS)
         context = copy_context()
         run, cancellation = continued(functools.partial(drive, function, args, kwargs, plain=plain))
-        hop: Hop[Any] = Hop(with_handled(functools.partial(context.run, run)))
+        timed = arms.timed(run)
+        hop: Hop[Any] = Hop(with_handled(functools.partial(context.run, timed or run)))
         try:
             await run_hop(hop, limiter, cancellation)
         finally:
             adopt(context, but=UNSHARED)
+        if timed is not None:
+            timed.resumed()
         return hop.outcome()
 
 
@@ -218,7 +221,11 @@ async def _run_plain(
             result = call()
         else:
             run, cancellation = continued(call)
-            result = await run_in_thread(with_handled(run), holder_limiter(_handler_threads, THREADS), cancellation)
+            timed = arms.timed(run)
+            limiter = holder_limiter(_handler_threads, THREADS)
+            result = await run_in_thread(with_handled(timed or run), limiter, cancellation)
+            if timed is not None:
+                timed.resumed()
         return await bridged(awaiting, (result,), {}) if inspect.isawaitable(result) else result
 
 

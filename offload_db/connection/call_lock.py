@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 
 import greenlet
 
+from ..bridge import arms
 from ..bridge.call_scope import BridgedCall, waits_on_itself
 from ..bridge.caller_identity import flow
 from ..bridge.place import Place, place
@@ -25,6 +27,9 @@ logger = logging.getLogger("offload_db")
 
 # Seconds that a caller waits for a shared connection before the log says who has it.
 LONG = 5.0
+
+# Seconds that a call waits for one before it runs as before, on the loop's own thread.
+LONGEST = 30.0
 
 SHARING = (
     "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
@@ -47,6 +52,7 @@ class CallLock(Settling[BridgedCall]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_born",
         "_busy",
         "_given",
@@ -98,6 +104,9 @@ class CallLock(Settling[BridgedCall]):
         """
         own: BridgedCall | None = None
         taker = id(greenlet.getcurrent())
+        call = None if arms.choose is None else arms.current_call()
+        if call is not None and self._born < call.began:
+            call.used.add(self)
         try:
             with self._lock:
                 if self.closed:
@@ -148,11 +157,35 @@ class CallLock(Settling[BridgedCall]):
         finally:
             if own is not None:
                 own.waits_for = None
+            if call is not None:
+                call.kept_waiting += time.monotonic() - waiting.since
         if self.closed:
             raise closed_error()
         if self._withdraw(waiting):
             raise TimeoutError(f"no turn on the connection within {patience:.2f} s: {self._holder(scope)}")
         return True
+
+    async def wait_for_loop(self) -> bool:
+        """Wait, in a task, until the connection belongs to no call, for code that will use it on the loop's own thread.
+
+        :return: whether that is so now, and :meth:`release` has to be called in the end: until then no call gets it.
+            False if it belongs to none anyway, or if the wait was too long
+        """
+        waiting = _Waiting(None, signal := task_event())
+        waiting.taker = 0  # no greenlet's: what the code does on the connection then ends no turn
+        with self._lock:
+            if not self.closed and self.owner is not None:
+                self._queue.insert(0, waiting)
+        self._settle()
+        if waiting not in self._queue and not waiting.admitted:
+            return False
+        try:
+            await signal.wait_for(LONGEST)
+        except BaseException:
+            if not self._withdraw(waiting) and waiting.admitted:
+                self.release()
+            raise
+        return not self._withdraw(waiting) and waiting.admitted
 
     def admits(self, scope: BridgedCall | None) -> bool:
         """Tell whether a caller is kept waiting by the call that is being made alone, and by no owner."""
@@ -240,7 +273,11 @@ class CallLock(Settling[BridgedCall]):
         if self._new:
             self._new = False
             self._only = scope if scope.began <= self._born else None
+            if self._only is None:
+                shared_locks.add(self)
         elif scope is not self._only:
+            if self._only is not None:
+                shared_locks.add(self)
             self._only = None
         self._owner = scope
         self._since = time.monotonic()
@@ -295,14 +332,19 @@ class CallLock(Settling[BridgedCall]):
             self._settle()
 
 
+shared_locks: weakref.WeakSet[CallLock] = weakref.WeakSet()
+"""Those of connections that several bridged calls have used."""
+
+
 class _Waiting:
-    __slots__ = ("admitted", "scope", "signal", "taker", "thread")
+    __slots__ = ("admitted", "scope", "signal", "since", "taker", "thread")
 
     def __init__(self, scope: BridgedCall | None, signal: TaskEvent | ThreadEvent) -> None:
         self.scope = scope
         self.signal = signal
         self.thread = threading.get_ident()
         self.admitted = False
+        self.since = time.monotonic()
         self.taker = id(greenlet.getcurrent())
 
     def wait(self, seconds: float | None, shield: bool) -> None:

@@ -11,19 +11,20 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
+from ..bridge import arms
 from ..bridge.background import Timer
-from ..bridge.caller_identity import caller
+from ..bridge.caller_identity import caller, goes_on
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
-from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, PoolClosed, ThreadUnavailable
+from ..errors import CheckoutTimeout, ConfigurationError, LaneFull, ThreadUnavailable
 from ..settings import shown
 from ..statistics import LaneStatistics
 from .deadlock import can_progress
-from .lanes import GONE, HELD, WAITING, Lane, LaneState, Permit, Ticket
+from .lanes import GONE, HELD, WAITING, Lane, LaneState, Permit, Ticket, pool_closed, with_defaults
+from .loop_waiters import LoopWaiters
 
 # Seconds for which one connection is kept for the event loop's own thread after it was turned away.
 KEEP_SECONDS = 5.0
@@ -50,13 +51,14 @@ class Admission(Settling[Ticket]):
                 raise ConfigurationError(f"lanes: got {shown(lane)}; accepted are Lane objects")
             if lane.name in self._lanes:
                 raise ConfigurationError(f"lanes: {lane.name!r} is there twice; accepted is one Lane for each name")
-            self._lanes[lane.name] = LaneState(f"lane {lane.name!r}", _with_defaults(lane, common))
+            self._lanes[lane.name] = LaneState(f"lane {lane.name!r}", with_defaults(lane, common))
         self._all = (self._common, *self._lanes.values())
         self._closed = False
         self._number = 0
         self._lock = threading.Lock()
         self._returned = []
         self._watchers: list[TaskEvent] = []
+        self._loop_waiters = LoopWaiters()
         self._keep_until = 0.0
         self._keeping: Timer | None = None
 
@@ -169,6 +171,27 @@ class Admission(Settling[Ticket]):
             finally:
                 self._settle()
 
+    async def wait_for_loop(self) -> bool:
+        """Wait, in a task, until the loop's own thread could have a place; False if there is nothing to wait for.
+
+        It waits for tasks of this loop alone. Of those nobody has the place before the one that goes on, if that asks
+        at once; it has to call :meth:`let_others` in the end.
+        """
+
+        def needs_to() -> bool:
+            with self._lock:
+                waits = self.in_use >= self.size and any(goes_on(ticket.holder) for ticket in self._held)
+            self._settle()
+            return waits and not self._closed
+
+        return await self._loop_waiters.wait(needs_to, self._common.checkout_timeout)
+
+    def let_others(self) -> None:
+        """Admit those who were kept waiting for the loop's own thread."""
+        with self._lock:
+            self._admit()
+        self._settle()
+
     async def wait_until_idle(self) -> None:
         """Wait until nobody is admitted."""
         signal = task_event()
@@ -276,13 +299,13 @@ class Admission(Settling[Ticket]):
 
     def _size_for_others(self) -> int:
         """Return how many may be in at once, for everybody but the event loop's own thread."""
-        if self._keep_until <= time.monotonic():
+        if not self._loop_waiters.signals and not arms.expects_inline and self._keep_until <= time.monotonic():
             return self.size
         waiting = {ticket.holder for lane in self._all for ticket in lane.queue}
         held = self._held
         if any(ticket.on_loop for ticket in held) or all(ticket.holder in waiting for ticket in held):
             return self.size  # if all who hold one want another, none comes back before the one that is kept is given
-        return max(1, self.size - 1)
+        return max(0 if self._loop_waiters.signals else 1, self.size - 1)
 
     def _keep_one(self) -> None:
         """Keep one place for the event loop's own thread for a while, because it was turned away.
@@ -343,6 +366,8 @@ class Admission(Settling[Ticket]):
             if lane.queue:
                 self._admit_waiters()
                 break
+        if self._loop_waiters.signals and self.in_use < self.size:
+            self._loop_waiters.wake()
         if self._watchers and self.in_use == 0:
             while self._watchers:
                 self._watchers.pop().set()
@@ -371,17 +396,3 @@ class Admission(Settling[Ticket]):
     def _wake(ticket: Ticket) -> bool:
         """Wake who waits with the ticket; False if nobody is there any more."""
         return ticket.signal is None or ticket.signal.set() is not False
-
-
-def _with_defaults(lane: Lane, common: Lane) -> Lane:
-    inherited = {
-        name: getattr(common, name)
-        for name in ("max_waiting", "checkout_timeout", "statement_timeout")
-        if getattr(lane, name) is None
-    }
-    return replace(lane, **inherited)
-
-
-def pool_closed() -> PoolClosed:
-    """Make the error for asking a pool that is closed."""
-    return PoolClosed.because("the pool is closed; make a new one, or close it later")

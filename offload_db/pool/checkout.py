@@ -30,11 +30,11 @@ from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import CallCancelled, CheckoutTimeout
 from ..statistics import Counters, PoolStatistics
-from .admission_queue import Admission, pool_closed
+from .admission_queue import Admission
 from .checkin import Checkins
 from .connector import Connector, take_idle
 from .idle import IdleConnections
-from .lanes import Lane, Permit
+from .lanes import Lane, Permit, pool_closed
 from .leaks import CheckoutRecord
 from .lease import Lease
 from .shutdown import interrupt_all
@@ -140,6 +140,9 @@ class PoolCore:
         :param private: whether it stays in the hands of who asks, and needs no turns
         """
         connector = connector or self.connector
+        call = None if arms.choose is None else arms.current_call()
+        if call is not None:
+            call.used.add(self)
         setting = current_setting()
         scope = deadline = None
         if setting is not None:
@@ -156,9 +159,11 @@ class PoolCore:
             bridged = place() is Place.BRIDGED
             if isinstance(error, anyio.get_cancelled_exc_class() if bridged else CallCancelled):
                 self.counters.add("cancelled")
-            elif isinstance(error, CheckoutTimeout) and (call := arms.current_call()) is not None:
+            elif call is not None and isinstance(error, CheckoutTimeout):
                 call.checkout_timeouts += 1
             raise
+        if call is not None:
+            call.kept_waiting += permit.waited
         if deadline is not None:
             deadline.spend("waiting for a connection", permit.waited)
         return self._serve(permit, connector, None if private else scope, deadline)

@@ -7,11 +7,12 @@ admitted when is decided in ``admission_queue.py``.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Protocol
 
 from ..bridge.caller_identity import Caller
 from ..bridge.signals import TaskEvent, ThreadEvent
+from ..errors import PoolClosed
 from ..settings import check_count, check_name, check_seconds
 
 
@@ -49,6 +50,16 @@ class Lane:
             check_count(where, "max_waiting", self.max_waiting, minimum=0)
         check_seconds(where, "checkout_timeout", self.checkout_timeout)
         check_seconds(where, "statement_timeout", self.statement_timeout)
+
+
+def with_defaults(lane: Lane, common: Lane) -> Lane:
+    """Give a lane the settings of the whole pool where it has none of its own."""
+    inherited = {
+        name: getattr(common, name)
+        for name in ("max_waiting", "checkout_timeout", "statement_timeout")
+        if getattr(lane, name) is None
+    }
+    return replace(lane, **inherited)
 
 
 class LaneState:
@@ -124,3 +135,8 @@ class Permit:
     def __del__(self) -> None:
         if getattr(self, "loose", False):
             self._lanes.release(self)
+
+
+def pool_closed() -> PoolClosed:
+    """Make the error for asking a pool that is closed."""
+    return PoolClosed.because("the pool is closed; make a new one, or close it later")

@@ -11,7 +11,7 @@ from .control import (
     watch_routes as watch_routes,
 )
 from .figures import Arm as Arm, Mode as Mode, RouteRollout as RouteRollout
-from .guard import Guard as Guard, guard as guard
+from .guarding import Guard as Guard, guard as guard
 from .rules_file import RulesFile as RulesFile, watched_file as watched_file
 
 _from_environment(_os.environ)

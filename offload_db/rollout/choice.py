@@ -14,15 +14,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..bridge import arms
+from ..bridge.background import start_from_finaliser
 from ..bridge.call_scope import current_setting
 from ..bridge.place import Place, place
 from ..bridge.stack import frames_from
-from ..connection.call_sites import endpoint_of, path_below_root, scope_in
+from ..connection.call_sites import endpoint_of, path_below_root, request_scope, scope_in
 from .figures import Mode
+from .room import note_used, wait_for_room
 from .rules import RULES, Rule
 from .targets import Request
 
 logger = logging.getLogger("offload_db.rollout")
+
+# The library's own functions, such as that which opens pools, are no part of any request.
+_OWN = f"{__name__.partition('.')[0]}."
 
 # Where a request's choice is kept, in its ASGI scope.
 _KEY = "offload_db.rollout"
@@ -63,8 +68,10 @@ def choose(plain: Any, args: tuple[Any, ...]) -> arms.Chosen | None:
     if not RULES.active or current_setting() is not None:  # what began before anything was set goes on as it began
         return None
     whole = _is_asgi(args)
-    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1)))
     name = _name(plain)
+    if not whole and name.startswith(_OWN):
+        return None
+    scope: Any = args[0] if whole else scope_in(frames_from(sys._getframe(1))) or request_scope.get()
     request = _request(scope, name, whole=whole)
     choice: Choice | None = None if scope is None else scope.get(_KEY)
     first = choice is None
@@ -129,7 +136,7 @@ class _Call(arms.ArmCall):
     :param whole: whether it is an ASGI application, whose answers are looked at
     """
 
-    __slots__ = ("_choice", "_error", "_first", "_name", "_request", "_scope", "_spent", "_whole")
+    __slots__ = ("_began", "_choice", "_error", "_first", "_name", "_request", "_scope", "_spent", "_undo", "_whole")
 
     def __init__(self, choice: Choice, request: Request, name: str, scope: Any, *, first: bool, whole: bool) -> None:
         super().__init__(inline=choice.mode != "offload", silent=choice.mode == "block")
@@ -140,6 +147,8 @@ class _Call(arms.ArmCall):
         self._first = first
         self._whole = whole
         self._spent = 0.0
+        self._began = False
+        self._undo: list[Callable[[], None]] = []
         self._error: tuple[str, bool] | None = None  # its class, and whether it is a cancellation
 
     async def run(
@@ -162,8 +171,15 @@ class _Call(arms.ArmCall):
         token = arms.enter(self)
         started = time.perf_counter()
         try:
+            if self.inline and not self._began:
+                self._undo = await wait_for_room(self._request)
+                self.kept_waiting += time.perf_counter() - started
+            self._began = True
             return await runner(function, args, kwargs)
-        except (StopAsyncIteration, GeneratorExit):
+        except StopAsyncIteration:
+            raise
+        except GeneratorExit:
+            self._abandon()
             raise
         except BaseException as error:
             status = getattr(error, "status_code", None)  # an answer, such as HTTPException
@@ -185,6 +201,13 @@ class _Call(arms.ArmCall):
         if isinstance(status, int) and status >= 500:
             self._error = f"HTTP {status}", False
 
+    def _abandon(self) -> None:
+        """End uncounted, as the call is thrown away unfinished; a finaliser may do that, and must wait for no lock."""
+        self.ended = True
+        for undo in self._undo:
+            start_from_finaliser(undo)
+        self._scope, self._undo, self.used = None, [], set()
+
     def end(self) -> None:
         """Count the call."""
         if self.ended:
@@ -192,6 +215,10 @@ class _Call(arms.ArmCall):
         self.ended = True
         rule, mode = self._choice
         scope, request, name = self._scope, self._request, self._name
+        note_used(request, self.used)  # before its route is known: so will others be looked for
+        for undo in self._undo:
+            undo()
+        self.used, self._undo = set(), []
         self._scope = None  # who keeps the call's context need not keep the request
         if scope is not None and (endpoint := endpoint_of(scope)) is not None:
             name = f"{endpoint.method}:{endpoint.path}"

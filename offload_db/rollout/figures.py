@@ -1,6 +1,6 @@
 """What is counted of the calls that were chosen for, and the frozen snapshot made of it.
 
-Owns the figures of each arm. Decides nothing; ``guard.py`` compares what it has seen itself.
+Owns the figures of each arm. Decides nothing; ``guarding.py`` compares what it has seen itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Arm:
     loop_time: float = 0.0
     """Seconds for which the loop stood still for their driver calls."""
     kept_waiting: float = 0.0
-    """Seconds for which their driver calls could not begin, or were back, and the loop had not come to them.
+    """Seconds for which they waited for a connection, or for the loop: their driver calls
+    could not begin, or were back.
 
     A call that runs as before waits for the loop as well, but before it begins, where nobody sees it. So this is left
     out of the durations: the arms could not be compared.

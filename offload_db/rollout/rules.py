@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Iterable
 
+from ..bridge import arms
 from ..errors import ConfigurationError
 from ..settings import check_word, shown
 from .figures import MODES, Mode, RouteRollout, Row, Source
@@ -169,6 +170,7 @@ class Rules:
         self.rows = {key: self.rows.get(key) or Row() for key in holding}
         self._unmatched = {key: self._unmatched.get(key, 0) for key in holding if not self.rows[key].matched}
         self.active = self.watching or bool(holding)
+        arms.expects_inline = any(rule.mode != "offload" or rule.share < 1.0 for rule in holding.values())
 
     def all(self) -> tuple[Rule, ...]:
         """List the rules that hold, the most specific first."""
