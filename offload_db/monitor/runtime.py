@@ -27,7 +27,7 @@ from ..pool.pool import OffloadPool
 from ..rollout import control as rollout
 from ..rollout.figures import RouteRollout
 from ..rollout.rules_file import watched_file
-from ..settings import check_seconds, check_word
+from ..settings import check_seconds, check_word, shown
 from ..statistics import BlockedPath, Histogram, SourceLine
 from .lag import WATCHES, Samples, Watch
 from .observe import forget_observed, observed_calls
@@ -110,7 +110,11 @@ def snapshot(*pools: OffloadPool) -> dict[str, Any]:
     ``time`` the clock's.
 
     :param pools: the pools to tell of; none tells of all in this process
+    :raises ConfigurationError: if one of them is none
     """
+    for pool in pools:
+        if not isinstance(pool, OffloadPool):
+            raise ConfigurationError(f"monitor.snapshot: got {shown(pool)}; accepted are OffloadPool objects")
     cores = [pool._core for pool in pools] or every_pool()
     sources = [("pool", core.counters.blocked) for core in cores]
     sources += [("connect", unpooled_counters().blocked), ("pymysql", observed_calls())]
