@@ -199,12 +199,12 @@ import zipfile
 wheel = zipfile.ZipFile(sys.argv[1]).namelist()
 sdist = [name.split("/", 1)[1] for name in tarfile.open(sys.argv[2]).getnames() if "/" in name]
 tops = {name.split("/")[0] for name in wheel}
+pages = {f"offload_db/contrib/status/{name}" for name in ("page.html", "page.css", "page.js", "icon.svg")}
+assert pages <= set(wheel), f"the wheel lacks files of the live page: {sorted(pages - set(wheel))}"
 strangers = {top for top in tops if top != "offload_db" and not top.endswith(".dist-info")}
 assert not strangers, f"the wheel holds more than the library: {sorted(strangers)}"
 assert "offload_db/py.typed" in wheel, "the wheel has no py.typed: its types are lost"
 assert not [name for name in wheel + sdist if "__pycache__" in name], "a package holds compiled files"
-pages = {f"offload_db/contrib/status/{name}" for name in ("page.html", "page.css", "page.js", "icon.svg")}
-assert pages <= set(wheel), f"the wheel lacks files of the live page: {sorted(pages - set(wheel))}"
 for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml"):
     assert needed in sdist, f"the source package lacks {needed}"
 print(f"{sys.argv[1].rsplit('/', 1)[1]}: {len(wheel)} files; {sys.argv[2].rsplit('/', 1)[1]}: {len(sdist)} files")

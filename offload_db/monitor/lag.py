@@ -171,7 +171,7 @@ class Watch:
             self._failing = False
         except OSError as failure:  # the application itself matters more
             if not self._failing:
-                logger.warning("what was seen at run time could not be written: %s", failure)
+                logger.warning("what was seen at run time could not be written, look at dump_to: %s", failure)
             self._failing = True
 
     async def _sample(self) -> None:

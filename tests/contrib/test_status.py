@@ -17,6 +17,7 @@ import pymysql
 import pytest
 
 from offload_db import ConfigurationError, Lane, OffloadPool, monitor, offload, rollout
+from offload_db.contrib.asgi import OffloadMiddleware
 from offload_db.contrib.status import StatusPage, page as page_module, windows
 from tests.support import Gate, pool_of, value
 
@@ -152,6 +153,15 @@ async def test_below_a_mount(path: str, root_path: str) -> None:
     assert (await ask(StatusPage(), path, root_path=root_path)).status == 200
     moved = await ask(StatusPage(), "/x/offload", root_path="/x/offload")
     assert (moved.status, moved.headers["location"]) == (307, "offload/")
+
+
+@pytest.mark.anyio
+async def test_below_the_middleware(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of events is served below a middleware that bridges every request."""
+    monkeypatch.setattr(page_module, "STREAM_SECONDS", 0.05)
+    monkeypatch.setattr(page_module, "TICK", 0.02)
+    answer = await ask(OffloadMiddleware(StatusPage(pool)), "/events")
+    assert [kind for kind, _ in events(answer)][:2] == ["all", "some"]
 
 
 def test_mounted_by_a_framework() -> None:
