@@ -33,6 +33,11 @@ function el(tag, properties = {}, ...children) {
   return node;
 }
 
+// A text that is broken rather behind a slash than in a word.
+function breakable(text) {
+  return el("span", {}, ...text.split(/(?<=[/_.])/).flatMap((part) => [part, el("wbr")]));
+}
+
 function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

@@ -73,8 +73,9 @@ class Figures:
             for _, _, snapshot in found
         )
 
-    def tick(self) -> None:
-        """Take a sample, and renew the parts that have changed."""
+    def tick(self) -> float:
+        """Take a sample, and renew the parts that have changed; return the seconds of CPU that this took."""
+        began = time.thread_time()
         found, problems = self._dumps.now()
         try:
             self._sample(found, problems)
@@ -84,6 +85,7 @@ class Figures:
             # Another version may have written them, or anybody.
             wrong = f"{found[0][0].parent}: files there are not what this version writes ({type(error).__name__})"
             self._sample([], [*problems, wrong])
+        return time.thread_time() - began
 
     def _sample(self, found: list[tuple[Path, float, Any]], problems: list[str]) -> None:
         clock = time.time()
@@ -98,14 +100,16 @@ class Figures:
             if age < _FORGOTTEN:
                 state = _state(snapshot, clock)
                 shown.append({**self._with_state(snapshot, state, age, mine=False), "file": path.name})
+        shown.sort(key=lambda each: (each["state"] == "ended", each["id"]))  # whichever answers, the order is the same
         self._tracks = {each["id"]: self._tracks[each["id"]] for each in shown}
         views = processes(shown, self._tracks)
         now = totals(views)
         self._points.append(_point(clock, now))
         live = [each for each in shown if each["state"] == "live"]
         if self._ticks % SLOWER == 0:
-            self._arms = routes(live, self._tracks)
+            self._arms, more = routes(live, self._tracks)
             self._set("routes", self._arms)
+            self._set("routes_more", more)
         said = verdicts(views, now, self._arms)
         self._set("now", {"time": clock, "verdicts": said, "totals": now, "processes": views})
         self._set("point", {"point": self._points[-1], "lag": _lag(live, _TAIL)})

@@ -121,7 +121,7 @@ function showRoutes() {
   table.hidden = !routes.length;
   at("other").hidden = !may;
   const own = may ? "" : " This page is read-only.";
-  say(at("routes-more"), routes.length ? `Figures of the last minute, below them since the start.${own}` : `No target is set, and no route is watched.${own}`);
+  say(at("routes-more"), routes.length ? `Figures of the last minute, below them since the start.${parts.routes_more ? ` ${count(parts.routes_more)} further routes are not shown.` : ""}${own}` : `No target is set, and no route is watched.${own}`);
   sync(table, routes, (route) => route.target, makeRoute, (body, route) => updateRoute(body, route, may));
 }
 
@@ -137,14 +137,13 @@ function makeRoute(route) {
     change({target: route.target, mode: controls.mode.value, share: Number(controls.share.value) / 100}, controls);
   });
   controls.clear.addEventListener("click", () => change({target: route.target, mode: null}, controls));
-  return el("tbody", {}, el("tr", {}, el("th", {scope: "rowgroup", class: "target"}, el("span"), el("small"), el("p", {class: "tell", hidden: true})),
+  return el("tbody", {}, el("tr", {}, el("th", {scope: "rowgroup", class: "target"}, breakable(route.target), el("small"), el("p", {class: "tell", hidden: true})),
     el("td", {"data-name": "Set to"}, el("span"), el("small"), controls)));
 }
 
 function updateRoute(body, route, may) {
   const first = body.rows[0], [target, set] = first.cells;
   const arms = route.arms.length ? route.arms : [null];
-  say(target.children[0], route.target);
   const told = [];
   if (route.reverted) told.push(`Put back by the guard: ${route.reverted}`);
   if (route.differs) told.push(`It differs: ${route.processes.map((one) => `pid ${one.pid} ${one.mode} ${percent(one.share)}`).join(", ")}`);
@@ -273,7 +272,7 @@ function showPools() {
   })), (node, row) => {
     const cells = node.cells, {process: one, pool, lane} = row;
     node.className = one.state === "live" ? "" : "gone";
-    const state = one.mine ? "serves this page" : {live: `told ${one.age.toFixed(0)} s ago`, silent: `silent for ${one.age.toFixed(0)} s`, ended: `ended ${one.age.toFixed(0)} s ago`}[one.state];
+    const state = one.mine ? "answers now" : {live: `told ${one.age.toFixed(0)} s ago`, silent: `silent for ${one.age.toFixed(0)} s`, ended: `ended ${one.age.toFixed(0)} s ago`}[one.state];
     if (row.first) two(cells[0], `pid ${one.pid}`, `${one.host}, ${state}`);
     cells[1].className = lane ? "lane" : "";
     say(cells[1], lane ? `lane ${lane.name}` : pool ? pool.name : "no pool");
@@ -361,6 +360,14 @@ function takePoint({point, lag}) {
   for (const id of Object.keys(history.lag)) history.lag[id] = history.lag[id].filter(([second]) => second > from);
 }
 
+// The stream may go on in another process, which has looked at the same things, but not for as long.
+function takeHistory(told) {
+  const first = told.points.length ? told.points[0][0] : Infinity;
+  const last = told.points.length ? told.points[told.points.length - 1][0] : -Infinity;
+  const known = history.points.filter(([time]) => time < first - 0.5 || time > last);
+  history = {points: [...known, ...told.points].sort((one, other) => one[0] - other[0]), lag: told.lag};
+}
+
 function listen() {
   source = new EventSource("events");
   source.addEventListener("all", (event) => take(JSON.parse(event.data)));
@@ -373,7 +380,7 @@ function listen() {
 
 function take(news) {
   heard = performance.now();
-  if (news.points) history = news.points;
+  if (news.points) takeHistory(news.points);
   if (news.point) takePoint(news.point);
   parts = {...parts, ...news};
   show(new Set(Object.keys(news)));

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,11 @@ MOST_VIEWERS = 32
 # Seconds after which a stream of events ends. The browser asks again at once, and a server that stops, and waits for
 # its requests to end, waits no longer than that.
 STREAM_SECONDS = 6.0
+
+# Seconds between two samples, as a multiple of what one takes: a hundredth of a core for them all, but for the longest.
+_SAMPLING_COSTS, LONGEST_PAUSE = 100, 5.0
+# Who looks once a second may come a little early.
+_EARLY = 0.05
 
 _FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -91,7 +97,7 @@ class StatusPage:
             self._shared.keep_looking()
         self._viewers = 0
         self._sampling = False
-        self._sampled = -TICK
+        self._next_sample = 0.0
         here = resources.files(__package__)
         self._files = {path: (kind, (here / name).read_bytes()) for path, (name, kind) in _FILES.items()}
         self._html = (here / "page.html").read_text(encoding="utf-8")
@@ -168,7 +174,7 @@ class StatusPage:
                 await refuse(scope, send, 400, str(error))
                 return
             self._figures.renew()  # whoever looks is to see it at once
-            self._sampled = -TICK
+            self._next_sample = 0.0
             await answer_json(scope, send, 200, {"done": done, "others": await self._tell(change)})
 
     async def _tell(self, change: Change) -> str | None:
@@ -188,14 +194,18 @@ class StatusPage:
             await anyio.sleep(0.01)
         if self._sampling:
             return
-        if time.monotonic() - self._sampled < TICK - 0.05:
+        began = time.monotonic()
+        if began < self._next_sample:
             return
-        self._sampling, self._sampled = True, time.monotonic()
+        self._sampling, self._next_sample = True, math.inf
+        took = 0.0
         try:
             # A place of its own: the application's threads may all be waiting.
-            await anyio.to_thread.run_sync(self._figures.tick, limiter=anyio.CapacityLimiter(1))
+            took = await anyio.to_thread.run_sync(self._figures.tick, limiter=anyio.CapacityLimiter(1))
         finally:
             self._sampling = False
+            if self._next_sample == math.inf:  # nothing was changed meanwhile
+                self._next_sample = began + min(max(TICK, _SAMPLING_COSTS * took), LONGEST_PAUSE) - _EARLY
 
     def _everything(self) -> dict[str, str]:
         texts = {name: text for name, text in self._figures.parts.items() if name != "point"}

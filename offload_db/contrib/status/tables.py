@@ -18,8 +18,8 @@ from .windows import MINUTE, SHORT, Track, added, buckets_between, grown, percen
 
 Json = dict[str, Any]
 
-# Rows that are shown of what blocks, and lines of each.
-_UNITS, _SITES = 25, 5
+# Rows that are shown of what blocks, and lines of each; and of the rollout.
+_UNITS, _SITES, _ROUTES = 25, 5, 60
 # Seconds that the loop may stand still before that is said, and before it is said loudly.
 _LATE, _TOO_LATE = 0.1, 0.5
 _COUNTED = ("checkouts", "statements", "hops", "kills", "kills_failed", "timeouts", "cancelled", "blocking_calls")
@@ -223,15 +223,25 @@ def _count(number: int, one: str, several: str) -> str:
     return f"{number} {one}" if number == 1 else f"{number} {several}"
 
 
-def routes(live: Sequence[Json], tracks: Mapping[str, Track]) -> list[Json]:
-    """Return each target of the rollout with its arms side by side, over all processes."""
+def routes(live: Sequence[Json], tracks: Mapping[str, Track]) -> tuple[list[Json], int]:
+    """Return each target of the rollout with its arms side by side, over all processes; and how many are left out.
+
+    What is set comes first, and then the routes that were called most.
+    """
     targets: dict[str, list[tuple[Json, Json, Json | None]]] = {}
     for each in live:
         track = tracks[each["id"]]
         earlier = {route["target"]: route for route in track.before(MINUTE).get("rollout", ())}
         for route in track.now.get("rollout", ()):
             targets.setdefault(route["target"], []).append((each, route, earlier.get(route["target"])))
-    return [_route(target, told) for target, told in targets.items()]
+    first = sorted(targets, key=lambda target: _importance(target, targets[target]))[:_ROUTES]
+    return [_route(target, targets[target]) for target in first], len(targets) - len(first)
+
+
+def _importance(target: str, told: Sequence[tuple[Json, Json, Json | None]]) -> tuple[bool, int]:
+    is_set = any(route.get("rule") == target for _, route, _ in told)
+    calls = sum(arm["calls"] for _, route, _ in told for arm in route["arms"].values())
+    return (False, 0) if is_set else (True, -calls)
 
 
 def _route(target: str, told: Sequence[tuple[Json, Json, Json | None]]) -> Json:
