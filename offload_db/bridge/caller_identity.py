@@ -12,7 +12,6 @@ import threading
 import weakref
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
 
 from .place import Place, current_task, place
 
@@ -62,13 +61,6 @@ def _reference(one: object) -> weakref.ref[object]:
     reference = weakref.ref(one)
     hash(reference)  # a reference keeps its hash if it was asked for it before
     return reference
-
-
-def goes_on(holder: Caller) -> bool:
-    """Tell whether a caller is a task of the running loop that will go on, another one than runs just now."""
-    thread, reference = holder
-    task: Any = reference() if isinstance(reference, weakref.ref) else None
-    return task is not None and thread == threading.get_ident() and task is not current_task()
 
 
 # Where a thread's frames lie that waits for work: anyio's, trio's and the standard library's.

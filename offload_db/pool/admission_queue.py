@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..bridge import arms
 from ..bridge.background import Timer
-from ..bridge.caller_identity import caller, goes_on
+from ..bridge.caller_identity import caller
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.settling import Settling
@@ -171,18 +171,17 @@ class Admission(Settling[Ticket]):
             finally:
                 self._settle()
 
-    async def wait_for_loop(self) -> bool:
+    async def wait_for_loop(self, worthwhile: Callable[[], bool]) -> bool:
         """Wait, in a task, until the loop's own thread could have a place; False if there is nothing to wait for.
 
-        It waits for tasks of this loop alone. Of those nobody has the place before the one that goes on, if that asks
-        at once; it has to call :meth:`let_others` in the end.
+        Nobody has the place before the task that goes on, if that asks at once; it has to call :meth:`let_others` in
+        the end.
+
+        :param worthwhile: whether a place will be given back
         """
 
         def needs_to() -> bool:
-            with self._lock:
-                waits = self.in_use >= self.size and any(goes_on(ticket.holder) for ticket in self._held)
-            self._settle()
-            return waits and not self._closed
+            return self.in_use >= self.size and not self._closed and worthwhile()
 
         return await self._loop_waiters.wait(needs_to, self._common.checkout_timeout)
 

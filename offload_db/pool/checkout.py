@@ -175,6 +175,18 @@ class PoolCore:
             if link.task_is_gone:
                 link.take_back(call_lock)
 
+    async def wait_for_loop(self) -> None:
+        """Wait, in a task, until the event loop's own thread could have a connection; see :class:`Admission`."""
+        await self.admission.wait_for_loop(self._gives_back)
+
+    def _gives_back(self) -> bool:
+        """Tell whether somebody has a connection only for as long as their own call takes."""
+        leased = list(self.checkins.leased)
+        if len(leased) < self.admission.in_use:
+            return True  # somebody is connecting
+        locks = [(link, link.call_lock) for link in leased]
+        return any(lock.lender is not None or (link.busy and lock.owner is None) for link, lock in locks)
+
     def enter(self, lane: str | None) -> Permit:
         """Let a task that is part of no bridged call have a permit, or queue for one; see :meth:`Admission.enter`."""
         if len(self.checkins.leased) >= self.admission.size:

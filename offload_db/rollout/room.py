@@ -39,7 +39,7 @@ async def wait_for_room(request: Request) -> list[Callable[[], None]]:
                     undo.append(one.release)
             elif one is not None and one.admission.in_use >= one.admission.size:
                 undo.append(one.admission.let_others)
-                await one.admission.wait_for_loop()
+                await one.wait_for_loop()
     except BaseException:
         for each in undo:
             each()
