@@ -20,6 +20,7 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from offload_db import OffloadPool
+from offload_db.contrib.status import page as page_module
 from tests.evidence import ROOT
 from tests.support import pool_of
 
@@ -51,8 +52,9 @@ def test_the_guard(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.get("/offload/state.json", headers=told).json()["may"] == {"change": True}
 
 
-def test_the_page_in_aiohttp(pool: OffloadPool) -> None:
+def test_the_page_in_aiohttp(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """An aiohttp application serves the page with its files, its events, and its refusals, by the example's handler."""
+    monkeypatch.setattr(page_module, "STREAM_SECONDS", 0.1)
     web = pytest.importorskip("aiohttp.web")
     from examples.monitoring.aiohttp_page import make_app
 

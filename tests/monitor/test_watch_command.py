@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -20,8 +22,9 @@ import offload_db
 from offload_db import Lane, OffloadPool, rollout
 from offload_db.contrib.status import StatusPage
 from offload_db.monitor import watch_command
+from tests.conftest import MySQL
 from tests.serving import served
-from tests.support import pool_of, value
+from tests.support import in_thread, pool_of, value
 
 
 class Site:
@@ -46,18 +49,20 @@ async def asks(pool: OffloadPool) -> None:
         value(connection, "SELECT 1, 'a value'")
 
 
-@pytest.fixture
-def address(database: dict[str, Any]) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(mysql: MySQL) -> Iterator[str]:
     """Give the address of a page that has something to tell of everything."""
-    with pool_of(2, database, lanes=[Lane("reports", 1)], on_loop_call="allow") as pool:
-        import asyncio
-
+    with ExitStack() as stack:
+        database = mysql.fresh_database()
+        stack.callback(mysql.drop_database, database)
+        pool = stack.enter_context(
+            pool_of(2, mysql.settings(database), lanes=[Lane("reports", 1)], on_loop_call="allow")
+        )
+        stack.callback(rollout.clear)
         rollout.set(f"{__name__}.asks", "observe", share=0.5)
         for _ in range(20):
             asyncio.run(asks(pool))
-        with served(Site(StatusPage(pool))) as address:
-            yield f"{address}/offload"
-    rollout.clear()
+        yield stack.enter_context(served(Site(StatusPage(pool)))) + "/offload"
 
 
 def command(*words: str) -> argparse.Namespace:
@@ -120,8 +125,6 @@ def test_errors(
 
 
 def _answer_oddly(listener: socket.socket) -> None:
-    from tests.support import in_thread
-
     def answer() -> None:
         connection, _ = listener.accept()
         with connection:
