@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from examples.support.mariadb import server
 from offload_db import Lane, OffloadPool, monitor, offload, rollout
 from offload_db.contrib.status import StatusPage
+from offload_db.monitor.lag import Samples
 from tests.serving import served
 
 PLACES, TARGETS, PROCESSES = 40, 20, 3
@@ -59,7 +60,7 @@ async def handler_{number}():
         for number, handler in enumerate(handlers):
             await handler()
             if number < TARGETS:
-                decorated = offload(handler)
+                decorated: Any = offload(handler)
                 rollout.set(f"{handler.__module__}.{handler.__qualname__}", "offload", share=0.5)
                 for _ in range(10):
                     await decorated()
@@ -98,7 +99,7 @@ def block(address: str, viewers: int, seconds: float, watch: monitor.Watch) -> t
         for process in processes:
             process.kill()
             process.wait()
-    within = type(before)()
+    within = Samples()
     within.counts, within.longest = counts, watch.so_far().longest
     return cpu / took, within.percentile(0.99)
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from offload_db import ConfigurationError, Lane, OffloadPool, monitor, offload, rollout
 from offload_db.contrib.asgi import OffloadMiddleware
 from offload_db.contrib.status import StatusPage, page as page_module, tables, windows
+from tests.serving import served
 from tests.support import Gate, pool_of, value
 
 SECRET = "s3cr3t-value"
@@ -162,6 +164,28 @@ async def test_below_the_middleware(pool: OffloadPool, monkeypatch: pytest.Monke
     monkeypatch.setattr(page_module, "TICK", 0.02)
     answer = await ask(OffloadMiddleware(StatusPage(pool)), "/events")
     assert [kind for kind, _ in events(answer)][:2] == ["all", "some"]
+
+
+def test_by_itself() -> None:
+    """A server can serve it alone, as an application of its own."""
+    pytest.importorskip("uvicorn")
+    with (
+        served(StatusPage(), lifespan="on") as address,
+        urllib.request.urlopen(f"{address}/state.json", timeout=20) as response,
+    ):
+        assert json.loads(response.read())["now"]["totals"]["processes"] == 1
+
+
+@pytest.mark.anyio
+async def test_no_websocket() -> None:
+    """A WebSocket is closed: there is none."""
+    sent: list[Mapping[str, Any]] = []
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    await StatusPage()({"type": "websocket", "path": "/"}, anyio.sleep_forever, send)  # type: ignore[arg-type]  # not called
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def test_mounted_by_a_framework() -> None:
