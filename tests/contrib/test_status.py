@@ -107,7 +107,8 @@ async def test_each_path(pool: OffloadPool) -> None:
     """The page and its files are served with headers that let nothing else in; other paths and methods are refused."""
     app = StatusPage(pool)
     kinds = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
-    kinds |= {"/charts.js": "text/javascript", "/elements.js": "text/javascript", "/state.json": "application/json"}
+    kinds |= {f"/{name}.js": "text/javascript" for name in ("charts", "elements", "past")}
+    kinds["/state.json"] = "application/json"
     for path, kind in kinds.items():
         answer = await ask(app, path)
         assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kind)

@@ -22,7 +22,7 @@ pytest.importorskip("uvicorn")
 from fastapi import FastAPI
 
 from offload_db import Lane, OffloadPool, monitor, offload, rollout
-from offload_db.contrib.status import StatusPage
+from offload_db.contrib.status import StatusPage, page as page_module
 from tests.conftest import MySQL
 from tests.serving import served
 from tests.support import pool_of, until, value
@@ -117,6 +117,8 @@ def application(site: Site, away: OffloadPool) -> FastAPI:
 def site(mysql: MySQL, window: Browser) -> Iterator[Site]:
     """Give an application under uvicorn."""
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(page_module, "TICK", 0.25)  # the tests wait for the next sample most of the time
         database = mysql.fresh_database()
         stack.callback(mysql.drop_database, database)
         lanes = [Lane("reports", 1)]
@@ -140,6 +142,7 @@ def page(window: Browser, site: Site) -> Iterator[Browser]:
     window.size(1280, 900)
     window.open(f"{site.address}/offload/")
     window.wait(lambda window: "live" in window.text("#link-text") and window.text("#pool-now").endswith("of 2"))
+    window.wait(lambda window: TARGET in window.text("#routes-table"))
     yield window
     assert window.log("browser") == []
 
@@ -222,6 +225,15 @@ def test_read_only(window: Browser, site: Site) -> None:
     window.wait(lambda window: "This page is read-only." in window.text("#routes-more"))
     window.wait(lambda window: "offload 50 %" in window.text("#routes-table"))
     assert window.run("return [...document.querySelectorAll('form')].every((form) => form.hidden)")
+
+
+def test_more_viewers_than_streams(window: Browser, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gets no stream of events, as others have them all, is shown the figures now and then."""
+    monkeypatch.setattr(page_module, "MOST_VIEWERS", 0)
+    window.open(f"{site.address}/read/")
+    window.wait(lambda window: window.text("#link-text") == "live, every 5 s")
+    assert window.text("#pool-now").endswith("of 2")
+    window.log("browser")  # the browser itself tells of the answer 503
 
 
 def test_by_keyboard(page: Browser) -> None:

@@ -1,16 +1,17 @@
 "use strict";
 // Shows what the server sends. All text is set as text: nothing that comes from the server becomes markup.
 
-const SECONDS = 300; // that the charts show
 const LATE = 3.5; // seconds without news after which that is said
+const POLL = 5; // seconds between two questions where there is no stream
 const MODES = ["offload", "observe", "block"];
 const TOKEN = document.querySelector('meta[name="offload-db-token"]').content;
 
 let parts = {};
-let history = {points: [], lag: {}};
 let heard = performance.now();
 let paused = false;
 let source = null;
+let polls = false; // as there is no stream to be had
+let refused = 0; // the status that the server answers instead
 
 // State of things
 
@@ -21,9 +22,10 @@ let loudest = "";
 function showVerdicts() {
   const list = parts.now ? [...parts.now.verdicts] : [];
   const seconds = (performance.now() - heard) / 1000;
-  const lost = seconds > LATE && !paused;
+  const lost = seconds > (polls ? LATE + POLL : LATE) && !paused;
   if (lost) {
-    list.unshift({level: "bad", text: `No news for ${seconds.toFixed(0)} s: the event loop of the process that serves this page stands still, or it can't be reached. Below is what was known then.`});
+    const why = refused ? `the server answers ${refused}; load the page again` : "the event loop of the process that serves this page stands still, or it can't be reached";
+    list.unshift({level: "bad", text: `No news for ${seconds.toFixed(0)} s: ${why}. Below is what was known then.`});
   } else if (parts.now && !list.some((one) => one.level !== "note")) {
     list.unshift({level: "ok", text: "The event loop is free, and nobody waits for a connection."});
   }
@@ -45,7 +47,7 @@ function showVerdicts() {
   document.querySelector("main").classList.toggle("stale", lost);
   const state = paused ? "paused" : lost ? "lost" : parts.now ? "live" : "waiting";
   at("link").dataset.state = state;
-  say(at("link-text"), {paused: "paused", lost: "no news", live: "live, each second", waiting: "connecting"}[state]);
+  say(at("link-text"), {paused: "paused", lost: "no news", live: polls ? `live, every ${POLL} s` : "live, each second", waiting: "connecting"}[state]);
   const mark = {bad: "✗ ", warn: "! ", note: "", ok: ""}[list.length ? list[0].level : "ok"];
   if (document.title !== `${mark}offload_db`) document.title = `${mark}offload_db`;
 }
@@ -75,12 +77,12 @@ function showTiles() {
   say(at("time-more"), `p95 ${ms(totals.statement_time.p95)}, of the last minute`);
 
   const frame = {from: time - SECONDS, to: time, ends: ["5 min ago", "now"], gap: 4};
-  const column = (index) => history.points.map((point) => [point[0], point[index]]);
-  const live = processes.filter((one) => one.state === "live" && history.lag[one.id]);
+  const column = (index) => past.points.map((point) => [point[0], point[index]]);
+  const live = processes.filter((one) => one.state === "live" && past.lag[one.id]);
   const several = live.length > 1 && live.length <= 4;
   const lags = several
-    ? live.map((one) => ({points: history.lag[one.id], label: `pid ${one.pid}`}))
-    : [{points: longest(live.map((one) => history.lag[one.id])), area: true}];
+    ? live.map((one) => ({points: past.lag[one.id], label: `pid ${one.pid}`}))
+    : [{points: longest(live.map((one) => past.lag[one.id])), area: true}];
   drawChart(at("lag-chart"), {...frame, series: lags, least: 0.02, unit: axisMs});
   drawChart(at("pool-chart"), {
     ...frame, series: [{points: column(4), label: "in use", area: true}, {points: column(6), label: "waiting"}],
@@ -90,12 +92,6 @@ function showTiles() {
   drawChart(at("time-chart"), {
     ...frame, series: [{points: column(2), label: "p50"}, {points: column(3), label: "p95"}], least: 0.01, unit: axisMs,
   });
-}
-
-function longest(lines) {
-  const found = new Map();
-  for (const line of lines) for (const [second, lag] of line) found.set(second, Math.max(lag, found.get(second) || 0));
-  return [...found].sort((one, other) => one[0] - other[0]);
 }
 
 function showMinute() {
@@ -349,37 +345,32 @@ function show(names) {
   if (names.has("problems")) showProblems();
 }
 
-function takePoint({point, lag}) {
-  history.points.push(point);
-  for (const [id, tail] of Object.entries(lag)) {
-    const known = history.lag[id] || [];
-    history.lag[id] = [...known.filter(([second]) => !tail.length || second < tail[0][0]), ...tail];
-  }
-  const from = point[0] - SECONDS - 5;
-  history.points = history.points.filter(([time]) => time > from);
-  for (const id of Object.keys(history.lag)) history.lag[id] = history.lag[id].filter(([second]) => second > from);
-}
-
-// The stream may go on in another process, which has looked at the same things, but not for as long.
-function takeHistory(told) {
-  const first = told.points.length ? told.points[0][0] : Infinity;
-  const last = told.points.length ? told.points[told.points.length - 1][0] : -Infinity;
-  const known = history.points.filter(([time]) => time < first - 0.5 || time > last);
-  history = {points: [...known, ...told.points].sort((one, other) => one[0] - other[0]), lag: told.lag};
-}
-
 function listen() {
   source = new EventSource("events");
+  source.addEventListener("open", () => { polls = false; });
   source.addEventListener("all", (event) => take(JSON.parse(event.data)));
   source.addEventListener("some", (event) => take(JSON.parse(event.data)));
   source.addEventListener("error", () => {
-    // The stream ends now and then, and the browser begins it anew; where it has given up, so do we, a little later.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    // The stream ends now and then, and the browser begins it anew; where it has given up, others may fill the places.
+    if (source.readyState === EventSource.CLOSED) poll();
   });
+}
+
+async function poll() {
+  polls = true;
+  try {
+    const response = await fetch("state.json", {credentials: "same-origin"});
+    refused = response.ok ? 0 : response.status;
+    if (response.ok) take(await response.json());
+  } catch {
+    refused = 0; // it can't be reached, which is told already
+  }
+  setTimeout(listen, 1000 * POLL);
 }
 
 function take(news) {
   heard = performance.now();
+  refused = 0;
   if (news.points) takeHistory(news.points);
   if (news.point) takePoint(news.point);
   parts = {...parts, ...news};

@@ -94,9 +94,11 @@ def _look_later(reference: weakref.ref[SharedChanges]) -> None:
     def look() -> None:
         changes = reference()
         if changes is not None:
-            changes.look()
-            del changes
-            _look_later(reference)
+            try:
+                changes.look()
+            finally:
+                del changes
+                _look_later(reference)
 
     with suppress(ThreadUnavailable):  # it waits all the same, for when there is a thread
         Timer(LOOK_EVERY, look, "rollout changes").start()
