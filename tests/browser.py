@@ -119,7 +119,9 @@ class Browser:
 
     def picture(self, path: Path) -> None:
         """Take a picture of the whole page."""
-        answer = self.command("Page.captureScreenshot", captureBeyondViewport=True)
+        size = self.command("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        answer = self.command("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(b64decode(answer["data"]))
 
     def quit(self) -> None:

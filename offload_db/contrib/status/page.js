@@ -76,7 +76,7 @@ function showTiles() {
   big("time-now", ms(totals.statement_time.p50), "p50");
   say(at("time-more"), `p95 ${ms(totals.statement_time.p95)}, of the last minute`);
 
-  const frame = {from: time - SECONDS, to: time, ends: ["5 min ago", "now"], gap: 4};
+  const frame = {from: time - SECONDS, to: time, ends: ["5 min ago", "now"], gap: 8};
   const column = (index) => past.points.map((point) => [point[0], point[index]]);
   const live = processes.filter((one) => one.state === "live" && past.lag[one.id]);
   const several = live.length > 1 && live.length <= 4;
