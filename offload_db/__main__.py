@@ -11,8 +11,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import offload_db
+
 # name -> (module, what it does, the extra that it needs)
 COMMANDS = {
+    "init": ("offload_db.audit.run_init", "say what a project has, and which of these commands come next", "audit"),
     "audit": ("offload_db.audit.run_audit", "find every call in the source that blocks the event loop", "audit"),
     "migrate": ("offload_db.audit.run_migrate", "decorate the handlers that block, and wrap the pool", "audit"),
     "rules": ("offload_db.audit.run_rules", "list and explain the audit's rules, and what it cannot see", "audit"),
@@ -26,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="offload-db", description="Free an async backend from blocking database calls."
+        prog="offload-db",
+        description="Free an async backend from blocking database calls.",
+        epilog="the guide, a chapter for each purpose: examples/guide/ in the source package and the repository",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {offload_db.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = words[0] if words and words[0] in COMMANDS else None
     module = None

@@ -110,6 +110,14 @@ class ThreadUnavailable(_CodedError, OperationalError, RuntimeError):
 
     code: ClassVar[int] = CR.CR_OUT_OF_MEMORY
 
+    @classmethod
+    def after(cls, error: BaseException) -> ThreadUnavailable:
+        """Make the error from what Python raised when a thread was to start."""
+        return cls.because(
+            f"no thread could be started, so nothing was sent: {error}; allow the process more threads (ulimit -u, the "
+            "pids limit of its container), or fewer calls at once"
+        )
+
 
 class BridgeError(OffloadError, RuntimeError):
     """Raised when a ``mode="thread"`` handler suspended, or a bridge was asked for where there can be none.

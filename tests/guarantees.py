@@ -1,6 +1,6 @@
 """Owns what the library guarantees, in a few words each, and which tests show it.
 
-`python -m tests.guarantees` prints the table as it stands in the migration guide.
+`python -m tests.guarantees` prints the table as it stands in the guide's chapter on faults.
 """
 
 from __future__ import annotations
@@ -212,14 +212,14 @@ GUARANTEES = (
 
 
 def table() -> str:
-    """Return the guarantees as a table of Markdown, with links to the tests' files from the guide."""
+    """Return the guarantees as a table of Markdown, with links to the tests' files from a chapter of the guide."""
     lines = ["| guarantee | shown by |", "|---|---|"]
     for guarantee in GUARANTEES:
         files: dict[str, list[str]] = {}
         for test in guarantee.tests:
             file, _, name = test.partition("::")
             files.setdefault(file, []).append(f"`{name.removeprefix('test_')}`")
-        shown = "; ".join(f"[{file}](../tests/{file}): {', '.join(names)}" for file, names in files.items())
+        shown = "; ".join(f"[{file}](../../tests/{file}): {', '.join(names)}" for file, names in files.items())
         lines.append(f"| **{guarantee.name}.** {guarantee.words} | {shown} |")
     return "\n".join(lines) + "\n"
 

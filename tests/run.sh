@@ -192,6 +192,7 @@ build_packages() {
     return 1
   }
   "$MAIN" - "$WORK"/dist/*.whl "$WORK"/dist/*.tar.gz <<'PY'
+import re
 import sys
 import tarfile
 import zipfile
@@ -205,8 +206,13 @@ strangers = {top for top in tops if top != "offload_db" and not top.endswith(".d
 assert not strangers, f"the wheel holds more than the library: {sorted(strangers)}"
 assert "offload_db/py.typed" in wheel, "the wheel has no py.typed: its types are lost"
 assert not [name for name in wheel + sdist if "__pycache__" in name], "a package holds compiled files"
-for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml"):
+for needed in ("offload_db/__init__.py", "LICENSE", "README.md", "tests/conftest.py", "pyproject.toml", ".ci/run"):
     assert needed in sdist, f"the source package lacks {needed}"
+(metadata,) = (name for name in wheel if name.endswith(".dist-info/METADATA"))
+fields, _, page = zipfile.ZipFile(sys.argv[1]).read(metadata).decode().partition("\n\n")
+assert "\nDescription-Content-Type: text/markdown\n" in f"\n{fields}\n", "the project page is no Markdown"
+lost = re.findall(r"<picture|<a id|\]\((?!https://)[^)]*\)", re.sub(r"(?ms)^```.*?^```$", "", page))
+assert "## Before and after" in page and not lost, f"on the project page these lead nowhere: {lost}"
 print(f"{sys.argv[1].rsplit('/', 1)[1]}: {len(wheel)} files; {sys.argv[2].rsplit('/', 1)[1]}: {len(sdist)} files")
 PY
 }
@@ -214,7 +220,8 @@ PY
 # outside NAME: copy all but the library, so that tests there can only import the installed wheel; print the path.
 outside() {
   mkdir -p "$WORK/$1"
-  cp -R tests examples pyproject.toml README.md CHANGELOG.md LICENSE "$WORK/$1/" && printf '%s\n' "$WORK/$1"
+  cp -R tests examples pyproject.toml README.md CHANGELOG.md LICENSE .ci .github .pre-commit-hooks.yaml "$WORK/$1/" &&
+    printf '%s\n' "$WORK/$1"
 }
 
 # frozen VENV: the installed versions, but for the library.

@@ -1,4 +1,4 @@
-"""Claims about the guarantees: each is shown by tests that are there, and the migration guide tells which."""
+"""Claims about the guarantees: each is shown by tests that are there, and the guide tells which."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_each_guarantee_is_shown(guarantee: Guarantee) -> None:
 
 def test_the_guide_tells_it() -> None:
     """The guide's table is the one that ``python -m tests.guarantees`` prints."""
-    (told,) = tables_below("examples/README.md", "What is guaranteed, and which tests show it")
+    (told,) = tables_below("examples/guide/faults.md", "What is guaranteed, and which tests show it")
     assert table().splitlines()[2:] == told.splitlines()
     assert len(first_column(told)) == len(GUARANTEES) == 12
 

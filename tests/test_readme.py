@@ -1,8 +1,9 @@
-"""What README.md and the migration guide say is so: their code runs, their tables match the library, their links lead.
+"""What README.md and the guide say is so: their code runs, their tables match the library, their links lead.
 
-Each ``python`` fence is executed as a module of its own, against the test server. One that begins with ``# name.py``
-can be imported by the others of its document. A ``diff`` fence may only add lines; it is executed without and with
-them. Where a fence makes a FastAPI ``app``, each of its GET routes is asked.
+The documents are the README, the guide's contents and every chapter in ``examples/guide``. Each ``python`` fence is
+executed as a module of its own, against the test server. One that begins with ``# name.py`` can be imported by the
+others of its document, and those of the chapter on migrating by every chapter. A ``diff`` fence may only add lines; it
+is executed without and with them. Where a fence makes a FastAPI ``app``, each of its GET routes is asked.
 """
 
 from __future__ import annotations
@@ -30,15 +31,20 @@ from fastapi.testclient import TestClient
 
 import offload_db
 from tests.conftest import DATABASE_VARIABLES, MySQL
+from tests.evidence import GUIDE, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-GUIDE = ROOT / "examples" / "README.md"
-DOCUMENTS = (README, GUIDE)
+CONTENTS = ROOT / "examples" / "README.md"
+CHAPTERS = tuple(sorted(GUIDE.glob("*.md")))
+MIGRATION = GUIDE / "migration.md"
+DOCUMENTS = (README, CONTENTS, *CHAPTERS)
+BESIDE = (ROOT / "examples" / "fuel_copilot" / "README.md", *sorted((ROOT / ".github").glob("*.md")))
+PICTURES = GUIDE / "pictures"
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"# (\w+)\.py\n")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OLD_ANCHOR = re.compile(r'<a id="([^"]+)"></a>')
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 BEFORE, AFTER = "before", "after"
@@ -87,6 +93,13 @@ def fences(document: Path) -> list[Fence]:
     ]
 
 
+def named(document: Path) -> list[Fence]:
+    """Return the fences of a document that others can import."""
+    found = [fence for fence in fences(document) if NAME.match(fence.source(AFTER))]
+    assert len(found) == len({fence.module() for fence in found}), "two fences have the same name"
+    return found
+
+
 ALL = [fence for document in DOCUMENTS for fence in fences(document)]
 RUNS = [
     pytest.param(fence, stage, id=f"{fence.label}-{stage}")
@@ -110,9 +123,8 @@ def workshop(
     monkeypatch.chdir(tmp_path)  # where a fence may leave files
 
     def execute(fence: Fence, stage: str) -> ModuleType:
-        named = [other for other in fences(fence.document) if NAME.match(other.source(AFTER))]
-        assert len(named) == len({other.module() for other in named}), "two fences have the same name"
-        for other in (*named, fence):
+        general = named(MIGRATION) if fence.document in CHAPTERS else []
+        for other in (*general, *named(fence.document), fence):
             (tmp_path / f"{other.module()}.py").write_text(other.source(stage), encoding="utf-8")
         importlib.invalidate_caches()
         return importlib.import_module(fence.module())
@@ -127,8 +139,11 @@ def workshop(
 
 
 def test_there_is_code() -> None:
-    for document in DOCUMENTS:
-        assert {fence.language for fence in fences(document)} >= {"python", "diff", "sh"}
+    """The code of the documents is found: the README's diffs, and the code of nearly every chapter."""
+    languages = {document: {fence.language for fence in fences(document)} for document in DOCUMENTS}
+    assert languages[README] >= {"diff", "sh"}
+    assert languages[MIGRATION] >= {"python", "diff", "sh"}
+    assert sum("python" in languages[chapter] for chapter in CHAPTERS) >= 7
 
 
 @pytest.mark.parametrize(("fence", "stage"), RUNS)
@@ -150,7 +165,7 @@ def test_code_runs(fence: Fence, stage: str, workshop: Callable[[Fence, str], Mo
         assert pool.statistics().in_use == 0
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*DOCUMENTS, *BESIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_exist(document: Path) -> None:
     """What a reader is told to run is there."""
     text = document.read_text(encoding="utf-8")
@@ -160,20 +175,66 @@ def test_commands_exist(document: Path) -> None:
         assert importlib.util.find_spec(module) is not None, f"{module} is not there"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*DOCUMENTS, *BESIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
+    """Each link leads to a file that is there, and to a heading of it."""
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
-    links = LINK.findall(text)
-    assert links
-    for link in links:
+    for link in LINK.findall(text):
         if link.startswith("https://"):
             continue
         path, _, anchor = link.partition("#")
-        target = (document.parent / path).resolve() if path else document
+        target = here((document.parent / path).resolve()) if path else document
         assert target.exists(), f"{link}: there is no {target}"
         if anchor:
-            headings = HEADING.findall(FENCE.sub("", target.read_text(encoding="utf-8")))
-            assert anchor in {_anchor(heading) for heading in headings}, f"{link}: there is no such heading"
+            assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+def here(path: Path) -> Path:
+    """Return where a file of the repository is: the library may be an installed one."""
+    library = ROOT / "offload_db"
+    return Path(offload_db.__file__).parent / path.relative_to(library) if path.is_relative_to(library) else path
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what a link can name in a document: its headings, and the places of headings that moved away."""
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    return {_anchor(heading) for heading in HEADING.findall(text)} | set(OLD_ANCHOR.findall(text))
+
+
+@pytest.mark.parametrize(("document", "few"), [(README, 22), (CONTENTS, 24)], ids=["README", "contents"])
+def test_old_links_lead_on(document: Path, few: int) -> None:
+    """Where a section stood that is in a chapter now, a link leads there."""
+    found = [line for line in document.read_text(encoding="utf-8").splitlines() if OLD_ANCHOR.search(line)]
+    assert len(OLD_ANCHOR.findall("".join(found))) >= few
+    for line in found:
+        assert "guide/" in line or "where-to-go-on" in line, line
+
+
+def test_every_chapter_is_in_the_contents() -> None:
+    """The guide's contents lead to each chapter, which says first what its reader wants."""
+    contents = CONTENTS.read_text(encoding="utf-8")
+    for chapter in CHAPTERS:
+        assert f"](guide/{chapter.name})" in contents, f"examples/README.md does not lead to {chapter.name}"
+        title, _, first = chapter.read_text(encoding="utf-8").partition("\n\n")
+        assert title.startswith("# ")
+        assert first.startswith("You "), f"{chapter.name} does not begin with what its reader wants to do"
+
+
+def test_the_readme_is_read_to_its_end() -> None:
+    """It is short."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_picture_is_of_the_table() -> None:
+    """Both pictures are there, drawn from one run, which is the run that the table is of."""
+    shown = re.findall(r'(?:srcset|src)="([^"]+)"', README.read_text(encoding="utf-8"))
+    drawn = [(ROOT / path).read_text(encoding="utf-8") for path in shown]
+    assert len(drawn) == len(list(PICTURES.glob("*.svg"))) == 2
+    table = {(cells[0], cells[1]): cells[2:] for cells in rows("Measured")}
+    before, after = (round(float(table["10", backend][0])) for backend in ("before", "after"))
+    for picture in drawn:
+        assert f"{before} → {after} requests/s" in picture
+        assert picture.count("p99 ") == drawn[0].count("p99 ") == 2
 
 
 def _anchor(heading: str) -> str:
@@ -181,7 +242,7 @@ def _anchor(heading: str) -> str:
 
 
 def test_every_public_name_is_explained() -> None:
-    text = README.read_text(encoding="utf-8") + GUIDE.read_text(encoding="utf-8")
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
     names = {
         name
         for name, value in vars(offload_db).items()
@@ -192,9 +253,10 @@ def test_every_public_name_is_explained() -> None:
 
 
 def section(title: str) -> str:
-    """Return the part of the README below a heading, up to the next one."""
-    _, _, rest = README.read_text(encoding="utf-8").partition(f" {title}\n")
-    assert rest, f"README.md has no section {title!r}"
+    """Return what stands below a heading, which one document has, up to the next one."""
+    heading = re.compile(rf"^##+ {re.escape(title)}\n", re.MULTILINE)
+    parts = [heading.split(document.read_text(encoding="utf-8")) for document in DOCUMENTS]
+    ((_, rest),) = [part for part in parts if len(part) > 1]
     return re.split(r"^#", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
@@ -214,7 +276,7 @@ def rows(title: str) -> list[list[str]]:
     ],
 )
 def test_settings_are_the_librarys(title: str, function: Callable[..., Any]) -> None:
-    """The README lists each argument in its order, with its default."""
+    """The guide lists each argument in its order, with its default."""
     parameters = inspect.signature(function).parameters
     table = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(title)}
     assert list(table) == list(parameters)
@@ -249,7 +311,7 @@ def test_statistics_are_the_librarys() -> None:
 
 
 def test_errors_are_the_librarys() -> None:
-    """The README lists each error once, and what else it is an instance of."""
+    """The guide lists each error once, and what else it is an instance of."""
     errors = {
         name: value
         for name, value in vars(offload_db).items()
@@ -273,7 +335,7 @@ def test_messages_are_the_librarys() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.add(node.value)
-    _, _, troubleshooting = GUIDE.read_text(encoding="utf-8").partition("## Troubleshooting\n")
+    troubleshooting = (GUIDE / "troubleshooting.md").read_text(encoding="utf-8")
     messages = re.findall(r"^\| `([^`]+)` \|", troubleshooting, re.MULTILINE)
     assert len(messages) > 10
     for message in messages:

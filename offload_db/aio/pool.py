@@ -105,7 +105,7 @@ class Pool(OffloadPool):
         :raises RuntimeError: if the pool was not closed
         """
         if not self._core.closed:
-            raise RuntimeError("wait_closed() is called after close()")
+            raise RuntimeError("wait_closed() of a pool that is open; call close() or terminate() before it")
         if self._terminated:
             await self.aclose(0)
         else:

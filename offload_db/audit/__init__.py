@@ -7,7 +7,8 @@ or executed, and nothing of the rest of the library is needed. The way through t
 ``calling``, ``outside``, ``annotations``, ``expressions``, ``imports``, ``decorators``) and notes the calls; ``graph``,
 ``routes`` and ``coverage`` connect them; ``origins`` (with ``bindings``, ``makers``, ``singles``) follows connections
 back to what makes them, ``ownership`` says whether they are a call's own, ``advice`` which mode fits, ``remedies`` and
-``places`` what to change; ``context`` answers what the ``rules`` ask.
+``places`` what to change; ``context`` answers what the ``rules`` ask. ``wording`` names expressions in reports.
+On the report stands ``guidance``: one thing to do for each function; ``terminal`` has colours and width.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import model
 from .context import Context
-from .findings import Endpoint, Finding, Handler, Report, fingerprinted
+from .converting import convertible
+from .findings import Endpoint, Finding, Handler, Place, Report, fingerprinted
 from .interpret import Interpreter
 from .places import find_places
 from .project import Project, load
 from .rules import CODES, RULES, Rule
+from .wrapping import wrapping_of
 
 __all__ = [
     "CODES",
@@ -32,6 +36,7 @@ __all__ = [
     "Endpoint",
     "Finding",
     "Handler",
+    "Place",
     "Report",
     "Rule",
     "audit",
@@ -129,9 +134,19 @@ def report(context: Context | Project, *, select: Collection[str] | None = None)
         len({module.shown for module in project.modules} | {error.file for error in project.errors}),
         sum(module.lines for module in project.modules),
         suppressed=len(found) - len(kept),
-        places=find_places(context),
+        places=_places(context),
         interrupted=project.interrupted,
     )
+
+
+def _places(context: Context) -> list[Place]:
+    """Return where connections are made, each with a mark of whether a migration changes it."""
+    found = find_places(context)
+    if not found:
+        return found
+    lines = {(shown, line) for shown, line, _ in convertible(context)}
+    lines |= {(module.shown, call.lineno) for module, call in wrapping_of(context).pools}
+    return [replace(place, by_migrate=(place.file, place.line) in lines) for place in found]
 
 
 def _ignored(finding: Finding, ignores: dict[int, frozenset[str]]) -> bool:

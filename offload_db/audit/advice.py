@@ -21,6 +21,7 @@ from .model import Call, Effect, External, Module, Scope
 from .origins import Origins
 from .ownership import Ownership
 from .scan import read
+from .wording import shown
 
 _LOOP_METHODS = frozenset(
     {"create_task", "ensure_future", "call_soon", "call_later", "call_at", "put_nowait", "get_nowait", "set_result",
@@ -98,7 +99,7 @@ class Advisor:
         if blocker is None:
             return Advice("bridge" if obstacle is not None else "either")
         if obstacle is None:
-            return Advice("thread", blocker, f"{blocker.text}() blocks, too, and a bridge does not free it")
+            return Advice("thread", blocker, f"{shown(blocker.node)} blocks, too, and a bridge does not free it")
         return Advice("bridge" if any(self._frees(call) for call in sites) else "neither", blocker, obstacle)
 
     def makers(self, scope: Scope) -> list[Maker]:

@@ -20,11 +20,12 @@ from .interpret import Interpreter, Shared
 from .libraries import CONNECTIONS
 from .makers import Frame
 from .model import Call, Database, Module, Opened, Scope, functions
-from .remedies import change
+from .remedies import change, reason
 from .routes import find_routes
 from .scan import read
 from .sharing import Sharing
 from .texts import judge, text
+from .wording import shown
 
 _POLLED = re.compile(
     r"/(cache|live|latest|current|realtime|real-time|poll|polling|heartbeat|status|position|positions)$"
@@ -213,15 +214,18 @@ class Context:
         severity, reasons = self.severity(call, below)
         scope = call.scope
         last = below[-1] if below else call
+        because = f" ({', '.join(reasons)})" if reasons else ""
         return self.finding(
             rule,
             scope,
             call.node,
             call=call.text,
             severity=severity,
-            message=f"{call.text}() {what} and blocks the event loop" + (f" ({', '.join(reasons)})" if reasons else ""),
+            message=f"{shown(call.node)} {what} and blocks the event loop{because}",
             via=tuple(step.scope.qualname for step in below),
             chain=tuple(f"{step.scope.module.shown}:{step.line} {step.text}" for step in below),
+            steps=tuple(shown(step.node) for step in (call, *below)),
+            queries=rank(last) == "statement",
             driver=last.effect.driver if last.effect is not None else None,
             reasons=reasons,
         )
@@ -237,6 +241,8 @@ class Context:
         message: str,
         via: tuple[str, ...] = (),
         chain: tuple[str, ...] = (),
+        steps: tuple[str, ...] = (),
+        queries: bool = False,
         driver: str | None = None,
         reasons: tuple[str, ...] = (),
         stays: bool = False,
@@ -257,6 +263,8 @@ class Context:
             endpoints=self.endpoints(scope),
             via=via,
             chain=chain,
+            steps=steps,
+            queries=queries,
             driver=driver,
             mode=advice.mode if advice is not None else None,
             advice=self.change(scope) if scope.is_async else None,
@@ -300,6 +308,8 @@ class Context:
                     closed,
                     self._shares(scope),
                     self.change(scope),
+                    reason(advice, is_raw=advice.blocker is not None and self.advisor.leads_to_raw(advice.blocker)),
+                    any(call.spawner is not None for call in self.graph.callers.get(scope, ())),
                 )
             )
         return sorted(rows, key=lambda row: (row.file, row.line))

@@ -41,6 +41,8 @@ class Finding:
     endpoints: tuple[Endpoint, ...] = ()
     via: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()  # the same with places, down to the driver
+    steps: tuple[str, ...] = ()  # from this call down to the driver's, as people read them
+    queries: bool = False  # these end with a statement
     driver: str | None = None
     mode: str | None = None
     advice: str | None = None  # what to change, where neither mode fits
@@ -98,6 +100,8 @@ class Handler:
     closed: bool | None  # on every path; None where it opens none
     shared: bool
     advice: str | None = None  # what to change, where neither mode fits
+    why: str | None = None  # a mode fits, or goes on blocking, or neither fits
+    is_task: bool = False  # it is started as a task of its own
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -111,7 +115,9 @@ class Handler:
             "migrated": self.migrated,
             "awaits": self.awaits,
             "mode": self.mode,
+            "why": self.why,
             "advice": self.advice,
+            "is_task": self.is_task,
             "connection": {"obtained": self.obtained, "closed": self.closed, "shared": self.shared},
         }
 
@@ -125,6 +131,7 @@ class Place:
     call: str
     write: str
     functions: tuple[tuple[str, int, str], ...]  # file, line and name of each
+    by_migrate: bool = False  # `offload-db migrate` writes it
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -133,6 +140,7 @@ class Place:
             "line": self.line,
             "call": self.call,
             "write": self.write,
+            "by_migrate": self.by_migrate,
             "functions": [{"file": file, "line": line, "function": name} for file, line, name in self.functions],
         }
 
@@ -160,6 +168,23 @@ class Report:
         """Return how many of the handlers that block are migrated, and how many there are."""
         blocking = [handler for handler in self.handlers if handler.blocking]
         return sum(handler.migrated for handler in blocking), len(blocking)
+
+    def limit_to(self, files: Iterable[str]) -> None:
+        """Keep what is in these files, named as findings name theirs, or leads through them."""
+        names = frozenset(files)
+        steps = tuple(f"{name}:" for name in names)
+        self.findings = [
+            finding
+            for finding in self.findings
+            if finding.file in names or any(step.startswith(steps) for step in finding.chain)
+        ]
+        kept = {(finding.file, finding.function) for finding in self.findings}
+        self.handlers = [handler for handler in self.handlers if (handler.file, handler.function) in kept]
+        self.places = [
+            place
+            for place in self.places
+            if place.file in names or any((file, name) in kept for file, _, name in place.functions)
+        ]
 
     def opened(self) -> str:
         """Return how many places open the connections of how many functions."""

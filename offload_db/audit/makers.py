@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from .lookup import dotted, last_name
+from .lookup import last_name
 from .model import Database, Module, Scope
+from .wording import shown
 
 # What many callers may use at once.
 SHAREABLE = frozenset({"pool", "offload_pool", "engine", "sessionmaker", "peewee_db", "peewee_model", "peewee_query"})
@@ -62,7 +63,7 @@ class Origin:
 
 def unknown_origin(node: ast.expr) -> Origin:
     """Return the origin of a value of which nothing is known."""
-    return Origin([f"it is not known where {dotted(node)} comes from"])
+    return Origin([f"it is not known where {shown(node)} comes from"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from . import libraries
 from .bindings import Binding, walk
-from .lookup import dotted, last_name
+from .lookup import last_name
 from .makers import OWNED, SHAREABLE, Frame, Maker, refuses
 from .model import (
     FOREIGN,
@@ -28,6 +28,7 @@ from .model import (
     Values,
 )
 from .origins import Origins
+from .wording import shown
 
 _MOST_FUNCTIONS = 400
 _MOST_NESTED = 3
@@ -165,7 +166,7 @@ class Ownership:
             owners = [node.func.value for node in calls if isinstance(node.func, ast.Attribute)]
             foreign = [node for node in owners if FOREIGN in values(node, scope)] if self._has_others else []
             given = [
-                f"{dotted(node.func)}() is given it"
+                f"{shown(node.func)}() is given it"
                 for node in calls
                 if last_name(node.func) not in _PASSING and self._gives_away(node, scope)
             ]
@@ -176,7 +177,7 @@ class Ownership:
         """Note an object of another driver, such as sqlite3's: it belongs to the thread that made it."""
         origin = self.origins.of(node, frame)
         if origin.injected:
-            found.reasons.append(f"{dotted(node)} may belong to the thread that made it")
+            found.reasons.append(f"{shown(node)} may belong to the thread that made it")
         found.reasons += origin.reasons
 
     def _gives_away(self, node: ast.Call, scope: Scope) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from .annotations import external_names
 from .context import Context
 from .findings import Place
-from .lookup import dotted
 from .makers import Maker
 from .model import Scope
 from .remedies import remedy
+from .wording import shown
 
 
 def find_places(context: Context) -> list[Place]:
@@ -22,7 +22,7 @@ def find_places(context: Context) -> list[Place]:
         if scopes:
             functions = tuple((scope.module.shown, scope.line, scope.qualname) for scope in scopes)
             write = remedy(maker, is_kept=id(maker.node) in context.kept) or ""
-            found.append(Place(maker.module.shown, maker.node.lineno, dotted(maker.node.func), write, functions))
+            found.append(Place(maker.module.shown, maker.node.lineno, shown(maker.node.func), write, functions))
     return found
 
 

@@ -13,6 +13,7 @@ from .model import Call, Module, Scope
 from .own_names import can_import
 from .places import find_places
 from .rules import RULES
+from .wording import shown
 from .wrapping import wrapping_of
 
 _DEF = (
@@ -153,7 +154,7 @@ def _offloaded(context: Context, scope: Scope) -> LeftAlone:
     call = context.advisor.blocks_elsewhere(scope) if context.runs_in(scope) == "bridge" else None
     if call is None or not context.advisor.leads_to_raw(call):
         return LeftAlone(scope, "it is offloaded already", minor=True)
-    why = f"it is offloaded already, but {call.text}() goes on blocking: a bridge does not free what it uses"
+    why = f"it is offloaded already, but {shown(call.node)} goes on blocking: a bridge does not free what it uses"
     return LeftAlone(scope, why)
 
 
@@ -165,7 +166,7 @@ def _with_mode(context: Context, scope: Scope) -> Decorate | LeftAlone:
         return Decorate(scope, "bridge", "")
     if advice.mode == "bridge":
         assert advice.blocker is not None
-        why = f'{advice.blocker.text}() goes on blocking: {advice.why}, so that mode="thread" does not fit'
+        why = f'{shown(advice.blocker.node)} goes on blocking: {advice.why}, so that mode="thread" does not fit'
         return Decorate(scope, "bridge", why)
     return LeftAlone(scope, context.change(scope) or "")
 
@@ -194,7 +195,8 @@ def chosen_by(context: Context, only: Iterable[str]) -> set[Scope]:
         key = f"{method.upper()}:{path.strip()}"
         if not colon or key not in handlers:
             close = difflib.get_close_matches(key, names, n=3, cutoff=0.5) or sorted(names)[:3]
-            raise PlanError(f"--only {wanted}: there is no such route; similar ones are {', '.join(close) or 'none'}")
+            similar = f"similar ones are {', '.join(close)}" if close else "none was found here; see offload-db audit"
+            raise PlanError(f"--only {wanted}: there is no such route; {similar} (accepted is METHOD:/path)")
         for handler in handlers[key]:
             chosen |= _in_the_course_of(handler)
     return chosen

@@ -171,18 +171,20 @@ def load(
             files += _files(given, exclude, project, {file for file, _ in files})
         for number, (file, root) in enumerate(files):
             if progress is not None:
-                progress(number, len(files), _shown(file))
+                progress(number, len(files), display_path(file))
             _read(file, root, project)
     except KeyboardInterrupt:
         if not partial:
             raise
         project.interrupted = True
-        project.fail(_shown(paths[0].resolve()), f"interrupted: {len(project.modules)} of {len(files)} files are read")
+        project.fail(
+            display_path(paths[0].resolve()), f"interrupted: {len(project.modules)} of {len(files)} files are read"
+        )
     return project
 
 
 def _read(file: Path, root: Path, project: Project) -> None:
-    shown = _shown(file)
+    shown = display_path(file)
     try:
         module = scan(file, shown, _name(file, root), root)
     except SyntaxError as error:
@@ -207,12 +209,12 @@ def _files(
         if file not in known and not any(fnmatch.fnmatch(one, p) for one in (relative, file.name) for p in exclude):
             yield file, root
     if not any_there:
-        project.fail(_shown(top), "there is no Python file in it: is it the directory that was meant?")
+        project.fail(display_path(top), "there is no Python file in it: is it the directory that was meant?")
 
 
 def _below(top: Path, project: Project) -> Iterator[Path]:
     def failed(error: OSError) -> None:
-        project.fail(_shown(Path(error.filename or top)), f"its files cannot be listed: {error.strerror}")
+        project.fail(display_path(Path(error.filename or top)), f"its files cannot be listed: {error.strerror}")
 
     for directory, subdirectories, names in os.walk(top, onerror=failed):
         subdirectories[:] = sorted(d for d in subdirectories if d not in SKIPPED and not d.startswith("."))
@@ -233,7 +235,7 @@ def _name(file: Path, root: Path) -> str:
     return ".".join(parts)
 
 
-def _shown(file: Path) -> str:
+def display_path(file: Path) -> str:
     """Return a path as reports have it: with a mark for each byte of it that is no UTF-8."""
     try:
         return _printable(file.relative_to(Path.cwd()).as_posix())

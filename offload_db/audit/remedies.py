@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from .advice import Advice
 from .makers import Maker
+from .wording import shown
 
 _ANY = "take the connection from a wrapped pool, offload_db.connect or offload_db.contrib.sqlalchemy.create_engine"
 _PEEWEE = "have the queries run by functions that offload_db.blocking wraps"
@@ -57,13 +58,31 @@ def place(maker: Maker) -> str:
     return f"{maker.module.shown}:{maker.node.lineno}"
 
 
+def reason(advice: Advice, *, is_raw: bool) -> str | None:
+    """Say in short why a mode fits, what it leaves blocking, or why neither fits; None where nothing is special.
+
+    :param is_raw: whether what a bridge does not free is a database's, so that another connection helps
+    """
+    if advice.blocker is None or advice.mode == "thread" or _is_of_lock(advice):
+        return advice.why or None
+    call = shown(advice.blocker.node)
+    if advice.mode == "bridge":
+        until = "until its connection is changed, " if is_raw else ""
+        return f"{until}{call} goes on blocking: {advice.why}"
+    return f'a bridge does not free {call}, and mode="thread" does not fit: {advice.why}'
+
+
+def _is_of_lock(advice: Advice) -> bool:
+    return advice.why.startswith("the lock ")
+
+
 def change(advice: Advice, makers: Iterable[Maker], kept: Iterable[int]) -> str:
     """Say why neither mode fits, and what to change so that one does.
 
     :param makers: what opens the connections
     :param kept: which of them make what is kept for all callers, by the ids of their nodes
     """
-    if advice.blocker is None or advice.why.startswith("the lock "):
+    if advice.blocker is None or _is_of_lock(advice):
         return f"{advice.why}: in a bridge the loop could stop for good. Release the lock before the call, or drop it"
     lines: dict[str, list[str]] = {}
     for maker in makers:
@@ -71,8 +90,8 @@ def change(advice: Advice, makers: Iterable[Maker], kept: Iterable[int]) -> str:
             lines.setdefault(what, []).append(place(maker))
     texts = [f"in {_places(where)} write {what}" for what, where in lines.items()]
     return (
-        f'{advice.blocker.text}() uses what a bridge does not free, and {advice.why}, so that mode="thread" does not '
-        f"fit: {'; '.join(texts) or _ANY}"
+        f"{shown(advice.blocker.node)} uses what a bridge does not free, and {advice.why}, so that "
+        f'mode="thread" does not fit: {"; ".join(texts) or _ANY}'
     )
 
 

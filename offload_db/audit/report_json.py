@@ -1,4 +1,4 @@
-"""The report as JSON. Its keys are documented in the README and stay; new ones may come."""
+"""The report as JSON. Its keys are documented in the guide's chapter on the audit and stay; new ones may come."""
 
 from __future__ import annotations
 

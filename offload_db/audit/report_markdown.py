@@ -1,18 +1,25 @@
-"""The report as a Markdown document: a summary, what was found by file, and a checklist to burn down."""
+"""The report as a Markdown document: a summary, what was found by file, and a checklist to burn down.
+
+As in the table there is one thing for each function, or each call with ``verbose``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from .findings import SEVERITIES, Finding, Handler, Report
+from .guidance import HAND, Guide, by_hand, decorate, guides, others
 
 
-def render(report: Report) -> str:
-    """Return the document."""
-    return "\n".join(_lines(report)) + "\n"
+def render(report: Report, *, verbose: bool = False) -> str:
+    """Return the document.
+
+    :param verbose: list every call, by file
+    """
+    return "\n".join(_lines(report, verbose)) + "\n"
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, verbose: bool) -> Iterator[str]:
     migrated, blocking = report.progress()
     share = round(100 * migrated / blocking) if blocking else 100
     totals = report.summary()
@@ -23,6 +30,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"**Blocking I/O found:** {totals['findings']} places, {totals['open']} of them open  "
     yield f"**Blocking functions:** {blocking} of {totals['handlers']} that answer requests or block  "
     yield f"**Migrated:** {migrated} of {blocking} ({share} %)  "
+    yield f"**Freed by a decorator:** {sum(guide.do != HAND for guide in guides(report))}  "
+    yield f"**Need a hand:** {len(by_hand(report))}  "
     yield f"**Read:** {totals['files']} files, {totals['lines']} lines"
     yield ""
     yield "| severity | open |"
@@ -35,20 +44,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         yield report.opened()
         yield ""
-        yield "| place | call | functions | write |"
-        yield "|---|---|---|---|"
-        for place in report.places:
-            yield f"| {place.file}:{place.line} | `{place.call}()` | {len(place.functions)} | {place.write} |"
+        yield "| | place | call | functions | write | who |"
+        yield "|---|---|---|---|---|---|"
+        for number, place in enumerate(report.places, 1):
+            who = "migrate" if place.by_migrate else "by hand"
+            where = f"{place.file}:{place.line} | `{place.call}()` | {len(place.functions)}"
+            yield f"| {number} | {where} | {place.write} | {who} |"
     yield ""
     yield "## Blocking I/O found"
-    for file in report.by_file():
-        found = [finding for finding in report.findings if finding.file == file]
-        if found:
-            yield ""
-            yield f"### {file} ({len(found)} places)"
-            for number, finding in enumerate(found, 1):
-                yield ""
-                yield from _finding(number, finding)
+    yield from _by_call(report) if verbose else _by_function(report)
     yield ""
     yield "## Migration checklist"
     yield ""
@@ -59,6 +63,53 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         for error in report.errors:
             yield f"- {error['file']}:{error['line']}: {error['message']}"
+
+
+def _by_function(report: Report) -> Iterator[str]:
+    guided = guides(report)
+    for file in report.by_file():
+        found = [guide for guide in guided if guide.handler.file == file]
+        if found:
+            yield ""
+            yield f"### {file} ({len(found)} functions)"
+            for number, guide in enumerate(found, 1):
+                yield ""
+                yield from _guide(number, guide)
+    left = [finding for findings in others(report).values() for finding in findings]
+    if left:
+        yield ""
+        yield "### To be looked at"
+        yield ""
+        for finding in left:
+            yield f"- {finding.rule} ({finding.severity}): {finding.file}:{finding.line}: {finding.message}"
+
+
+def _guide(number: int, guide: Guide) -> Iterator[str]:
+    handler, worst = guide.handler, guide.worst
+    reasons = f" ({', '.join(worst.reasons)})" if worst.reasons else ""
+    yield f"#### {number}. Line {handler.line} - `{handler.function}()`"
+    yield ""
+    yield f"**Severity:** {worst.severity}{reasons}  "
+    if handler.endpoints:
+        yield f"**Endpoints:** {', '.join(f'`{endpoint}`' for endpoint in handler.endpoints)}  "
+    yield f"**Worst:** line {worst.line}, {' > '.join(f'`{step}`' for step in (worst.steps[0], *worst.chain))}  "
+    yield f"**First:** line {guide.first.line}, `{guide.first.steps[0]}`; {guide.calls} calls in all  "
+    if guide.do == HAND:
+        yield f"**By hand:** {handler.advice or guide.note}"
+    else:
+        places = f"place {' and '.join(map(str, guide.places))}" if guide.places else ""
+        yield f"**Do:** {decorate(guide.do, places)}" + (f"; {guide.note}" if guide.note else "")
+
+
+def _by_call(report: Report) -> Iterator[str]:
+    for file in report.by_file():
+        found = [finding for finding in report.findings if finding.file == file]
+        if found:
+            yield ""
+            yield f"### {file} ({len(found)} places)"
+            for number, finding in enumerate(found, 1):
+                yield ""
+                yield from _finding(number, finding)
 
 
 def _finding(number: int, finding: Finding) -> Iterator[str]:

@@ -57,7 +57,8 @@ async def transaction(connection: C, isolation_level: str | None, read_only: boo
     check_isolation_level(isolation_level)
     if inner and (isolation_level is not None or read_only):
         raise ConfigurationError(
-            "transaction: a transaction inside another is a savepoint, which has no isolation_level or read_only"
+            "transaction: isolation_level or read_only inside another transaction, where it is a savepoint; accepted "
+            "are both in the outermost one"
         )
     savepoint = f"offload_db_{connection._depth}" if inner else None
     if savepoint is not None:

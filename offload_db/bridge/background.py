@@ -213,4 +213,4 @@ def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
-        raise ThreadUnavailable.because(f"no thread could be started: {error}") from error
+        raise ThreadUnavailable.after(error) from error

@@ -64,7 +64,7 @@ class BridgedCall:
         """What the call's own code waits for, if that belongs to another call."""
         self.cancellation: Cancellation | None = None
         """What stops the call's own code, while that is in a worker thread."""
-        self.owned: set[Owned] = set()
+        self.owned: dict[Owned, None] = {}  # an empty set would be the largest thing that a call has
         """What belongs to the call, or did so last: its connections."""
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class BridgedCall:
         self._name = None  # it may hold the request
         while self.owned:
             try:
-                owned = self.owned.pop()
+                owned, _ = self.owned.popitem()
             except KeyError:  # another thread has closed the last one
                 return
             owned.disown(self)

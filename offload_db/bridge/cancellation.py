@@ -28,7 +28,8 @@ class Cancellation:
         """Raise :class:`CallCancelled` if the task was cancelled."""
         if self.requested:
             raise CallCancelled.because(
-                "nothing was sent: the task of this call was cancelled while its code ran in a worker thread"
+                "nothing was sent: the task of this call was cancelled while its code ran in a worker thread; let this "
+                "error pass, as nobody waits for the result any more"
             )
 
     def begin(self, stop: Callable[[], object], *, unwinding: bool = False) -> None:

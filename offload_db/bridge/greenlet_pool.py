@@ -36,10 +36,12 @@ _here = _Here()
 class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
     """A greenlet that makes one call after the other."""
 
-    __slots__ = ("call", "errors", "fits_below", "result", "suspended", "task")
+    __slots__ = ("argument", "errors", "fits_below", "function", "result", "suspended", "task")
 
-    call: Callable[[], object] | None
-    """The call that it makes next."""
+    function: Callable[[Any], object] | None
+    """What it calls next."""
+    argument: Any
+    """What it calls that with."""
     result: Any
     """What its last call returned, until that is taken."""
     errors: list[BaseException]
@@ -52,11 +54,13 @@ class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is no
     """Frames that the stack must have where it is used: a greenlet keeps how deep the stack was at its beginning."""
 
 
-def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
+def greenlet_for(function: Callable[[Any], object], argument: Any, context: Context | None) -> Any:
     """Return a greenlet that makes a call when it is switched to, and then switches back to where this was called.
 
     It is for that one call, and nothing else may keep it.
 
+    :param function: one of Python's, as Python needs no further C stack for that: it is copied for each call that waits
+    :param argument: what the function is called with
     :param context: the context that the call runs in
     """
     pooled, idle = None, _here.idle
@@ -75,7 +79,7 @@ def greenlet_for(call: Callable[[], object], context: Context | None) -> Any:
     else:
         pooled.parent = greenlet.getcurrent()
         pooled.errors.clear()  # it has some where a signal's handler has raised another one before they were taken
-    pooled.call = call
+    pooled.function, pooled.argument = function, argument
     pooled.gr_context = context
     return pooled
 
@@ -113,27 +117,25 @@ def _has_frame(number: int) -> bool:
 
 
 def _make_calls() -> None:
-    """Make one call after the other; a greenlet that waits for the next one ends with its thread.
+    """Make one call after the other, until there are greenlets enough.
 
-    Nothing is held meanwhile that leads back to the greenlet: a cycle would outlive the thread.
+    One that waits for its next call ends with its thread.
     """
-    while _make_call():
+    while True:
+        pooled: Any = greenlet.getcurrent()
+        function, pooled.function = pooled.function, None
+        argument, pooled.argument = pooled.argument, None
+        try:
+            pooled.result = function(argument)
+        except BaseException as error:
+            if pooled.task is None or isinstance(error, greenlet.GreenletExit):
+                raise
+            pooled.errors.append(error)
+        pooled.task = pooled.suspended = None
+        if len(_here.idle) >= KEPT:
+            return
+        pooled.gr_context = None
+        _here.idle.append(pooled)
+        # What waits here must hold nothing that leads back to the greenlet, which would outlive its thread.
+        del pooled, function, argument
         greenlet.getcurrent().parent.switch()
-
-
-def _make_call() -> bool:
-    """Make a call, and keep the greenlet for another one; False if there are enough."""
-    pooled: Any = greenlet.getcurrent()
-    call, pooled.call = pooled.call, None
-    try:
-        pooled.result = call()
-    except BaseException as error:
-        if pooled.task is None or isinstance(error, greenlet.GreenletExit):
-            raise
-        pooled.errors.append(error)
-    pooled.task = pooled.suspended = None
-    if len(_here.idle) >= KEPT:
-        return False
-    pooled.gr_context = None
-    _here.idle.append(pooled)
-    return True

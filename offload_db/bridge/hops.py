@@ -199,7 +199,7 @@ async def run_hop(hop: Hop[Any], limiter: anyio.CapacityLimiter, cancellation: C
         except BaseException as error:
             await hop.wait_until_over(None if cancellation is None else cancellation.request())
             if none_left(error):
-                raise ThreadUnavailable.because(f"no thread could be started: {error}") from error
+                raise ThreadUnavailable.after(error) from error
             raise
 
 

@@ -32,13 +32,16 @@ def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
     portal: Any = greenlet.getcurrent()
     while type(portal) is not PooledGreenlet or portal.task is None:
         portal = portal.parent  # from a greenlet that the bridged code has made: SQLAlchemy's asyncio support does
-    # What comes and goes is in lists, which let go of it: an error would be kept by the frames that it has passed.
-    given: list[Any] = [None]
+    # What comes and goes is in a list, which lets go of it: an error would be kept by the frames that it has passed.
+    passed: list[Any] = [None]
     try:
         while True:
-            waits = [coroutine.throw(portal.errors.pop()) if portal.errors else coroutine.send(given.pop())]
+            if portal.errors:
+                passed[0] = coroutine.throw(portal.errors.pop())
+            else:
+                passed.append(coroutine.send(passed.pop()))
             portal.suspended = greenlet.getcurrent()
-            given = [portal.parent.switch(waits.pop())]
+            passed.append(portal.parent.switch(passed.pop()))
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -48,7 +51,11 @@ def bridged(function: Callable[[], T]) -> Awaitable[T]:
     """Run synchronous code that may suspend, for asynchronous code to await at once; in a thread it runs inline."""
     if place() is not Place.LOOP:
         return _inline(function)
-    return _in_portal(function if sys.exc_info()[1] is None else with_handled(function), current_task())
+    return _in_portal(_call, function if sys.exc_info()[1] is None else with_handled(function), current_task())
+
+
+def _call(function: Callable[[], T]) -> T:
+    return function()
 
 
 async def _inline(function: Callable[[], T]) -> T:
@@ -60,40 +67,39 @@ def abridged(
 ) -> Awaitable[T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend the running task."""
     if sys.exc_info()[1] is None:
-        # A function of Python's, as Python needs no further C stack for that: it is copied for each call that waits.
-        return _in_portal(lambda: _run(function, args, kwargs), task)
+        return _in_portal(_run, (function, args, kwargs), task)
     if task in _EAGER_TASKS:
         # What the code handles that starts an eager task is seen by the task's first step alone.
-        return _in_portal(partial(_run, function, args, kwargs, handling()), task)
-    return _in_portal(with_handled(partial(_run, function, args, kwargs)), task)
+        return _in_portal(_call, partial(_run, (function, args, kwargs), handling()), task)
+    return _in_portal(_call, with_handled(partial(_run, (function, args, kwargs))), task)
 
 
 @types.coroutine
-def _in_portal(call: Callable[[], T], task: object) -> Generator[Any, Any, T]:
-    """Make a call in a greenlet, and await what it waits for in the running task.
+def _in_portal(function: Callable[[Any], T], argument: Any, task: object) -> Generator[Any, Any, T]:
+    """Call a function with one argument in a greenlet, and await what it waits for in the running task.
 
     The greenlet is switched to from wherever the task goes on: an eager task makes its first step in the greenlet of
     another one, and a bridged call may run its event loop inside of itself, as nest_asyncio lets it.
     """
     context, thread = greenlet.getcurrent().gr_context, threading.get_ident()
-    portal = greenlet_for(call, context)
+    portal = greenlet_for(function, argument, context)
+    del argument  # the call is what holds it
     portal.task = id(task)  # a greenlet that waits is out of the collector's sight, and must keep no task
     del task
-    given: list[Any] = []
-    waits = [portal.switch()]
+    passed = [portal.switch()]
     while portal.suspended is not None:
         resumed, portal.suspended = portal.suspended, None
         try:
-            given = [(yield waits.pop())]
+            passed.append((yield passed.pop()))
         except BaseException as error:
             if threading.get_ident() != thread:  # the collector throws it away here, and greenlet ends it there
                 raise
-            given = [None]
+            passed.append(None)
             portal.errors.append(error)
         portal.parent = greenlet.getcurrent()
         if portal.gr_context is context:  # else the call is in the middle of a Context.run()
             portal.gr_context = context = greenlet.getcurrent().gr_context  # trio's tasks may be given another one
-        waits = [resumed.switch(given.pop())]
+        passed.append(resumed.switch(passed.pop()))
     if portal.errors:
         reraise(portal.errors.pop())
     result, portal.result = portal.result, None
@@ -101,15 +107,15 @@ def _in_portal(call: Callable[[], T], task: object) -> Generator[Any, Any, T]:
 
 
 def _run(
-    function: Callable[..., Awaitable[T]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    work: tuple[Callable[..., Awaitable[T]], tuple[Any, ...], dict[str, Any]],
     first: Callable[[Callable[[], Any]], Any] | None = None,
 ) -> T:
     """Run an asynchronous function to its end, in a portal.
 
+    :param work: the function, and what it is called with
     :param first: what makes the first step, if that has to be made in a way of its own
     """
+    function, args, kwargs = work
     result: Any = function(*args, **kwargs)
     if type(result) is not types.CoroutineType:
         if not inspect.isawaitable(result):

@@ -116,7 +116,7 @@ class Reactor:
             while self._resume(progress) or self._goes_on():
                 while self._added:
                     call = self._added.popleft()
-                    greenlet_for(call, call.context).switch()
+                    greenlet_for(type(call).__call__, call, call.context).switch()
                     del call  # not to keep it for as long as the others take
         except BaseException:  # such as too little memory: nobody will come by any more
             while self._waiting:

@@ -93,5 +93,5 @@ def _line(file: str | None, trail: Any) -> str:
 def _suspended(plain: Any, line: str) -> BridgeError:
     return BridgeError(
         f"{getattr(plain, '__qualname__', plain)} suspended at {line}, but mode='thread' runs it in a worker thread, "
-        "where nothing can resume it: use mode='bridge'"
+        "where nothing can resume it: use mode='bridge' (guide: How a handler runs)"
     )

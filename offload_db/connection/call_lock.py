@@ -21,6 +21,7 @@ from ..bridge.portal import suspend
 from ..bridge.settling import Settling
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
 from ..errors import BlockingCallError, CheckoutTimeout, ConnectionClosed
+from ..statistics import CallPath
 from .call_sites import call_path
 
 logger = logging.getLogger("offload_db")
@@ -33,9 +34,9 @@ LONGEST = 30.0
 
 SHARING = (
     "a shared connection belongs to the call that uses it until that call ends: of a call that goes on for long, "
-    "decorate what it does in each round instead of the whole, or take a connection from a pool for each"
+    "decorate what it does in each round instead of the whole, or take a connection from a pool for each "
+    "(guide: How a handler runs)"
 )
-REMEDY = "put @offload_db.offload on the async def that leads here, directly below its route decorator"
 
 
 class CallLock(Settling[BridgedCall]):
@@ -131,7 +132,7 @@ class CallLock(Settling[BridgedCall]):
                         return False
                     raise BlockingCallError(
                         "the connection is shared, and another call that is under way owns it: using it here would "
-                        f"mix into that call's work, {self._owner}; {REMEDY}"
+                        f"mix into that call's work, {self._owner}; {remedy(call_path())}"
                     )
                 own = scope if scope is not None and scope.flow == flow() else None
                 if own is not None:
@@ -254,7 +255,7 @@ class CallLock(Settling[BridgedCall]):
             self.closed = True
             self._busy = False
             if self._listed is not None:
-                self._listed.owned.discard(self)
+                self._listed.owned.pop(self, None)
             self._listed = self._owner = self._only = None
             while self._queue:
                 self._queue.pop(0).signal.set()
@@ -283,9 +284,9 @@ class CallLock(Settling[BridgedCall]):
         self._since = time.monotonic()
         self._line = ""
         if self._listed is not None:
-            self._listed.owned.discard(self)
+            self._listed.owned.pop(self, None)
         self._listed = scope
-        scope.owned.add(self)
+        scope.owned[self] = None
 
     def entrust(self, scope: BridgedCall) -> None:
         """Note that a bridged call was given the connection, by the call that opened it or from outside of any."""
@@ -355,6 +356,13 @@ class _Waiting:
             self.signal.wait(seconds, shield)
 
 
+def remedy(path: CallPath) -> str:
+    """Say what to decorate where a call would block the event loop, and where the way to it begins."""
+    first, last = path.lines[0], path.lines[-1]
+    begins = "" if first is last else f" (from {last.file}:{last.line} in {last.function})"
+    return f"put @offload_db.offload on the async def that leads here{begins}, directly below its route decorator"
+
+
 def _line() -> str:
     file, line, _ = call_path().lines[0]
     return f"{file}:{line}"
@@ -364,7 +372,7 @@ def _hopeless_error() -> CheckoutTimeout:
     return CheckoutTimeout.because(
         "the shared connection belongs to a call that waits, itself or by way of others, for one that belongs to this "
         "call: neither could ever go on; use shared connections in the same order everywhere, or take connections "
-        "from a pool"
+        "from a pool (guide: How a handler runs)"
     )
 
 

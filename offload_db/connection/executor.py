@@ -30,8 +30,8 @@ from ..bridge.portal import suspend
 from ..drivers.statement_digest import digest
 from ..errors import BlockingCallError, BlockingCallWarning, ThreadUnavailable
 from ..settings import check_word
-from ..statistics import Counters, SourceLine
-from .call_lock import REMEDY
+from ..statistics import CallPath, Counters
+from .call_lock import remedy
 from .call_sites import call_path
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Executor:
         chosen = arms.current_call()
         path = None if chosen is not None and chosen.silent else call_path()
         if path is not None and (chosen is None or not chosen.inline):
-            self._report(name, path.lines[0])
+            self._report(name, path)
         started = time.perf_counter()
         try:
             return _inline(function, timeout, stop)
@@ -164,7 +164,7 @@ class Executor:
         else:
             suspend(hop.wait_until_over(stop))
         if none_left(error):
-            raise ThreadUnavailable.because(f"no thread could be started, so nothing was sent: {error}") from error
+            raise ThreadUnavailable.after(error) from error
         # What was left alone may be back by now, but it is not the caller's any more.
         return not isinstance(error, Expired) or not hop.back or (detached is not None and detached.runs_on)
 
@@ -178,11 +178,11 @@ class Executor:
             self._last = (weakref.ref(loop), dispatcher)
         return dispatcher
 
-    def _report(self, name: str, site: SourceLine) -> None:
+    def _report(self, name: str, path: CallPath) -> None:
         for observer in on_loop_observers:
             observer(name)
-        file, line, caller = site
-        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {REMEDY}"
+        file, line, caller = path.lines[0]
+        message = f"{file}:{line}: {name}() in {caller} blocks the event loop; {remedy(path)}"
         if self._on_loop_call == "raise":
             raise BlockingCallError(message)
         if self._on_loop_call != "warn":

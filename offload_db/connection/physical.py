@@ -351,7 +351,9 @@ class PhysicalConnection(SessionState):
                 deadline.spend("fetching" if name == "fetch" else "executing", time.monotonic() - started)
             if call.killed:
                 self.statement_killed()
-        reason = f"its timeout of {limit:.2f} s is over" if deadline is None or deadline.left > 0 else str(deadline)
+        which = " (statement_timeout)" if limit == self.statement_timeout else ""
+        ours = deadline is None or deadline.left > 0
+        reason = f"its timeout of {limit:.2f} s is over{which}" if ours else str(deadline)
         try:
             raise call.timeout_error(reason) from error
         finally:

@@ -90,13 +90,18 @@ def read_out(link: Link) -> None:
         failed = f"{type(error).__name__} {link.driver.code(error) or ''}"
     if call.late and call.stopped:
         link.fault = "unread_result"
-        reason = f"its timeout of {limit:.2f} s is over" if wanted == link.statement_timeout else str(deadline)
+        reason = (
+            f"its timeout of {limit:.2f} s is over (statement_timeout)"
+            if wanted == link.statement_timeout
+            else str(deadline)
+        )
         raise call.timeout_error(reason)
     if call.stopped and not call.killed:
         _not_read_out(link, f"it takes longer than {READ_OUT_SECONDS:.0f} s")
     elif failed or call.killed:  # by the end of the pool
         logger.warning(
-            "a statement failed after its connection was given back with its answer not read to the end: %s",
+            "a statement failed after its connection was given back with its answer not read to the end: %s; "
+            "close the cursor, or fetch its results, before the connection",
             failed or "it was killed",
         )
 

@@ -1,7 +1,7 @@
 """For any ASGI application: bridge every request, answer 503 when overloaded, open and close pools.
 
 Owns the middleware and the lifespan helper. Knows no framework. What they cannot reach is said by the coverage table
-in the README and, for FastAPI, by ``contrib/fastapi.py``.
+in the guide's chapter on whole applications and, for FastAPI, by ``contrib/fastapi.py``.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ class OffloadDialect(MySQLDialect_pymysql):
             dbapi_connection.rollback()
             return
         # An error of the driver's, of which SQLAlchemy knows what it means: the connection is lost.
-        reason = f"the rollback took longer than {ROLLBACK_TIMEOUT:.0f} s and was given up"
+        reason = f"the rollback took longer than {ROLLBACK_TIMEOUT:.0f} s and was given up; take a new session"
         raise OperationalError(CR.CR_SERVER_LOST, reason)
 
     def do_close(self, dbapi_connection: Any) -> None:

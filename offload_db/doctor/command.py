@@ -87,7 +87,7 @@ def read_plan(arguments: argparse.Namespace, environ: Mapping[str, str] = os.env
         **environ,
         **{name: str(value) for name, value in given.items() if value is not None},
     }
-    _, size, settings = read_environment(merged, where="the settings")
+    _, size, settings = read_environment(merged, where="the settings (--host and the like, or the environment)")
     if settings["database"] == NO_DATABASE:
         settings["database"] = None
     workers = arguments.workers

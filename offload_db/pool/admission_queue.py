@@ -152,8 +152,8 @@ class Admission(Settling[Ticket]):
         if self._withdraw(ticket):
             raise CheckoutTimeout.because(
                 f"{lane.label}: no connection within {patience or 0:.2f} s "
-                f"({self._occupation(lane)}); raise the limit or the checkout_timeout, "
-                "or hold connections for a shorter time"
+                f"({self._occupation(lane)}); raise {self._limit(lane)} or checkout_timeout, "
+                "or hold connections for a shorter time (guide: Scaling)"
             )
         if ticket.state is GONE:
             raise pool_closed()
@@ -242,7 +242,7 @@ class Admission(Settling[Ticket]):
                 if lane.max_waiting is not None and lane.waiting >= lane.max_waiting:
                     raise LaneFull.because(
                         f"{lane.label}: {lane.waiting} callers wait already, max_waiting is {lane.max_waiting} "
-                        f"({self._occupation(lane)}); try again later, or raise the limit or max_waiting"
+                        f"({self._occupation(lane)}); try again later, or raise {self._limit(lane)} or max_waiting"
                     )
                 ticket.signal = task_event() if where is Place.BRIDGED else ThreadEvent()
                 ticket.state = WAITING
@@ -279,12 +279,15 @@ class Admission(Settling[Ticket]):
         raise CheckoutTimeout.because(
             f"{lane.label}: this caller holds {mine} of the connections already and waits for one more "
             f"({self._occupation(lane)}), but every holder waits as well; close the first connection before taking "
-            "a second, pass it on instead, or raise the limit"
+            f"a second, pass it on instead, or raise {self._limit(lane)} (guide: Scaling)"
         )
 
     def _occupation(self, lane: LaneState) -> str:
         text = f"{lane.in_use} of {lane.limit} in use, {lane.waiting} waiting"
         return text if lane is self._common else f"{text}; {self.in_use} of {self.size} in the whole pool"
+
+    def _limit(self, lane: LaneState) -> str:
+        return "the pool's size" if lane is self._common else "the lane's limit"
 
     def _has_place(self, ticket: Ticket) -> bool:
         if len(ticket.lane.held) >= ticket.lane.limit:

@@ -185,7 +185,10 @@ class ConnectThrottle:
         left = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
         places = self._places
         if not places.acquire(timeout=left):
-            raise CheckoutTimeout.because("no connection was opened in time: others were being opened before it")
+            raise CheckoutTimeout.because(
+                "no connection was opened in time: others were being opened before it; offload-db doctor tells how "
+                "long one takes, and checkout_timeout or the call's timeout how long it may take"
+            )
         try:
             probe = self._enter(patience)
             try:

@@ -112,7 +112,8 @@ class Kinds:
             )
         if settings.get("defer_connect"):
             raise ConfigurationError(
-                "connect: defer_connect=True; a pool gives open connections alone (offload_db.connect accepts it)"
+                "connect: defer_connect=True; accepted is False: a pool gives open connections alone "
+                "(offload_db.connect takes it)"
             )
         mine, wanted = target(self._own.settings), target(settings)
         different = [name for name in _DEFAULTS if mine[name] != wanted[name]]

@@ -18,6 +18,7 @@ from examples.fuel_copilot import steps
 from offload_db.__main__ import main
 from offload_db.audit import CODES, RULES, Finding
 from offload_db.audit.run_rules import LIMITS
+from tests.evidence import GUIDE
 
 BLOCKS = """\
 import pymysql
@@ -191,8 +192,8 @@ def test_markdown(tmp_path: Path) -> None:
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has a bar for each file, the routes and the chains; progress is not mixed into it."""
-    assert main(["audit", str(steps.LEGACY)]) == 1
+    """With --verbose each call has its line, its route and its chain; progress is not mixed into it."""
+    assert main(["audit", str(steps.LEGACY), "--verbose"]) == 1
     shown = capsys.readouterr()
     assert "[....................] 0 of 36 blocking functions migrated" in shown.out
     assert "get_fleet_summary  (GET /api/fleet/summary, mode either)" in shown.out
@@ -214,7 +215,7 @@ async def handler():
     await asyncio.sleep(0)
 """
     (project / "app.py").write_text(source, encoding="utf-8")
-    assert main(["audit", ".", "--format", format]) == 1
+    assert main(["audit", ".", "--verbose", "--format", format]) == 1
     shown = capsys.readouterr().out
     first = shown.index("Places that open connections: 1, for 1 of the functions below.")
     assert first < shown.index("app.py:5") < shown.index("handler")
@@ -372,21 +373,18 @@ def test_module(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_documentation() -> None:
-    """The README lists each rule and each key of a finding, the guide each limit."""
-    root = Path(__file__).resolve().parents[2]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("\n## Audit\n")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| `(ODB\d+)` \| (.*) \|$", section, re.MULTILINE)
+    """The guide lists each rule, each key of a finding and each limit."""
+    chapter = (GUIDE / "audit.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(ODB\d+)` \| (.*) \|$", chapter, re.MULTILINE)
     assert listed == [(rule.code, rule.summary) for rule in RULES]
     finding = Finding("ODB101", "a.py", 1, 1, "f", "c", "low", "m")
     keys = {
         key
-        for cells in re.findall(r"^\| (`[a-z_`, ]+`) \|", section, re.MULTILINE)
+        for cells in re.findall(r"^\| (`[a-z_`, ]+`) \|", chapter, re.MULTILINE)
         for key in re.findall(r"\w+", cells)
     }
     assert keys == set(finding.as_dict())
-    guide = (root / "examples" / "README.md").read_text(encoding="utf-8")
-    limits = guide.partition("\n## What the audit cannot see\n")[2].partition("\n## ")[0]
+    limits = chapter.partition("\n## What the audit cannot see\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^- (.*(?:\n  .*)*)", limits, re.MULTILINE)
     assert [" ".join(limit.split()) for limit in listed] == list(LIMITS)
 

@@ -229,3 +229,29 @@ async def second():
     assert places[1].write.startswith("offload_db.connect(…)")
     assert "OffloadPool.create" in places[2].write
     assert not any("secret" in place.write for place in places)
+
+
+def test_names(tmp_path: Path) -> None:
+    """A property and a loop are no calls in a message, a key of an application is named; fingerprints stay."""
+    source = """
+import pymysql
+app = {}
+app["db"] = pymysql.connect()
+
+class Truck:
+    @property
+    def rpm(self):
+        cursor = app["db"].cursor()
+        cursor.execute("SELECT 1")
+        return cursor
+
+async def handler():
+    app["db"].ping()
+    return Truck().rpm
+"""
+    (tmp_path / "app.py").write_text(source, encoding="utf-8")
+    report = audit([tmp_path])
+    found = {finding.line: finding for finding in report.findings if finding.function == "handler"}
+    assert found[14].message.startswith("app['db'].ping() is a call of the driver")
+    assert found[15].message.startswith("Truck().rpm leads to cursor.execute() and")
+    assert (found[14].call, found[15].call) == ("app[].ping", "Truck().rpm")

@@ -428,7 +428,7 @@ async def test_scopes() -> None:
         scope = call_scope.current_bridged_call()
         seen_scopes.append(scope)
         assert scope is not None
-        scope.owned.add(Possession(ended))
+        scope.owned[Possession(ended)] = None
         await inner()
         assert ended == []
         async with anyio.create_task_group() as group:
@@ -481,7 +481,7 @@ async def test_a_scope_ends_when_its_call_fails() -> None:
     async def handler(work: Callable[[], Awaitable[None]]) -> None:
         scope = call_scope.current_bridged_call()
         assert scope is not None
-        scope.owned.add(Possession(ended))
+        scope.owned[Possession(ended)] = None
         await work()
 
     async def fail() -> None:

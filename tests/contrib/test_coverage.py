@@ -1,4 +1,4 @@
-"""Claims about what each way to free an application covers, measured on a real server, and told in the README.
+"""Claims about what each way to free an application covers, measured on a real server, and told in the guide.
 
 Each cell of the table is a request in which nothing but that code uses the database.
 """
@@ -137,7 +137,7 @@ def one_query(pool: OffloadPool) -> None:
         assert value(connection, "SELECT 1") == 1
 
 
-def test_the_readme_tells_it() -> None:
-    """The README's table is this one."""
+def test_the_guide_tells_it() -> None:
+    """The guide's table is this one."""
     told = {cells[0].strip("`"): tuple(cell == "yes" for cell in cells[1:4]) for cells in rows("What each way covers")}
     assert told == TABLE

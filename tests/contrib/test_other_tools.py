@@ -21,10 +21,8 @@ import pytest
 
 import offload_db
 from offload_db import OffloadPool, offload
+from tests.evidence import GUIDE
 from tests.support import PATIENCE, pool_of, settled
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 # A bare except clause around a driver call
 
@@ -131,8 +129,8 @@ def test_alarms(mode: str, told: str, database: dict[str, Any], tmp_path: Path) 
 
 
 def told_of_coverage() -> str:
-    """Return the setting that the README gives."""
-    found = re.search(r"^concurrency = (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    """Return the setting that the guide gives."""
+    found = re.search(r"^concurrency = (.*)$", (GUIDE / "monitoring.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None
     return found[1]
 
@@ -166,7 +164,7 @@ MEASURED = """
 @pytest.mark.skipif(importlib.util.find_spec("coverage") is None, reason="coverage is not installed")
 @pytest.mark.parametrize(("concurrency", "whole"), [(told_of_coverage(), True), ("thread", False)])
 def test_coverage(concurrency: str, whole: bool, database: dict[str, Any], tmp_path: Path) -> None:
-    """With the settings that the README gives, coverage sees every line; with its own it loses some."""
+    """With the settings that the guide gives, coverage sees every line; with its own it loses some."""
     (tmp_path / "settings").write_text(f"[run]\nconcurrency = {concurrency}\n", encoding="utf-8")
     run_script(tmp_path, MEASURED, [], database, "-m", "coverage", "run", "--rcfile=settings")
     subprocess.run([sys.executable, "-m", "coverage", "json", "-q", "--include=script.py"], cwd=tmp_path, check=True)

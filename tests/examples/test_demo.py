@@ -76,7 +76,8 @@ def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     assert "/health p99 ms" in done.stdout
     assert str(picture) in done.stdout
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for drawn in (picture, tmp_path / "new" / "demo-dark.png"):
+        assert drawn.read_bytes().startswith(b"\x89PNG")
 
     numbers = json.loads(picture.with_suffix(".json").read_text())
     assert [point["errors"] for point in numbers["points"]] == [0] * len(numbers["points"])

@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
         (["--step"], "unrecognized arguments: --step"),
         (["--serve", "--steps"], "leave out --quick and --steps"),
         (["--serve", "--quick"], "leave out --quick and --steps"),
+        (["--rollout", "--steps"], "leave out --steps and --serve"),
+        (["--rollout", "--serve"], "leave out --steps and --serve"),
         (["--port", "8000"], "add --serve"),
         (["--serve", "--port", "http"], "invalid int value"),
-        (["--output", "demo.jpg"], "must end in .png"),
+        (["--output", "demo.jpg"], "must end in .png or .svg"),
     ],
 )
 def test_mistakes(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

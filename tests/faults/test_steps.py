@@ -157,8 +157,8 @@ def test_a_slot_that_comes_back_while_the_loops_thread_looks(patience: float | N
     assert lanes.in_use == 0
 
 
-class PausingSet(set[Any]):
-    """A set that lets somebody do something just when it has been looked at, or added to."""
+class PausingDict(dict[Any, None]):
+    """A dictionary that lets somebody do something just when it has been looked at, or added to."""
 
     after_look: Callable[[], object] | None = None
     after_add: Callable[[], object] | None = None
@@ -169,8 +169,8 @@ class PausingSet(set[Any]):
             self.after_look()
         return full
 
-    def add(self, element: Any) -> None:
-        super().add(element)
+    def __setitem__(self, key: Any, value: None) -> None:
+        super().__setitem__(key, value)
         if self.after_add is not None:
             self.after_add()
 
@@ -178,7 +178,7 @@ class PausingSet(set[Any]):
 def test_a_connection_that_is_closed_while_its_call_ends() -> None:
     """A call that ends takes no notice of a connection of its own that another thread closes just then."""
     scope = BridgedCall()
-    scope.owned = owned = PausingSet()
+    scope.owned = owned = PausingDict()
     call_lock = CallLock(scope)
     owned.after_look = call_lock.close
     scope.end()
@@ -188,7 +188,7 @@ def test_a_connection_that_is_closed_while_its_call_ends() -> None:
 def test_a_call_that_ends_while_a_thread_of_its_own_takes_a_connection() -> None:
     """A connection that a call's helper takes when the call ends belongs to nobody, and the call ends well."""
     scope = BridgedCall()
-    scope.owned = owned = PausingSet()
+    scope.owned = owned = PausingDict()
     owned.after_add = scope.end
     call_lock = CallLock(scope)
     assert call_lock.owner is None

@@ -472,16 +472,15 @@ async def test_a_holder_whose_task_is_over(bridged: bool, mysql: MySQL) -> None:
                 group.start_soon(take)
         gc.collect()
 
-        @offload
         async def take_two() -> None:
             with pool.connection():
                 pool.connection()
 
+        async def take_one() -> None:
+            pool.connection()
+
         with pytest.raises(CheckoutTimeout, match="2 of 2 in use"):
-            if bridged:
-                await take_two()
-            else:
-                pool.connection()
+            await (offload(take_two)() if bridged else take_one())
         for connection in left:
             connection.close()
         assert pool.statistics().in_use == 0

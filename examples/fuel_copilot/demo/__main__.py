@@ -17,7 +17,7 @@ from types import FrameType
 import pymysql
 
 from examples.fuel_copilot import generate, steps
-from examples.fuel_copilot.demo import load as load_module, plot, results
+from examples.fuel_copilot.demo import load as load_module, plot, results, rolling_out
 from examples.fuel_copilot.demo.arguments import Arguments, parse
 from examples.fuel_copilot.demo.backend import HOST, ROOT, Backend, BackendFailed
 from examples.fuel_copilot.demo.health import HealthPoller
@@ -56,7 +56,7 @@ class Demo:
 
     def __init__(self, endpoint: Endpoint, database: str, workspace: Path) -> None:
         self._environment = endpoint.environment(database)
-        self._workspace = workspace
+        self.workspace = workspace
         self.paths = workspace / "paths.json"
         with (
             pymysql.connect(**endpoint.settings(database), ssl_disabled=True) as connection,
@@ -69,13 +69,19 @@ class Demo:
 
     def copy(self, name: str, upto: int | None) -> Path:
         """Copy the legacy backend and apply its first *upto* steps, or all."""
-        directory = self._workspace / name.replace(" ", "-")
+        directory = self.workspace / name.replace(" ", "-")
         steps.apply(upto, directory)
         return directory
 
-    def backend(self, directory: Path, query_delay: float, port: int | None = None) -> Backend:
-        """Serve the backend in *directory*."""
-        return Backend(directory, {**self._environment, "FUEL_QUERY_DELAY": str(query_delay)}, port=port)
+    def backend(
+        self, directory: Path, query_delay: float, port: int | None = None, *, app: str = "main:app", **more: str
+    ) -> Backend:
+        """Serve the backend in *directory*.
+
+        :param more: further variables of its environment
+        """
+        environment = {**self._environment, "FUEL_QUERY_DELAY": str(query_delay), **more}
+        return Backend(directory, environment, port=port, app=app)
 
     def measure(self, name: str, directory: Path, plan: Plan) -> list[Point]:
         """Apply *plan* to the backend in *directory*."""
@@ -89,13 +95,17 @@ class Demo:
                         points.append(self._measure(name, backend, query_delay, users, plan))
         return points
 
-    def _measure(self, name: str, backend: Backend, query_delay: float, users: int, plan: Plan) -> Point:
-        output = self._workspace / "load.json"
-        output.unlink(missing_ok=True)
+    def load_command(self, backend: Backend, users: int, settle: float, seconds: float, output: Path) -> list[str]:
+        """Return the command that puts the backend under load."""
         command = [sys.executable, "-m", load_module.__name__, "--host", HOST, "--port", str(backend.port)]
-        command += ["--users", str(users), "--settle", str(plan.settle), "--seconds", str(plan.seconds)]
-        command += ["--paths", str(self.paths), "--output", str(output)]
-        with HealthPoller(HOST, backend.port) as poller, (self._workspace / "load.log").open("w+b") as log:
+        command += ["--users", str(users), "--settle", str(settle), "--seconds", str(seconds)]
+        return [*command, "--paths", str(self.paths), "--output", str(output)]
+
+    def _measure(self, name: str, backend: Backend, query_delay: float, users: int, plan: Plan) -> Point:
+        output = self.workspace / "load.json"
+        output.unlink(missing_ok=True)
+        command = self.load_command(backend, users, plan.settle, plan.seconds, output)
+        with HealthPoller(HOST, backend.port) as poller, (self.workspace / "load.log").open("w+b") as log:
             process = start(command, cwd=ROOT, output=log)
             try:
                 process.wait(load_module.LONGEST_WARM_UP + plan.seconds + 30)
@@ -155,7 +165,7 @@ def compare(demo: Demo, arguments: Arguments) -> int:
     numbers = output.with_suffix(".json")
     results.save(points, numbers)
     plot.draw(points, QUERY_DELAY, HEALTH_USERS, output)
-    say(f"\npicture: {output}\nnumbers: {numbers}")
+    say(f"\npicture: {output}\n   dark: {plot.dark(output)}\nnumbers: {numbers}")
     wrong = [point for point in points if point.errors]
     for point in wrong:
         say(f"ERRORS: {point.backend}, {point.users} users: {point.errors}, such as {point.error_samples[0]}")
@@ -205,7 +215,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             filled_database(endpoint) as database,
         ):
             demo = Demo(endpoint, database, Path(workspace))
-            status = serve(demo, arguments) if arguments.serve else compare(demo, arguments)
+            if arguments.rollout:
+                status = rolling_out.run(demo, endpoint.settings(database), arguments.output, quick=arguments.quick)
+            else:
+                status = serve(demo, arguments) if arguments.serve else compare(demo, arguments)
     except KeyboardInterrupt:
         say("\nended by Ctrl-C; nothing is left running")
         return 130

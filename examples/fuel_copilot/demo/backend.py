@@ -27,12 +27,16 @@ class Backend:
 
     :param environment: variables added to this process's own
     :param port: None picks a free one
+    :param app: what to serve, as uvicorn takes it
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], *, port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], *, port: int | None = None, app: str = "main:app"
+    ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self._environment = environment
+        self._app = app
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +56,7 @@ class Backend:
         return self._log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def __enter__(self) -> Backend:
-        command = [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", str(self.directory)]
+        command = [sys.executable, "-m", "uvicorn", self._app, "--app-dir", str(self.directory)]
         # asyncio's own loop: a blocked uvloop leaves some users without any answer. And no log line per request.
         command += ["--host", HOST, "--port", str(self.port), "--loop", "asyncio"]
         command += ["--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]

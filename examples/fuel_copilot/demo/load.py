@@ -34,6 +34,8 @@ class Load:
     error_samples: list[str] = field(default_factory=list)
     client_cpu: float = 0.0
     """The share of one processor that this process used."""
+    answers: list[tuple[float, float, bool]] = field(default_factory=list)
+    """Where they are asked for: when each answer came, how long it took, and whether it was right."""
 
     def fail(self, reason: str) -> None:
         """Count an answer that was wrong, or did not come."""
@@ -130,8 +132,11 @@ class User(asyncio.Protocol):
 class Crowd:
     """All users, and what they measured."""
 
-    def __init__(self, host: str, port: int, users: int, targets: Iterator[Target]) -> None:
+    def __init__(
+        self, host: str, port: int, users: int, targets: Iterator[Target], *, keep_answers: bool = False
+    ) -> None:
         self.targets = targets
+        self._keep_answers = keep_answers
         self.load = Load(users)
         self._address = host, port
         self._users: set[User] = set()
@@ -141,6 +146,8 @@ class Crowd:
 
     def answered(self, latency: float, wrong: str | None) -> None:
         """Count an answer, if the warm-up is over."""
+        if self._keep_answers and not self._ending:
+            self.load.answers.append((time.monotonic(), latency, wrong is None))
         if wrong is not None:
             self.fail(wrong)
         elif self._measuring:
@@ -214,9 +221,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds to measure")
     parser.add_argument("--paths", type=Path, required=True, help="JSON: paths, and what each answer must contain")
     parser.add_argument("--output", type=Path, required=True, help="where to write the result as JSON")
+    parser.add_argument("--keep-answers", action="store_true", help="write when each answer came, from the first on")
     arguments = parser.parse_args()
     targets = requests(arguments.host, arguments.port, json.loads(arguments.paths.read_text(encoding="utf-8")))
-    crowd = Crowd(arguments.host, arguments.port, arguments.users, targets)
+    crowd = Crowd(arguments.host, arguments.port, arguments.users, targets, keep_answers=arguments.keep_answers)
     load = asyncio.run(crowd.run(arguments.settle, arguments.seconds))
     arguments.output.write_text(json.dumps(asdict(load)), encoding="utf-8")
 

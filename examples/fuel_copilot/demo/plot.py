@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -12,7 +14,32 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from examples.fuel_copilot.demo.results import AFTER, BEFORE, Point, find
 
-COLOURS = {BEFORE: "#c0392b", AFTER: "#1f77b4"}
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What the picture is drawn in."""
+
+    backends: dict[str, str]
+    text: str
+    muted: str
+    grid: str
+    ground: str
+
+    def settings(self) -> dict[Any, str]:
+        """Return them as matplotlib's settings, with what makes the same points the same file."""
+        text = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+        ground = ("figure.facecolor", "axes.facecolor", "legend.facecolor")
+        return {
+            "backend": "Agg",
+            **dict.fromkeys(text, self.text),
+            **dict.fromkeys(ground, self.ground),
+            "legend.edgecolor": self.grid,
+            "svg.hashsalt": "offload_db",
+        }
+
+
+LIGHT = Colours({BEFORE: "#c0392b", AFTER: "#1f77b4"}, "#1f2328", "#666666", "#dddddd", "#ffffff")
+DARK = Colours({BEFORE: "#ff7b72", AFTER: "#79c0ff"}, "#e6edf3", "#9198a1", "#30363d", "#0d1117")
 NAMES = {BEFORE: "before: the loop is blocked", AFTER: "after: offload_db frees it"}
 
 
@@ -24,20 +51,34 @@ def duration(seconds: float) -> str:
 
 
 def draw(points: Sequence[Point], query_delay: float, health_users: int, path: Path) -> None:
-    """Draw the points measured with *query_delay*, and /health under *health_users*, into a PNG at *path*."""
-    mpl.use("Agg")
+    """Draw the points measured with *query_delay*, and /health under *health_users*.
+
+    :param path: a PNG or an SVG; the same for a dark ground goes beside it
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for colours, file in ((LIGHT, path), (DARK, dark(path))):
+        with mpl.rc_context(colours.settings()):
+            _draw(points, query_delay, health_users, file, colours)
+
+
+def dark(path: Path) -> Path:
+    """Return where the picture for a dark ground goes."""
+    return path.with_stem(f"{path.stem}-dark")
+
+
+def _draw(points: Sequence[Point], query_delay: float, health_users: int, path: Path, colours: Colours) -> None:
     figure = Figure(figsize=(13, 5.6), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     delayed = [point for point in points if point.query_delay == query_delay]
-    _latency(left, delayed, query_delay)
-    _health(right, delayed, query_delay, health_users)
+    _latency(left, delayed, query_delay, colours)
+    _health(right, delayed, query_delay, health_users, colours)
     for axes in (left, right):
-        axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
+        axes.grid(visible=True, which="major", color=colours.grid, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(_headline(delayed, query_delay, health_users), fontsize=14, fontweight="bold")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    # Without the date and the program: the same points are the same file.
+    figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
 
 def _headline(points: Sequence[Point], query_delay: float, users: int) -> str:
@@ -52,12 +93,12 @@ def _headline(points: Sequence[Point], query_delay: float, users: int) -> str:
     )
 
 
-def _latency(axes: Axes, points: Sequence[Point], query_delay: float) -> None:
+def _latency(axes: Axes, points: Sequence[Point], query_delay: float, colours: Colours) -> None:
     """Draw p50 and p95 over the number of users."""
     for backend in (BEFORE, AFTER):
         mine = sorted((point for point in points if point.backend == backend), key=lambda point: point.users)
         users = [point.users for point in mine]
-        colour = COLOURS[backend]
+        colour = colours.backends[backend]
         axes.plot(users, [point.p50 for point in mine], "o-", color=colour, label=f"{NAMES[backend]}, p50")
         axes.plot(users, [point.p95 for point in mine], "s--", color=colour, alpha=0.6, label=f"{NAMES[backend]}, p95")
         above = backend == BEFORE
@@ -71,7 +112,7 @@ def _latency(axes: Axes, points: Sequence[Point], query_delay: float) -> None:
                 color=colour,
                 fontsize=9,
             )
-    axes.axhline(query_delay, color="#888888", linewidth=1, linestyle=":")
+    axes.axhline(query_delay, color=colours.muted, linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(x=0.08)
@@ -83,13 +124,14 @@ def _latency(axes: Axes, points: Sequence[Point], query_delay: float) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.7, high * 2.2)
     axes.text(
-        ticks[-1],
+        0.25,  # of the width: between the first two points
         query_delay / 1.04,
         f"the query alone: {duration(query_delay)}",
-        ha="right",
+        transform=axes.get_yaxis_transform(),
+        ha="center",
         va="top",
         fontsize=8.5,
-        color="#666666",
+        color=colours.muted,
     )
     axes.set_xlabel("users, each sending the next request when the last is answered")
     axes.set_ylabel("time until the answer (log scale)")
@@ -97,7 +139,7 @@ def _latency(axes: Axes, points: Sequence[Point], query_delay: float) -> None:
     axes.legend(loc="upper left", fontsize=9, frameon=True)
 
 
-def _health(axes: Axes, points: Sequence[Point], query_delay: float, users: int) -> None:
+def _health(axes: Axes, points: Sequence[Point], query_delay: float, users: int, colours: Colours) -> None:
     """Draw each answer of /health over the time of the measurement."""
     for backend in (BEFORE, AFTER):
         point = find(points, backend, query_delay, users)
@@ -107,13 +149,21 @@ def _health(axes: Axes, points: Sequence[Point], query_delay: float, users: int)
         whole = [poll for poll in point.health if sum(poll) <= point.seconds] or list(point.health)
         asked = [sent for sent, _ in whole]
         latencies = [latency for _, latency in whole]
-        axes.hlines(latencies, asked, [sent + latency for sent, latency in whole], color=COLOURS[backend], alpha=0.5)
+        # Only what can be seen as a line: hundreds of lines below a pixel would be most of an SVG.
+        long = [poll for poll in whole if poll[1] > point.seconds / 500]
+        axes.hlines(
+            [latency for _, latency in long],
+            [sent for sent, _ in long],
+            [sum(poll) for poll in long],
+            color=colours.backends[backend],
+            alpha=0.5,
+        )
         axes.plot(
             asked,
             latencies,
             "o" if backend == BEFORE else ".",
             markersize=6 if backend == BEFORE else 4,
-            color=COLOURS[backend],
+            color=colours.backends[backend],
             label=f"{NAMES[backend]} (p99 {duration(point.health_p99)})",
         )
     axes.set_yscale("log")

@@ -14,6 +14,7 @@ from ..findings import Finding
 CODE = "ODB101"
 NAME = "blocking-statement"
 SUMMARY = "a driver executes a statement in an `async def`"
+REMEDY = "put @offload_db.offload directly above the async def; offload-db migrate does it"
 
 
 def check(context: Context) -> Iterator[Finding]:

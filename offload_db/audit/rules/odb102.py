@@ -14,6 +14,10 @@ from ..findings import Finding
 CODE = "ODB102"
 NAME = "blocking-connect"
 SUMMARY = "a connection is opened, or taken from a pool, in an `async def`"
+REMEDY = (
+    "put @offload_db.offload directly above the async def, and wrap the pool where it is built; "
+    "offload-db migrate does both"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:

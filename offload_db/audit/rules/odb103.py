@@ -14,6 +14,7 @@ from ..findings import Finding
 CODE = "ODB103"
 NAME = "blocking-driver-call"
 SUMMARY = "another method of a connection or cursor is called in an `async def`"
+REMEDY = "nothing of its own: what frees the statement beside it frees this call, too"
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 from ..context import Context
 from ..findings import Finding
+from ..wording import shown
 
 CODE = "ODB104"
 NAME = "blocking-helper"
 SUMMARY = "an `async def` calls a helper that reaches the driver"
+REMEDY = "put @offload_db.offload on the async def alone; the helper stays as it is"
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -20,4 +22,4 @@ def check(context: Context) -> Iterator[Finding]:
     for call in context.sites:
         if call.effect is None or call.effect.kind == "elsewhere":
             below = context.graph.below(call)
-            yield context.blocking(CODE, call, f"leads to {below[-1].text}()")
+            yield context.blocking(CODE, call, f"leads to {shown(below[-1].node)}")

@@ -14,6 +14,10 @@ from ..findings import Finding
 CODE = "ODB105"
 NAME = "blocking-sqlalchemy"
 SUMMARY = "a synchronous SQLAlchemy engine, connection or session in an `async def`"
+REMEDY = (
+    "make the engine with offload_db.contrib.sqlalchemy.create_engine(pool) and put @offload_db.offload "
+    "on the async def"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:

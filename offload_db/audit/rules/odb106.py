@@ -14,6 +14,10 @@ from ..findings import Finding
 CODE = "ODB106"
 NAME = "blocking-pandas"
 SUMMARY = "`pandas.read_sql`, `to_sql` and the like in an `async def`"
+REMEDY = (
+    "read on an engine of offload_db.contrib.sqlalchemy.create_engine(pool), or use "
+    '@offload_db.offload(mode="thread") where nothing is awaited'
+)
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -14,6 +14,10 @@ from ..findings import Finding
 CODE = "ODB107"
 NAME = "blocking-peewee"
 SUMMARY = "peewee in an `async def`"
+REMEDY = (
+    'use @offload_db.offload(mode="thread") where nothing is awaited, else have functions that '
+    "offload_db.blocking wraps run the queries, and put @offload_db.offload on the async def"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:

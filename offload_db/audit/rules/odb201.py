@@ -14,6 +14,7 @@ from ..findings import Finding
 CODE = "ODB201"
 NAME = "offload-without-effect"
 SUMMARY = "`@offload` stands where it has no effect"
+REMEDY = "move it directly above the def, below the decorator of the route"
 
 
 def check(context: Context) -> Iterator[Finding]:

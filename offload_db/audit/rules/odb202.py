@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from ..context import Context
 from ..findings import Finding
 from ..model import Call, Scope
+from ..wording import shown
 
 CODE = "ODB202"
 NAME = "bridge-frees-nothing"
 SUMMARY = "an offloaded handler uses a pool that is not wrapped, or a driver that a bridge does not free"
+REMEDY = 'wrap the pool, or open the connection with offload_db.connect; or use mode="thread" where nothing is awaited'
 
 _BARE = "a PooledDB that no OffloadPool wraps: wrap it where it is built"
 _RAW = (
@@ -38,7 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
                     found.node,
                     call=found.text,
                     severity="high",
-                    message=f"{found.text}() uses {what}",
+                    message=f"{shown(found.node)} uses {what}",
                     stays=True,
                 )
 

@@ -15,6 +15,7 @@ from ..findings import Finding
 CODE = "ODB203"
 NAME = "thread-mode-misfits"
 SUMMARY = '`@offload(mode="thread")` on a function that really awaits, needs the event loop, or shares a connection'
+REMEDY = 'take mode="thread" away, and take the connection from a wrapped pool or offload_db.connect'
 
 
 def check(context: Context) -> Iterator[Finding]:

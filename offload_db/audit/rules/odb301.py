@@ -15,10 +15,15 @@ from collections.abc import Iterator
 from ..context import Context
 from ..findings import Finding
 from ..model import External, Scope
+from ..wording import shown
 
 CODE = "ODB301"
 NAME = "lock-across-call"
 SUMMARY = "a `threading` lock is held across a database call, be it one that `logging` holds"
+REMEDY = (
+    'release the lock before the call, or use @offload_db.offload(mode="thread") on all that take it; '
+    "let logging write through a QueueHandler"
+)
 
 CACHED_PROPERTY_LOCKS = sys.version_info < (3, 12)
 
@@ -60,7 +65,7 @@ def _in_the_source(context: Context) -> Iterator[Finding]:
                 if id(lock) not in told:
                     told.add(id(lock))
                     below = context.graph.below(call) if call.effect is None else []
-                    message = f"the lock {lock.text} is held while {call.text}() talks to the database"
+                    message = f"the lock {lock.text} is held while {shown(call.node)} talks to the database"
                     yield context.finding(
                         CODE, scope, lock.node, call=call.text, severity="high", message=message, stays=True,
                         via=tuple(step.scope.qualname for step in below),
@@ -83,7 +88,7 @@ def _across(context: Context, scope: Scope, held: str, remedy: str) -> Iterator[
     call = next((call for call in scope.calls if context.graph.blocks(call)), None)
     if call is not None:
         below = context.graph.below(call) if call.effect is None else []
-        message = f"{held} while {call.text}() in {scope.name} talks to the database; {remedy}"
+        message = f"{held} while {shown(call.node)} in {scope.name} talks to the database; {remedy}"
         yield context.finding(
             CODE, scope, scope.node, call=call.text, severity="high", message=message, stays=True,
             via=tuple(step.scope.qualname for step in below),

@@ -16,6 +16,9 @@ from ..model import Call
 CODE = "ODB302"
 NAME = "unbridged-child-task"
 SUMMARY = "a child task (`gather`, `create_task`, …) queries outside the bridge"
+REMEDY = (
+    "put @offload_db.offload on the function that the new task runs; from a callback, start a task of such a function"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:

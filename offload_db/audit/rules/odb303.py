@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 from ..context import Context
 from ..findings import Finding
+from ..wording import shown
 
 CODE = "ODB303"
 NAME = "connection-left-open"
 SUMMARY = "a connection is not closed on every path"
+REMEDY = "open it in a with statement, or close it in a finally"
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -25,5 +27,5 @@ def check(context: Context) -> Iterator[Finding]:
             opened.statement,
             call=opened.how,
             severity="low" if how.startswith("an exception") else "medium",
-            message=f"{opened.name} = {opened.how}(): {how}",
+            message=f"{opened.name} = {shown(opened.statement.value)}: {how}",
         )

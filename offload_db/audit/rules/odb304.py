@@ -18,6 +18,10 @@ from ..model import Database, Scope
 CODE = "ODB304"
 NAME = "shared-connection"
 SUMMARY = "a connection, session or cursor is shared by all callers"
+REMEDY = (
+    "take a connection from the pool for each call, or open the shared one with offload_db.connect: then "
+    "callers wait for their turn"
+)
 
 
 def check(context: Context) -> Iterator[Finding]:
