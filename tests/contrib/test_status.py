@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -298,12 +299,12 @@ async def test_viewers_are_bounded(pool: OffloadPool, monkeypatch: pytest.Monkey
 
 @pytest.mark.anyio
 async def test_a_sample_for_all(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Viewers share one sample a second, and nothing is sampled while nobody looks."""
-    taken: list[object] = []
+    """Viewers share one sample a second, taken off the loop, and nothing is sampled while nobody looks."""
+    taken: list[int] = []
     original = monitor.snapshot
 
     def counted(*pools: OffloadPool) -> dict[str, Any]:
-        taken.append(pools)
+        taken.append(threading.get_ident())
         return original(*pools)
 
     monkeypatch.setattr(monitor, "snapshot", counted)
@@ -314,6 +315,7 @@ async def test_a_sample_for_all(pool: OffloadPool, monkeypatch: pytest.MonkeyPat
         for _ in range(5):
             group.start_soon(ask, app, "/state.json")
     assert len(taken) == 1
+    assert threading.get_ident() not in taken
 
 
 def test_rows_are_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,20 @@ async def test_who_may(allow: Any, status: int, caplog: pytest.LogCaptureFixture
     assert setting() == (("block", 1.0) if status == 200 else None)
     assert ("allow_changes failed" in caplog.text) == (allow is fails)
     assert (await ask(app, "/state.json", headers=headers)).json["may"] == {"change": status == 200}
+
+
+@pytest.mark.anyio
+async def test_a_plain_function_is_asked_off_the_loop() -> None:
+    """What tells who may change something may take its time: a plain function is called in a thread."""
+    asked: list[int] = []
+
+    def allow(scope: Any) -> bool:
+        asked.append(threading.get_ident())
+        return False
+
+    await ask(StatusPage(allow_changes=allow), "/state.json")
+    assert len(asked) == 1
+    assert threading.get_ident() not in asked
 
 
 @pytest.mark.parametrize(
