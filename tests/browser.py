@@ -119,8 +119,8 @@ class Browser:
 
     def picture(self, path: Path) -> None:
         """Take a picture of the whole page."""
-        size = self.command("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        width, height = self.run("return [innerWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         answer = self.command("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(b64decode(answer["data"]))
 

@@ -35,6 +35,7 @@ INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``offload-db watch``."""
+    parser.epilog = "exit status: 0 after --once, 2 where there are no figures to be had, 130 after Ctrl-C"
     parser.add_argument("url", metavar="URL", help="where the application has mounted its StatusPage")
     parser.add_argument("--once", action="store_true", help="show the figures once")
     parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: 2)")

@@ -462,6 +462,18 @@ def test_what_is_no_pool() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_the_rollout_leaves_as_it_was(pool: OffloadPool) -> None:
+    """What blocks as the rollout has it run as before is not to be decorated, but to be given a larger share."""
+    rollout.set(f"{__name__}.query", "observe")
+    await query(pool, "SELECT 1")
+    await blocks(pool)
+    units = (await ask(StatusPage(pool), "/state.json")).json["blocking"]["units"]
+    remedies = {unit["function"]: unit["remedy"] for unit in units}
+    assert remedies["query"] == "the rollout has some of its calls run as before: raise its share"
+    assert remedies["blocks"] == "put @offload_db.offload on it"
+
+
+@pytest.mark.anyio
 async def test_links_to_a_repository(pool: OffloadPool) -> None:
     """The address of a line can be anything that has its file and its number."""
     await blocks(pool)

@@ -132,7 +132,7 @@ class Figures:
         self._set("burn_down", burn_down(made))
         newest = made[-1][2] if made else None
         before = next((lost for at, lost in self._lost if at >= clock - _MINUTE), None)
-        table, lost = blocking(newest, [each["snapshot"] for each in live], before, self._links)
+        table, lost = blocking(newest, [each["snapshot"] for each in live], before, self._links, self._arms)
         self._lost.append((clock, lost))
         self._set("blocking", table)
         self._set("problems", [*problems, *wrong])

@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 # Rows that are shown of what blocks, and lines of each; and of the rollout.
 _UNITS, _SITES, _ROUTES = 25, 5, 60
+_OF_THE_ROLLOUT = "the rollout has some of its calls run as before: raise its share"
 # Seconds that the loop may stand still before that is said, and before it is said loudly.
 _LATE, _TOO_LATE = 0.1, 0.5
 _COUNTED = ("checkouts", "statements", "hops", "kills", "kills_failed", "timeouts", "cancelled", "blocking_calls")
@@ -301,12 +302,22 @@ def _arm(pairs: Sequence[tuple[Json, Json | None]]) -> Json:
 
 
 def blocking(
-    audit: Mapping[str, Any] | None, snapshots: Sequence[Json], before: Mapping[str, float] | None, links: Links
+    audit: Mapping[str, Any] | None,
+    snapshots: Sequence[Json],
+    before: Mapping[str, float] | None,
+    links: Links,
+    arms: Sequence[Json],
 ) -> tuple[Json, dict[str, float]]:
     """Return what still blocks, the costliest first, and the seconds that each has lost so far.
 
     :param before: what the latter was a minute ago; None if that is not known
+    :param arms: the targets of the rollout: what blocks there does so on purpose
     """
+    as_before = {
+        route["target"]
+        for route in arms
+        if any(arm["mode"] != "offload" and arm["ever"]["calls"] for arm in route["arms"])
+    }
     joined = join(audit, snapshots)
     lost: dict[str, float] = {}
     units: list[Json] = []
@@ -322,7 +333,8 @@ def blocking(
                     "route": route,
                     "function": unit["function"],
                     **links.place(unit),
-                    **{name: unit[name] for name in ("seconds", "share", "count", "max_seconds", "remedy", "rules")},
+                    **{name: unit[name] for name in ("seconds", "share", "count", "max_seconds", "rules")},
+                    "remedy": _OF_THE_ROLLOUT if _is_one_of(unit, as_before) else unit["remedy"],
                     "minute": None if before is None else max(0.0, unit["seconds"] - before.get(key, 0.0)),
                     "more": max(0, len(unit["sites"]) - _SITES),
                     "sites": [
@@ -338,6 +350,13 @@ def blocking(
                 }
             )
     return {"units": units, "more": max(0, len(lost) - _UNITS), "summary": joined["summary"]}, lost
+
+
+def _is_one_of(unit: Mapping[str, Any], targets: set[str]) -> bool:
+    endpoint = unit["endpoint"]
+    if endpoint and f"{endpoint['method']}:{endpoint['path']}" in targets:
+        return True
+    return any(target.rpartition(".")[2] == unit["function"] for target in targets if ":" not in target)
 
 
 def burn_down(audits: Sequence[tuple[float, Path, Mapping[str, Any]]]) -> list[Json]:
