@@ -19,7 +19,9 @@ import pytest
 from pymysql.cursors import DictCursor
 
 from examples.support.mariadb import Endpoint, ServerMissing, server
+from offload_db.bridge import arms
 from tests import timing
+from tests.rollout.inside import forget_everything as forget_rollout
 
 # What OffloadPool.from_env reads. run.sh sets the first four to its servers; no test may depend on that.
 DATABASE_VARIABLES = (
@@ -173,6 +175,14 @@ def database(mysql: MySQL) -> Iterator[dict[str, Any]]:
     name = mysql.fresh_database()
     yield mysql.settings(name)
     mysql.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_rolled_out() -> Iterator[None]:
+    """Take away what a test has set of the rollout: it holds for the whole process."""
+    yield
+    if arms.choose is not None:
+        forget_rollout()
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,16 +25,6 @@ def forget_everything() -> None:
     choice.watchers.clear()
     room._known.clear()
     rules.Rule.pick = _PICK  # type: ignore[method-assign]  # see choose_next()
-
-
-@contextmanager
-def fresh() -> Iterator[None]:
-    """Begin and end with nothing set."""
-    forget_everything()
-    try:
-        yield
-    finally:
-        forget_everything()
 
 
 def from_environment(environ: Mapping[str, str]) -> None:
@@ -94,7 +83,7 @@ def clocked(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
 
 def choose_next(mode: str) -> None:
     """Have a mode chosen for each call, whatever the share is."""
-    rules.Rule.pick = lambda rule: mode  # type: ignore[method-assign,assignment,return-value]  # until undone by fresh()
+    rules.Rule.pick = lambda rule: mode  # type: ignore[method-assign,assignment,return-value]  # until undone
 
 
 def on_judging(patch: pytest.MonkeyPatch, then: Callable[[int], object]) -> None:

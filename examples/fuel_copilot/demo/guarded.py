@@ -15,7 +15,9 @@ app: Any = importlib.import_module("main").app
 rollout.guard(min_calls=40, p95_ratio=5.0)
 
 
-@app.get("/rollout")
 async def figures() -> list[dict[str, Any]]:
     """Tell how each target is rolled out, and what came of it."""
     return [asdict(row) for row in rollout.snapshot()]
+
+
+app.get("/rollout")(figures)

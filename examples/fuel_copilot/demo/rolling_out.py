@@ -105,7 +105,7 @@ def _go(demo: Demo, settings: dict[str, Any], *, seconds: float) -> Course:
             phases = [_phase(backend, "as before", seconds)]
             for share in (0.1, 0.5):
                 _write(rules, share)
-                _until(backend, lambda row, share=share: row["share"] == share)  # type: ignore[misc]  # it takes a row
+                _until(backend, lambda row, share=share: row["share"] == share)
                 phases.append(_phase(backend, f"{share:.0%} offloaded", seconds))
             phases.append(_lock(backend, settings))
             reverted = str(_row(backend)["reverted"])

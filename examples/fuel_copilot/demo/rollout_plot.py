@@ -9,6 +9,7 @@ from typing import Protocol
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from examples.fuel_copilot.demo.plot import duration
@@ -45,7 +46,7 @@ class Course(Protocol):
 def draw(course: Course, path: Path) -> None:
     """Draw the course into a PNG at *path*."""
     mpl.use("Agg")
-    figure = Figure(figsize=(13, 7.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13, 7.2), dpi=110, layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 0.97)))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 1])
     start, end = course.phases[0].started, course.phases[-1].ended
     _answers(above, course, start, end)
@@ -65,7 +66,6 @@ def draw(course: Course, path: Path) -> None:
         fontweight="bold",
     )
     figure.text(0.5, 0.935, f"“{course.reverted}”", ha="center", fontsize=9.5, color="#444444")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # type: ignore[union-attr]  # it has the one named above
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
