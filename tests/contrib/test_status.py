@@ -93,13 +93,6 @@ def pool(database: dict[str, Any]) -> Iterator[OffloadPool]:
         yield pool
 
 
-@pytest.fixture(autouse=True)
-def nothing_set() -> Iterator[None]:
-    """Leave no rule behind."""
-    yield
-    rollout.clear()
-
-
 # What is served
 
 

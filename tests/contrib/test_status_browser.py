@@ -127,7 +127,6 @@ def site(mysql: MySQL, window: Browser) -> Iterator[Site]:
         nowhere = {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p"}
         away = stack.enter_context(pool_of(1, nowhere))
         site = Site(pool)
-        stack.callback(rollout.clear)
         site.address = stack.enter_context(served(application(site, away), lifespan="on"))
         yield site
         window.open("about:blank")  # or the server waits for the end of its streams
@@ -137,7 +136,6 @@ def site(mysql: MySQL, window: Browser) -> Iterator[Site]:
 def page(window: Browser, site: Site) -> Iterator[Browser]:
     """Give the page, loaded, and see that its console stays empty."""
     window.log("browser")
-    rollout.clear()
     rollout.set(TARGET, "offload", share=1.0)
     window.size(1280, 900)
     window.open(f"{site.address}/offload/")

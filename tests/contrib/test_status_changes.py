@@ -23,13 +23,6 @@ SITE = {"host": "app.example", "origin": "http://app.example"}
 TARGET = "GET:/v2/*"
 
 
-@pytest.fixture(autouse=True)
-def nothing_set() -> Iterator[None]:
-    """Leave no rule behind."""
-    yield
-    rollout.clear()
-
-
 def everybody(scope: Any) -> bool:
     return True
 

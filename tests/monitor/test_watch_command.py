@@ -58,10 +58,8 @@ def address(mysql: MySQL) -> Iterator[str]:
         pool = stack.enter_context(
             pool_of(2, mysql.settings(database), lanes=[Lane("reports", 1)], on_loop_call="allow")
         )
-        stack.callback(rollout.clear)
-        rollout.set(f"{__name__}.asks", "observe", share=0.5)
-        for _ in range(20):
-            asyncio.run(asks(pool))
+        rollout.set(f"{__name__}.asks", "observe")
+        asyncio.run(asks(pool))
         yield stack.enter_context(served(Site(StatusPage(pool)))) + "/offload"
 
 
@@ -84,6 +82,7 @@ HEADER = ("--header", "Authorization: Bearer of it")
 @pytest.mark.parametrize("end", ["", "/", "/state.json"])
 def test_once(end: str, address: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It shows once what the page shows: pool and lanes, the rollout's arms, what blocks."""
+    rollout.set(f"{__name__}.asks", "observe", share=0.5)
     assert watch_command.run(command(f"{address}{end}", "--once", *HEADER)) == 0
     text = capsys.readouterr().out
     for shown in ("0 of 2 in use", "reports", f"{os.getpid()} ", "observe 50.0%, call", "SELECT ?, ?", "asks, "):
