@@ -304,23 +304,12 @@ add_mysqlclient() {
   fi
 }
 
-# add_programs: install what some tests need beside the server; where that can't be done, they are skipped and say so.
-add_programs() {
-  local missing=()
-  have chromium || missing+=(chromium)
-  have chromedriver || missing+=(chromium-driver)
-  [ ${#missing[@]} = 0 ] && return
-  mkdir -p "$VENVS"
-  { can_apt && { apt_install "${missing[@]}" || { as_root apt-get update -qq && apt_install "${missing[@]}"; }; }; } \
-    >>"$VENVS/apt.log" 2>&1 ||
-    printf 'note: %s could not be installed, tests that need it are skipped; why is in %s\n' "${missing[*]}" \
-      "$VENVS/apt.log"
-}
-
 choose_python
 printf 'main Python: %s (%s)\n' "$PYTHON" "$("$PYTHON" -V)"
 ensure_server
-[ -n "$QUICK" ] || add_programs
+if [ -z "$QUICK" ] && ! ensure_browser; then
+  printf 'note: chromium and chromium-driver are not there and could not be installed: the tests in a browser are skipped\n'
+fi
 
 mapfile -t LIBRARY < <(needed "${EXTRAS[@]}")
 mapfile -t NEWEST < <(needed "${EXTRAS[@]}" examples test)
