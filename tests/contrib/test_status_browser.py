@@ -27,6 +27,8 @@ from tests.conftest import MySQL
 from tests.serving import served
 from tests.support import pool_of, until, value
 
+pytestmark = pytest.mark.slow
+
 TARGET = "GET:/v2/truck/{truck_id}"
 MARKUP = "<img src=x onerror=document.title='broken'>"
 
