@@ -102,7 +102,7 @@ def application(site: Site, away: OffloadPool) -> FastAPI:
 
     @app.get("/stuck")
     async def stuck() -> None:
-        stand_still(5)
+        stand_still(7)
 
     @app.get("/away")
     @offload
