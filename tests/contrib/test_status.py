@@ -370,7 +370,8 @@ async def test_while_the_database_is_down() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pool_of(1, {"host": "127.0.0.1", "port": port, "user": "u", "password": "p"}) as pool:
+    nowhere = {"host": "127.0.0.1", "port": port, "user": "u", "password": "p", "checkout_timeout": 0.5}
+    with pool_of(1, nowhere) as pool:
         with pytest.raises(pymysql.err.OperationalError):
             await query(pool, "SELECT 1")
         state = (await ask(StatusPage(pool), "/state.json")).json

@@ -126,7 +126,7 @@ def site(mysql: MySQL, window: Browser) -> Iterator[Site]:
         lanes = [Lane("reports", 1)]
         settings = mysql.settings(database)
         pool = stack.enter_context(pool_of(2, settings, lanes=lanes, on_loop_call="allow"))
-        nowhere = {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p"}
+        nowhere = {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p", "checkout_timeout": 0.5}
         away = stack.enter_context(pool_of(1, nowhere))
         site = Site(pool)
         site.address = stack.enter_context(served(application(site, away), lifespan="on"))
