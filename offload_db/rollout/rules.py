@@ -10,10 +10,12 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from ..bridge import arms
 from ..errors import ConfigurationError
+from ..pool.checkout import every_pool
 from ..settings import check_word, shown
 from .figures import MODES, Mode, RouteRollout, Row, Source
 from .targets import Request, Target, nameless
@@ -108,31 +110,28 @@ class Rules:
 
     def put(self, *rules: Rule) -> None:
         """Set rules, in place of those that the same source has for the same targets."""
-        with self.lock:
+        with self._changing():
             for rule in rules:
                 self._layers[rule.source][_key(rule.target)] = rule
-            self._arrange()
 
     def replace(self, source: Source, rules: Iterable[Rule]) -> None:
         """Set all rules of one source; one that says what it said before stays, and stays reverted."""
-        with self.lock:
+        with self._changing():
             known, fresh = self._layers[source], {_key(rule.target): rule for rule in rules}
             for key, rule in fresh.items():
                 before = known.get(key)
                 if before is not None and before.said == rule.said:
                     fresh[key] = before
             self._layers[source] = fresh
-            self._arrange()
 
     def remove(self, target: Target | None) -> None:
         """Take away the rules for one target, or all of them, whoever set them."""
-        with self.lock:
+        with self._changing():
             for layer in self._layers.values():
                 if target is None:
                     layer.clear()
                 else:
                     layer.pop(_key(target), None)
-            self._arrange()
 
     def revert(self, target: Target, rule: Rule | None, reason: str) -> list[str]:
         """Offload none of a rule's requests any more; returns what targets run as before now.
@@ -140,7 +139,7 @@ class Rules:
         :param target: the guard's, to whose requests this is limited where the rule is for others as well
         :param rule: None is what no rule is set for
         """
-        with self.lock:
+        with self._changing():
             reverted = []
             inside = rule is not None and target.covers(rule.target)
             if rule is not None and (inside or rule.target.order < target.order):
@@ -151,14 +150,23 @@ class Rules:
                 own.revert(reason)
                 self._layers["call"][_key(target)] = own
                 reverted.append(target.text)
-            self._arrange()
         return reverted
 
     def watch(self) -> None:
         """Count also calls that no rule is set for."""
-        with self.lock:
+        with self._changing():
             self.watching = True
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change rules in the block, and let all who ask know afterwards."""
+        expected = arms.expects_inline
+        with self.lock:
+            yield
             self._arrange()
+        if expected and not arms.expects_inline:  # no connection is kept any more for calls that run as before
+            for pool in every_pool():
+                pool.admission.let_others()
 
     def _arrange(self) -> None:
         layers = [self._layers[source] for source in reversed(_SOURCES)]

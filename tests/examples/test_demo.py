@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -85,6 +86,41 @@ def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -
     assert point(numbers, "after", 10)["factor"] > 4
     assert point(numbers, "before", 10)["health_p99"] > 0.3
     assert point(numbers, "after", 10)["health_p99"] < 0.3
+    assert databases(mysql) == []
+
+
+@pytest.mark.alone
+@pytest.mark.timing_bound("it compares how long calls take, while the machine may be busy with others")
+def test_rollout(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -> None:
+    """From none of the requests to all of them; the guard goes back at the lock, and nobody fails before or after."""
+    picture = tmp_path / "rollout.png"
+    done = subprocess.run(
+        [*COMMAND, str(picture), "--rollout"],
+        cwd=ROOT,
+        env={**environment, **mysql.endpoint.environment()},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    course = json.loads(picture.with_suffix(".json").read_text())
+    assert [phase["name"] for phase in course["phases"]] == [
+        "as before",
+        "10% offloaded",
+        "50% offloaded",
+        "the table is locked",
+        "the guard went back",
+        "100% offloaded",
+    ]
+    assert re.match(r"\d+ (CheckoutTimeouts in|of) the last \d+ offloaded calls", course["reverted"])
+
+    def answered(phase: dict[str, Any]) -> float:
+        count = sum(phase["started"] <= at < phase["ended"] for at, _, _ in course["answers"])
+        return float(count / (phase["ended"] - phase["started"]))
+
+    assert answered(course["phases"][-1]) > 2 * answered(course["phases"][0])
     assert databases(mysql) == []
 
 

@@ -316,6 +316,28 @@ async def test_it_begins_when_a_connection_is_there(database: dict[str, Any], si
     assert arm.kept_waiting > 0.1 > arm.durations.sum
 
 
+async def test_the_connection_that_is_kept_is_given_to_others_when_it_is_not_needed(database: dict[str, Any]) -> None:
+    """While calls may run as before, offloaded ones leave them one connection; then whoever waits gets it at once."""
+    gates = Gate(), Gate()
+    rollout.set("some.other", "block")
+    with pool_of(2, database, on_loop_call="raise") as pool:
+
+        @offload
+        async def holding(gate: Gate) -> None:
+            with pool.connection():
+                blocking(gate)()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(holding, gates[0])
+            await gates[0].entered()
+            group.start_soon(holding, gates[1])
+            await settled(lambda: pool.statistics().waiting == 1)
+            rollout.clear()
+            await gates[1].entered()
+            for gate in gates:
+                gate.open()
+
+
 async def test_one_that_needs_no_connection_waits_for_none(database: dict[str, Any]) -> None:
     """Once it is known that a function uses no pool, it begins at once, whatever others hold."""
     gate = Gate()

@@ -12,7 +12,7 @@ from typing import Any
 from offload_db import rollout
 
 app: Any = importlib.import_module("main").app
-rollout.guard(min_calls=40, p95_ratio=5.0)
+rollout.guard(min_calls=40, p95_ratio=10.0)
 
 
 async def figures() -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import itertools
 import json
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -177,8 +179,13 @@ class Crowd:
             self._users.add(user)
 
     async def run(self, settle: float, seconds: float) -> Load:
-        """Warm up for *settle* seconds, and until each user was answered once; then measure for *seconds*."""
+        """Warm up for *settle* seconds, and until each user was answered once; then measure for *seconds*.
+
+        SIGTERM ends the measurement early.
+        """
         began = time.monotonic()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         # Users do not arrive in step; those who do would be served in bursts ever after.
         users = self.load.users
         await asyncio.gather(*(self._connect(pause=number * ARRIVAL / users) for number in range(users)))
@@ -191,7 +198,8 @@ class Crowd:
         cpu = time.process_time()
         self.load.started = time.monotonic()
         self._measuring = True
-        await asyncio.sleep(seconds)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
         self._measuring = False
         self.load.ended = time.monotonic()
         self.load.client_cpu = (time.process_time() - cpu) / (self.load.ended - self.load.started)

@@ -20,14 +20,15 @@ import pymysql
 from examples.fuel_copilot.demo import rollout_plot
 from examples.fuel_copilot.demo.backend import HOST, ROOT, Backend, BackendFailed
 from examples.fuel_copilot.demo.health import HealthPoller
-from examples.fuel_copilot.demo.load import LONGEST_WARM_UP
 from examples.fuel_copilot.demo.results import percentile
 from examples.support.processes import end, start
 
 ROUTE = "GET:/v2/truck/{truck_id}/sensors/cache"
 QUERY_DELAY = 0.08
 USERS = 20
-LOCKED = 3.0
+LOCKED = 6.0
+# Fewer connections than users, and less patience than the lock lasts: what is offloaded meanwhile runs out of time.
+LIMITS = "size=5, checkout_timeout=4.0"
 LONGEST_REACTION = 20.0
 ASK_EVERY = 0.2
 
@@ -81,14 +82,18 @@ def run(demo: Demo, settings: dict[str, Any], output: Path, *, quick: bool) -> i
     numbers.write_text(json.dumps(asdict(course), indent=1) + "\n", encoding="utf-8")
     rollout_plot.draw(course, output)
     print(f"\npicture: {output}\nnumbers: {numbers}", flush=True)
-    wrong = sum(not right for _, _, right in course.answers)
+    locked, back = course.phases[3:5]
+    wrong = sum(not right and not locked.started <= at < back.started for at, _, right in course.answers)
     if wrong:
-        print(f"ERRORS: {wrong} answers were wrong", flush=True)
+        print(f"ERRORS: {wrong} answers were wrong though nothing was locked", flush=True)
     return 1 if wrong else 0
 
 
 def _go(demo: Demo, settings: dict[str, Any], *, seconds: float) -> Course:
     directory = demo.copy("rolling out", 2)
+    source = (directory / "database_mysql.py").read_text(encoding="utf-8")
+    limited = source.replace("offload_db.OffloadPool(pool)", f"offload_db.OffloadPool(pool, {LIMITS})")
+    (directory / "database_mysql.py").write_text(limited, encoding="utf-8")
     rules, measured = demo.workspace / "rollout.toml", demo.workspace / "load.json"
     _write(rules, 0.0)
     app = f"{__package__}.guarded:app"
@@ -97,8 +102,8 @@ def _go(demo: Demo, settings: dict[str, Any], *, seconds: float) -> Course:
         HealthPoller(HOST, backend.port) as poller,
         (demo.workspace / "load.log").open("w+b") as log,
     ):
-        # It is ended when the course is over.
-        command = [*demo.load_command(backend, USERS, 0.0, 8 * seconds + LONGEST_REACTION, measured), "--keep-answers"]
+        longest = 10 * (seconds + LONGEST_REACTION)
+        command = [*demo.load_command(backend, USERS, 0.0, longest, measured), "--keep-answers"]
         process = start(command, cwd=ROOT, output=log)
         try:
             time.sleep(1.0)  # the users arrive
@@ -114,9 +119,8 @@ def _go(demo: Demo, settings: dict[str, Any], *, seconds: float) -> Course:
             _until(backend, lambda row: row["mode"] == "offload" and row["share"] == 1.0)
             phases.append(_phase(backend, "100% offloaded", seconds))
             rows = _ask(backend)
-            process.wait(LONGEST_WARM_UP + 8 * seconds + LONGEST_REACTION)
         finally:
-            end(process)
+            end(process)  # it writes what it has measured
         poller.stop()
         if not measured.exists():
             log.seek(0)
