@@ -61,7 +61,7 @@ def test_the_page_in_aiohttp(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch)
     def get(address: str, method: str = "GET") -> tuple[int, bytes]:
         try:
             with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=20) as response:
-                return response.status, response.read(4096)
+                return response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
