@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": ("offload_db.audit.run_migrate", "decorate the handlers that block, and wrap the pool", "audit"),
     "rules": ("offload_db.audit.run_rules", "list and explain the audit's rules, and what it cannot see", "audit"),
     "report": ("offload_db.monitor.report_command", "say what to migrate next, from the audit and from run time", None),
+    "watch": ("offload_db.monitor.watch_command", "show the figures of the live page in the terminal", None),
     "doctor": ("offload_db.doctor.command", "read the settings and the server, and say what will go wrong", None),
 }
 

@@ -200,6 +200,8 @@ import zipfile
 wheel = zipfile.ZipFile(sys.argv[1]).namelist()
 sdist = [name.split("/", 1)[1] for name in tarfile.open(sys.argv[2]).getnames() if "/" in name]
 tops = {name.split("/")[0] for name in wheel}
+pages = {f"offload_db/contrib/status/{name}" for name in ("page.html", "page.css", "page.js", "icon.svg")}
+assert pages <= set(wheel), f"the wheel lacks files of the live page: {sorted(pages - set(wheel))}"
 strangers = {top for top in tops if top != "offload_db" and not top.endswith(".dist-info")}
 assert not strangers, f"the wheel holds more than the library: {sorted(strangers)}"
 assert "offload_db/py.typed" in wheel, "the wheel has no py.typed: its types are lost"
@@ -308,6 +310,9 @@ ensure_server
 if [ -z "$QUICK" ] && ! ensure_cluster; then
   printf 'note: galera-4 and haproxy are not there and could not be installed: the tests on a cluster are skipped\n'
 fi
+if [ -z "$QUICK" ] && ! ensure_browser; then
+  printf 'note: chromium and chromium-driver are not there and could not be installed: the tests in a browser are skipped\n'
+fi
 
 mapfile -t LIBRARY < <(needed "${EXTRAS[@]}")
 mapfile -t NEWEST < <(needed "${EXTRAS[@]}" examples test)
@@ -355,6 +360,8 @@ else
   # What reads this project's files alone finds the same beside any other version, and so do nodes that go.
   BUT=(--ignore tests/test_guarantees.py --ignore tests/test_layering.py --ignore tests/test_privates.py)
   BUT+=(--ignore tests/cluster)
+  # A browser is the same beside any version, too.
+  BUT+=(--ignore tests/contrib/test_status_browser.py)
   SEEN=("${BUT[@]}" --ignore tests/examples)
   # uvloop is the same there as beside the newest versions, and so is what faults do on trio.
   OTHERS='not uvloop and not (trio and faults)'

@@ -38,12 +38,19 @@ INNER = {
     ("contrib.asgi", "bridge.portal"): "as above",
     ("contrib.asgi", "connection.call_sites"): "it names the call by its route",
     ("contrib.asgi", "bridge.call_scope"): "a stream of messages pauses the call it belongs to",
+    ("contrib.prometheus", "monitor"): "a public module: what is collected",
+    ("contrib.prometheus", "rollout"): "a public module: what is collected",
     ("contrib.pytest_plugin", "bridge.place"): "it asks where a call is made",
     ("contrib.pytest_plugin", "bridge.stack"): "it names the line of the code under test",
     ("contrib.pytest_plugin", "connection.executor"): "it is told of calls that would block",
     ("contrib.sqlalchemy", "bridge.call_scope"): "a scoped session belongs to the bridged call",
     ("contrib.sqlalchemy", "connection.sync_connection"): "it recognises a physical connection again",
     ("contrib.sqlalchemy", "pool.variants"): "an engine's connections are of a kind of their own",
+    ("contrib.status.changes", "rollout"): "a public module: what is changed",
+    ("contrib.status.figures", "monitor"): "a public module: what is shown",
+    ("contrib.status.figures", "monitor.report_command"): "it reads the same files as the report",
+    ("contrib.status.shared", "bridge.background"): "it looks for other processes' changes once a second",
+    ("contrib.status.tables", "monitor.report_command"): "what blocks is joined with the audit as in the report",
 }
 AUDIT_ORDER = (
     "model",
@@ -309,6 +316,7 @@ FRAMEWORKS = {
     "prometheus": {"prometheus_client"},
     "pytest_plugin": {"pymysql", "pytest"},
     "sqlalchemy": {"anyio", "pymysql", "sqlalchemy"},
+    "page": {"anyio"},  # of the live page, which no framework is needed for
 }
 
 

@@ -61,6 +61,7 @@ MODULES = {
     "offload_db.contrib.prometheus": "offload_db.contrib.prometheus",
     "offload_db.contrib.sqlalchemy": "offload_db.contrib.sqlalchemy",
     "offload_db.contrib.pytest_plugin": "offload_db.contrib.pytest_plugin",
+    "offload_db.contrib.status": "offload_db.contrib.status",
 }
 """The modules that users import, and of those that import for themselves the module whose names are public."""
 
@@ -84,7 +85,7 @@ NOT_TRIED = {
     "offload_db.contrib.sqlalchemy.OffloadDialect": "SQLAlchemy makes it, and takes its arguments",
     "offload_db.contrib.fastapi.OffloadRoute": "FastAPI takes its arguments; its attributes go to asgi.bridged",
     "offload_db.monitor.observe_pymysql": NO_ARGUMENTS,
-    "offload_db.monitor.snapshot": NO_ARGUMENTS,
+    "offload_db.contrib.prometheus.ProcessCollector": NO_ARGUMENTS,
     "offload_db.queries.get_async_pool": NO_ARGUMENTS,
     "offload_db.queries.get_pool_stats": NO_ARGUMENTS,
     **{f"offload_db.OffloadPool.{name}": NO_ARGUMENTS for name in ("blocking_calls", "close", "statistics")},
@@ -152,7 +153,8 @@ def baselines(pool: OffloadPool, database: dict[str, Any], tmp_path: Path) -> di
         "offload_db.monitor.RequestScope": {"app": application},
         "offload_db.monitor.dump": {"path": tmp_path / "dump.json"},
         "offload_db.monitor.report": {"audit": None, "runtime": None, "format": "text"},
-        "offload_db.monitor.watch": {"interval": 0.05, "dump_to": None},
+        "offload_db.monitor.snapshot": {"pools": pool},
+        "offload_db.monitor.watch": {"interval": 0.05, "dump_to": None, "dump_every": 2.0},
         "offload_db.contrib.asgi.OffloadMiddleware": {
             **middleware,
             "paths": None,
@@ -166,6 +168,13 @@ def baselines(pool: OffloadPool, database: dict[str, Any], tmp_path: Path) -> di
         "offload_db.contrib.fastapi.find_gaps": {"app": fastapi_app()},
         "offload_db.contrib.fastapi.lifespan": {"pools": pool, "inner": None, "drain_timeout": 1.0, "log_gaps": True},
         "offload_db.contrib.prometheus.PoolCollector": {"pool": pool, "name": "default"},
+        "offload_db.contrib.status.StatusPage": {
+            "pools": pool,
+            "audit": None,
+            "dumps": None,
+            "allow_changes": None,
+            "link": None,
+        },
         "offload_db.contrib.sqlalchemy.create_engine": {"pool": pool, "lane": None, "echo_pool": None},
         "offload_db.OffloadPool.aclose": {"drain_timeout": 1.0},
         "offload_db.OffloadPool.acquire": {"lane": None},

@@ -128,6 +128,21 @@ ensure_cluster() {
   have_cluster
 }
 
+have_browser() {
+  have chromium && have chromedriver
+}
+
+# ensure_browser: see to what the tests of the live page drive; fail where it can't be had.
+ensure_browser() {
+  have_browser && return
+  can_apt || return 1
+  mkdir -p "$VENVS"
+  local packages=(chromium chromium-driver)
+  { apt_install "${packages[@]}" || { as_root apt-get update -qq && apt_install "${packages[@]}"; }; } \
+    >>"$VENVS/apt.log" 2>&1
+  have_browser
+}
+
 have_client_library() {
   pkg-config --exists libmariadb 2>/dev/null || pkg-config --exists mysqlclient 2>/dev/null
 }

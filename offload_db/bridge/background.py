@@ -24,6 +24,8 @@ leak watch  ``pool/leaks``: report what is out for too long        one for each 
 keep        ``pool/admission_queue``: stop keeping a connection    one for each pool; for a moment
             for the event loop's own thread
 rules file  ``rollout/rules_file``: look whether it has changed    one a second, while there is one; for a moment
+rollout     ``contrib/status``: look for what was changed on the   one a second, for each page that can change
+changes     page of another process                                something; for a moment
 (no name)   ``pool/checkin``: read out, for a finaliser, what a    one for each connection; the seconds and bytes that
             statement sends that may still write                   reading out may take
 ==========  =====================================================  ===================================================

@@ -6,6 +6,7 @@ Owns checkout: admission first, then a connection at rest, or else a new one. ``
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -30,7 +31,7 @@ from ..connection.physical import PhysicalConnection
 from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import CallCancelled, CheckoutTimeout
-from ..statistics import Counters
+from ..statistics import Counters, PoolStatistics
 from .admission_queue import Admission
 from .checkin import Checkins
 from .connector import Connector, take_idle
@@ -62,6 +63,7 @@ class PoolCore:
         fast: bool,
     ) -> None:
         size = common.limit
+        self.number = next(_numbers)
         self._new_admission = partial(Admission, common, lanes)
         self.admission = self._new_admission()
         self._max_age = max_age
@@ -323,6 +325,17 @@ class PoolCore:
         self.idle.links.add(link)
         return link
 
+    def statistics(self) -> PoolStatistics:
+        """Return what the pool holds now and has counted so far."""
+        return self.counters.snapshot(
+            size=self.admission.size,
+            links=len(self.links),
+            idle=len(self.idle),
+            in_use=self.admission.in_use,
+            waiting=self.admission.waiting,
+            lanes=self.admission.statistics(),
+        )
+
     def after_fork(self) -> None:
         """Let the child have a pool of its own: the links belong to the parent, and locks may have been held."""
         # Put away first: the garbage collector may drop one of them meanwhile, and that is not the child's any more.
@@ -336,11 +349,12 @@ class PoolCore:
 
 
 _pools: weakref.WeakSet[PoolCore] = weakref.WeakSet()
+_numbers = itertools.count(1)
 
 
 def every_pool() -> list[PoolCore]:
-    """List the pools of this process that somebody still holds."""
-    return list(_pools)
+    """List the pools of this process that somebody still holds, in the order in which they were made."""
+    return sorted(_pools, key=lambda pool: pool.number)
 
 
 def _after_fork() -> None:

@@ -148,6 +148,11 @@ class Connector:
             setattr(link.raw, name, value.copy() if isinstance(value, dict) else value)
         link.connector = self
 
+    @property
+    def server_away(self) -> bool:
+        """Whether the last attempt to connect found that the server can't be reached."""
+        return self._gate.paced
+
     def variant(self, changes: dict[str, Any]) -> Connector:
         """Make a connector for connections to the same server with other settings.
 

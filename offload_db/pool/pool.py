@@ -280,14 +280,7 @@ class OffloadPool(Operations):
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool holds now and has counted so far."""
-        return self._core.counters.snapshot(
-            size=self._core.admission.size,
-            links=len(self._core.links),
-            idle=len(self._core.idle),
-            in_use=self._core.admission.in_use,
-            waiting=self._core.admission.waiting,
-            lanes=self._core.admission.statistics(),
-        )
+        return self._core.statistics()
 
     def blocking_calls(self) -> list[BlockingCall]:
         """List the places in the source that blocked the event loop, the costliest first."""

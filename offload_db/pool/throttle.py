@@ -46,6 +46,11 @@ class ConnectThrottle:
         self._stood = -math.inf
         self._away = -math.inf  # when an attempt failed last, while none comes through
 
+    @property
+    def paced(self) -> bool:
+        """Whether attempts are made one after the other now, as the server could not be reached."""
+        return self._error is not None
+
     def attempt(
         self,
         connect: Callable[[], Any],

@@ -98,7 +98,8 @@ def test_burn_down(tmp_path: Path, upto: int) -> None:
     report = audit([tmp_path / "after"])
     done, blocking = report.progress()
     assert blocking == BLOCKING
-    assert done == [0, 0, 1, 5, BLOCKING, BLOCKING][upto]
+    # The decorators of two that go through the engine are in vain until that is changed.
+    assert done == [0, 0, 1, 5, BLOCKING - 2, BLOCKING][upto]
     if upto == len(steps.names()):
         assert report.open == []
         assert {finding.migrated for finding in report.findings} == {True}

@@ -1,0 +1,1 @@
+"""The live page in aiohttp, and what Prometheus and Grafana read."""
