@@ -52,7 +52,11 @@ def bridged(function: Callable[[], T]) -> Awaitable[T]:
     """Run synchronous code that may suspend, for asynchronous code to await at once; in a thread it runs inline."""
     if place() is not Place.LOOP:
         return _inline(function)
-    return _in_portal(_call, function if sys.exc_info()[1] is None else with_handled(function), current_task())
+    if sys.exc_info()[1] is not None:
+        function = with_handled(function)
+    elif isinstance(function, types.MethodType):
+        return _in_portal(function.__func__, function.__self__, current_task())
+    return _in_portal(_call, function, current_task())
 
 
 def _call(function: Callable[[], T]) -> T:
