@@ -17,7 +17,7 @@ from .stack import frames_from
 
 # Greenlets that a thread keeps. To make one costs as much as a small query has to do in it: Python maps memory for
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
-KEPT = 32
+KEPT = 64
 
 # Frames by which a greenlet may have been made deeper in the stack than it is used: so many fewer it has for its calls.
 _DEEPER = 16
