@@ -58,6 +58,7 @@ class BridgedCall:
         "_deadline",
         "_lane",
         "_name",
+        "_token",
         "began",
         "cancellation",
         "ended",
@@ -73,6 +74,7 @@ class BridgedCall:
         self._name = name
         self._lane = lane
         self._deadline = deadline
+        self._token: Token[Setting | None] | None = None
         self.began = time.monotonic()
         self.ended = False
         self.reported = False
@@ -88,16 +90,13 @@ class BridgedCall:
 
     def __enter__(self) -> BridgedCall:
         """Let it hold, here and in the tasks that are started from here."""
-        _setting.set(Setting(self, self._lane, self._deadline))
+        self._token = _setting.set(Setting(self, self._lane, self._deadline))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.end()
-        # No token is kept for this: a request that waits has one object less. And a coroutine that is thrown away
-        # unfinished is closed in another context than it was started in.
-        setting = _setting.get()
-        if setting is not None and setting.scope is self:
-            _setting.set(None)
+        token, self._token = self._token, None  # which holds the context, and that the call
+        _reset(token)
 
     def __str__(self) -> str:
         return "a bridged call" if self._name is None else self._name()
@@ -289,8 +288,12 @@ class _InnerCall:
             self._token = _setting.set(held._replace(lane=lane, deadline=deadline))
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._token is not None:
-            try:
-                _setting.reset(self._token)
-            except ValueError:
-                pass  # a coroutine that is thrown away unfinished is closed in another context than it was started in
+        _reset(self._token)
+
+
+def _reset(token: Token[Setting | None] | None) -> None:
+    if token is not None:
+        try:
+            _setting.reset(token)
+        except ValueError:
+            pass  # a coroutine that is thrown away unfinished is closed in another context than it was started in
