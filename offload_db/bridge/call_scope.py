@@ -48,33 +48,12 @@ class Deadline:
 
 
 class BridgedCall:
-    """The outermost bridged call, which a ``with`` block is: what it owns ends with it.
+    """The outermost bridged call: what it owns ends with it."""
 
-    :param lane: name of the lane that its connections count against
-    :param deadline: limits the time of its database calls
-    """
+    __slots__ = ("_name", "began", "cancellation", "ended", "flow", "owned", "reported", "waits_for")
 
-    __slots__ = (
-        "_deadline",
-        "_lane",
-        "_name",
-        "_token",
-        "began",
-        "cancellation",
-        "ended",
-        "flow",
-        "owned",
-        "reported",
-        "waits_for",
-    )
-
-    def __init__(
-        self, name: Callable[[], str] | None = None, lane: str | None = None, deadline: Deadline | None = None
-    ) -> None:
+    def __init__(self, name: Callable[[], str] | None = None) -> None:
         self._name = name
-        self._lane = lane
-        self._deadline = deadline
-        self._token: Token[Setting | None] | None = None
         self.began = time.monotonic()
         self.ended = False
         self.reported = False
@@ -87,16 +66,6 @@ class BridgedCall:
         """What stops the call's own code, while that is in a worker thread."""
         self.owned: dict[Owned, None] = {}  # an empty set would be the largest thing that a call has
         """What belongs to the call, or did so last: its connections."""
-
-    def __enter__(self) -> BridgedCall:
-        """Let it hold, here and in the tasks that are started from here."""
-        self._token = _setting.set(Setting(self, self._lane, self._deadline))
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.end()
-        token, self._token = self._token, None  # which holds the context, and that the call
-        _reset(token)
 
     def __str__(self) -> str:
         return "a bridged call" if self._name is None else self._name()
@@ -250,10 +219,8 @@ def pause_call() -> None:
         deadline.restart()
 
 
-def bridged_call(
-    lane: str | None = None, timeout: float | None = None, name: Callable[[], str] | None = None
-) -> BridgedCall | _InnerCall:
-    """Return what a ``with`` block enters to be a bridged call, or a part of the one that runs already.
+class bridged_call:  # noqa: N801  # used like the context managers of contextlib, and faster than they are
+    """Run the body as a bridged call, or as part of the one that runs already.
 
     An outer call's lane stays: a handler that calls another decorated one takes no second permit. Of two timeouts the
     one that is over first holds.
@@ -262,38 +229,40 @@ def bridged_call(
     :param timeout: seconds that all its database calls may take together
     :param name: tells what the call is, for those who wait for what belongs to it
     """
-    held = _setting.get()
-    deadline = None if timeout is None else Deadline(timeout)
-    if held is None or held.scope.ended:
-        return BridgedCall(name, lane, deadline)
-    return _InnerCall(held, lane, deadline)
 
+    __slots__ = ("_lane", "_name", "_own", "_timeout", "_token")
 
-class _InnerCall:
-    """A bridged call within another one: a part of it, where another lane or deadline may hold."""
-
-    __slots__ = ("_deadline", "_held", "_lane", "_token")
-
-    def __init__(self, held: Setting, lane: str | None, deadline: Deadline | None) -> None:
-        self._held = held
-        self._lane = lane if held.lane is None else held.lane
-        outer = held.deadline
-        later = deadline is None or (outer is not None and outer.expires <= deadline.expires)
-        self._deadline = outer if later else deadline
+    def __init__(
+        self, lane: str | None = None, timeout: float | None = None, name: Callable[[], str] | None = None
+    ) -> None:
+        self._lane = lane
+        self._timeout = timeout
+        self._name = name
+        self._own: BridgedCall | None = None
         self._token: Token[Setting | None] | None = None
 
-    def __enter__(self) -> None:
-        held, lane, deadline = self._held, self._lane, self._deadline
+    def __enter__(self) -> BridgedCall | None:
+        """Return the call if it begins here."""
+        held = _setting.get()
+        if held is not None and held.scope.ended:
+            held = None
+        deadline = None if self._timeout is None else Deadline(self._timeout)
+        if held is None:
+            self._own = BridgedCall(self._name)
+            self._token = _setting.set(Setting(self._own, self._lane, deadline))
+            return self._own
+        lane = self._lane if held.lane is None else held.lane
+        if deadline is None or (held.deadline is not None and held.deadline.expires <= deadline.expires):
+            deadline = held.deadline
         if lane is not held.lane or deadline is not held.deadline:
             self._token = _setting.set(held._replace(lane=lane, deadline=deadline))
+        return None
 
     def __exit__(self, *exc_info: object) -> None:
-        _reset(self._token)
-
-
-def _reset(token: Token[Setting | None] | None) -> None:
-    if token is not None:
-        try:
-            _setting.reset(token)
-        except ValueError:
-            pass  # a coroutine that is thrown away unfinished is closed in another context than it was started in
+        if self._own is not None:
+            self._own.end()
+        if self._token is not None:
+            try:
+                _setting.reset(self._token)
+            except ValueError:
+                pass  # a coroutine that is thrown away unfinished is closed in another context than it was started in
