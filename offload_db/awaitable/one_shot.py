@@ -58,12 +58,16 @@ def run(
     link.driver.close_cursor(raw)
     if make is not None and result is not None:
         try:
-            result = [make(**row) for row in result] if isinstance(result, list) else make(**result)
+            result = _made(make, result)
         except Exception as error:
             return RowFactoryError(error)  # and what the statement began is rolled back
     if not link.clean:
         _commit(link)
     return result
+
+
+def _made(make: Callable[..., Any], result: Any) -> Any:
+    return [make(**row) for row in result] if isinstance(result, list) else make(**result)
 
 
 def row_shape(cursor: Any) -> Shape:

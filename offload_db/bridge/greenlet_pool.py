@@ -17,7 +17,7 @@ from .stack import frames_from
 
 # Greenlets that a thread keeps. To make one costs as much as a small query has to do in it: Python maps memory for
 # its frames and unmaps it at its end, and until the processor has found everything again what runs there is slower.
-KEPT = 32
+KEPT = 64
 
 # Frames by which a greenlet may have been made deeper in the stack than it is used: so many fewer it has for its calls.
 _DEEPER = 16
@@ -36,7 +36,7 @@ _here = _Here()
 class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is not typed everywhere
     """A greenlet that makes one call after the other."""
 
-    __slots__ = ("argument", "errors", "fits_below", "function", "result", "suspended", "task")
+    __slots__ = ("argument", "errors", "fits_below", "function", "passed", "result", "suspended", "task")
 
     function: Callable[[Any], object] | None
     """What it calls next."""
@@ -46,6 +46,8 @@ class PooledGreenlet(greenlet.greenlet):  # type: ignore[misc]  # greenlet is no
     """What its last call returned, until that is taken."""
     errors: list[BaseException]
     """What its last call raised; before that, what is to be raised where the call waits."""
+    passed: list[Any]
+    """What its call waits for, and what comes of that, until it is taken."""
     task: int | None
     """The id of the task that its call may suspend; None where it can suspend none."""
     suspended: Any
@@ -79,6 +81,7 @@ def greenlet_for(function: Callable[[Any], object], argument: Any, context: Cont
     else:
         pooled.parent = greenlet.getcurrent()
         pooled.errors.clear()  # it has some where a signal's handler has raised another one before they were taken
+        pooled.passed.clear()  # as above
     pooled.function, pooled.argument = function, argument
     pooled.gr_context = context
     return pooled
@@ -88,6 +91,7 @@ def _new() -> PooledGreenlet:
     pooled = PooledGreenlet(_make_calls)
     pooled.result = pooled.task = pooled.suspended = None
     pooled.errors = []
+    pooled.passed = []
     pooled.fits_below = max(0, _depth() - _DEEPER)
     return pooled
 

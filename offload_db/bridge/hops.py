@@ -50,11 +50,12 @@ class Hop(Generic[T]):
 
     __slots__ = (
         "_abandoned",
-        "_closed_loop_call",
         "_error",
         "_function",
         "_late",
         "_lock",
+        "_loop",
+        "_on_closed_loop",
         "_result",
         "_signals",
         "_started",
@@ -65,8 +66,8 @@ class Hop(Generic[T]):
 
     def __init__(self, function: Callable[[], T], on_closed_loop: Callable[[], None] | None = None) -> None:
         self._function = function
-        loop = asyncio._get_running_loop()
-        self._closed_loop_call = None if loop is None or on_closed_loop is None else (loop, on_closed_loop)
+        self._loop = None if on_closed_loop is None else asyncio._get_running_loop()
+        self._on_closed_loop = None if self._loop is None else on_closed_loop
         self._lock = threading.Lock()
         self._started = self._abandoned = False
         self._late: Callable[[], None] | None = None
@@ -88,15 +89,15 @@ class Hop(Generic[T]):
         finally:
             with self._lock:
                 # Asked before the task can know that the function is back: it may go on then, and end its loop.
-                gone = self._closed_loop_call is not None and self._closed_loop_call[0].is_closed()
+                gone = self._loop is not None and self._loop.is_closed()
                 self.back = True
                 signals, late = self._signals, self._late
         for signal in signals:
             gone = not signal.set() or gone
         if late is not None:
             late()
-        elif gone and self._closed_loop_call is not None:
-            self._closed_loop_call[1]()
+        elif gone and self._on_closed_loop is not None:
+            self._on_closed_loop()
 
     def outcome(self, *, apart: bool = False) -> T:
         """Return what the function returned, or raise what it raised; once.

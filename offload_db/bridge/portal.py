@@ -33,15 +33,16 @@ def suspend(coroutine: Coroutine[Any, Any, T]) -> T:
     while type(portal) is not PooledGreenlet or portal.task is None:
         portal = portal.parent  # from a greenlet that the bridged code has made: SQLAlchemy's asyncio support does
     # What comes and goes is in a list, which lets go of it: an error would be kept by the frames that it has passed.
-    passed: list[Any] = [None]
+    passed = portal.passed
+    passed.append(None)
     try:
         while True:
             if portal.errors:
-                passed[0] = coroutine.throw(portal.errors.pop())
+                passed.append(coroutine.throw(portal.errors.pop()))
             else:
                 passed.append(coroutine.send(passed.pop()))
             portal.suspended = greenlet.getcurrent()
-            passed.append(portal.parent.switch(passed.pop()))
+            portal.parent.switch()
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -51,7 +52,11 @@ def bridged(function: Callable[[], T]) -> Awaitable[T]:
     """Run synchronous code that may suspend, for asynchronous code to await at once; in a thread it runs inline."""
     if place() is not Place.LOOP:
         return _inline(function)
-    return _in_portal(_call, function if sys.exc_info()[1] is None else with_handled(function), current_task())
+    if sys.exc_info()[1] is not None:
+        function = with_handled(function)
+    elif isinstance(function, types.MethodType):
+        return _in_portal(function.__func__, function.__self__, current_task())
+    return _in_portal(_call, function, current_task())
 
 
 def _call(function: Callable[[], T]) -> T:
@@ -67,6 +72,9 @@ def abridged(
 ) -> Awaitable[T]:
     """Await ``function(*args, **kwargs)`` in such a way that synchronous code below it may suspend the running task."""
     if sys.exc_info()[1] is None:
+        # To call what `async def` has defined runs nothing of it yet.
+        if type(function) is types.FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+            return _in_portal(suspend, function(*args, **kwargs), task)
         return _in_portal(_run, (function, args, kwargs), task)
     if task in _EAGER_TASKS:
         # What the code handles that starts an eager task is seen by the task's first step alone.
@@ -86,7 +94,8 @@ def _in_portal(function: Callable[[Any], T], argument: Any, task: object) -> Gen
     del argument  # the call is what holds it
     portal.task = id(task)  # a greenlet that waits is out of the collector's sight, and must keep no task
     del task
-    passed = [portal.switch()]
+    passed = portal.passed
+    portal.switch()
     while portal.suspended is not None:
         resumed, portal.suspended = portal.suspended, None
         try:
@@ -94,12 +103,11 @@ def _in_portal(function: Callable[[Any], T], argument: Any, task: object) -> Gen
         except BaseException as error:
             if threading.get_ident() != thread:  # the collector throws it away here, and greenlet ends it there
                 raise
-            passed.append(None)
             portal.errors.append(error)
         portal.parent = greenlet.getcurrent()
         if portal.gr_context is context:  # else the call is in the middle of a Context.run()
             portal.gr_context = context = greenlet.getcurrent().gr_context  # trio's tasks may be given another one
-        passed.append(resumed.switch(passed.pop()))
+        resumed.switch()
     if portal.errors:
         reraise(portal.errors.pop())
     result, portal.result = portal.result, None

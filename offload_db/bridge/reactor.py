@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import Any, Protocol
 
 import greenlet
@@ -217,7 +218,7 @@ class PatientIO(socket.SocketIO):
             reactor.wait(sock, select.POLLIN, patience)
             return sock.recv_into(buffer)
         # Only a part of a record may have arrived, and the rest may never do.
-        return _patiently(reactor, sock, patience, lambda: sock.recv_into(buffer))
+        return _patiently(reactor, sock, patience, partial(sock.recv_into, buffer))
 
 
 def make_patient(reader: Any) -> bool:

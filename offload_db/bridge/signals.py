@@ -9,6 +9,7 @@ import asyncio
 import math
 import sys
 import threading
+from contextvars import Context
 
 import anyio
 import anyio.to_thread
@@ -124,7 +125,8 @@ class TaskEvent:
         elif seconds is None:
             await self.wait()
         elif not self._over:
-            alarm = self._loop.call_later(seconds, self._wake)
+            # One that is cancelled stays until it would be due, and shall not keep what the task's own context holds.
+            alarm = self._loop.call_later(seconds, self._wake, context=Context())
             try:
                 waiting = self._waiting()
                 if not self._over:  # as above

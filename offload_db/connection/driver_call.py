@@ -55,20 +55,41 @@ class Link(Protocol):
     def classify_error(self, error: BaseException, name: str) -> OffloadError | None:
         """Note what an error says of the connection; returns the one to raise in its place."""
 
+    def take_back(self, call_lock: CallLock) -> None:
+        """Take the link back from a task whose event loop was closed, if that task still has it."""
+
 
 class DriverCall:
     """One call of the driver's, and whether it has come back or had to be brought back.
 
     :param link: what it is made on
     :param name: what is called, for reports
+    :param function: what :meth:`make` calls
+    :param call_lock: of the checkout that makes it
     :param killable: whether it is a statement that the server can be told to stop
     :param statement: count it as a statement
     """
 
-    __slots__ = ("_statement", "finished", "identity", "killable", "killed", "late", "link", "name", "was_cut")
+    # What is handed on of a call are its methods, so it has what it is made with: of all calls that wait, the garbage
+    # collector looks at everything they hold.
+    __slots__ = (
+        *("_call_lock", "_function", "_statement"),
+        *("finished", "identity", "killable", "killed", "late", "link", "name", "was_cut"),
+    )
 
-    def __init__(self, link: Link, name: str, *, killable: bool, statement: bool = False) -> None:
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        function: Callable[[], Any] | None = None,
+        call_lock: CallLock | None = None,
+        *,
+        killable: bool,
+        statement: bool = False,
+    ) -> None:
         self.link = link
+        self._function = function
+        self._call_lock = call_lock
         self._statement = statement
         self.name = name
         self.identity = link.identity
@@ -92,12 +113,11 @@ class DriverCall:
         """Whether a kill was sent or the connection cut: the call may not have come to its own end."""
         return self.killed or self.was_cut
 
-    def make(self, function: Callable[[], T], call_lock: CallLock) -> T:
-        """Make the call, on the thread that waits for the server; notes what it says of the connection.
-
-        :param call_lock: of the checkout that makes it
-        """
-        link = self.link
+    def make(self) -> Any:
+        """Make the call, on the thread that waits for the server; notes what it says of the connection."""
+        link, function, call_lock = self.link, self._function, self._call_lock
+        assert function is not None
+        assert call_lock is not None
         with link.wire:
             link.current_call = self
             if call_lock.closed:  # by the loop's own thread, which waits for no turn
@@ -122,6 +142,11 @@ class DriverCall:
                 if self._statement:
                     link.statements += 1
                     link.executor.counters.add_timed("statements", time.perf_counter() - started)
+
+    def take_back(self) -> None:
+        """Take the link back from the task that waits for the call, because its event loop was closed."""
+        assert self._call_lock is not None
+        self.link.take_back(self._call_lock)
 
     def stop(self) -> None:
         """Bring the call back, because its own time is over."""

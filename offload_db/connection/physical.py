@@ -317,13 +317,13 @@ class PhysicalConnection(SessionState):
             limit = timeout
         if deadline is not None:
             limit = deadline.left if limit is None else min(limit, deadline.left)
-        call = DriverCall(self, name, killable=killable, statement=statement)
+        call = DriverCall(self, name, function, call_lock, killable=killable, statement=statement)
         started = time.monotonic()
         error: Exception | None = None
         self.waiting_loop = asyncio._get_running_loop()
         try:
             if limit is None or limit > 0:
-                make: Callable[[], T] = partial(call.make, function, call_lock)
+                make: Callable[[], T] = call.make
                 if cancellation is not None:
                     unwinding = name in _UNWIND or rolls_back(text)
                     make, shared = partial(cancellable, cancellation, call, make, unwinding=unwinding), False
@@ -333,7 +333,7 @@ class PhysicalConnection(SessionState):
                     shield=shield,
                     timeout=limit,
                     stop=call.stop,
-                    on_closed_loop=partial(self.take_back, call_lock),
+                    on_closed_loop=call.take_back,
                     shared=shared,
                     text=text,
                 )

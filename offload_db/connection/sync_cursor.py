@@ -278,7 +278,7 @@ class OffloadCursor(Given, Uncopied):
         send = partial(self._ahead.send, link, getattr(self._raw, name), *args, **kwargs)
         statement = name in _STATEMENTS
         if statement:
-            text = args[0] if args else next((kwargs[each] for each in _TEXTS if each in kwargs), None)
+            text = args[0] if args else _text(kwargs)
             self._ahead.text = f"CALL {text}" if name == "callproc" else text
         # Many rows of parameters take a while to be put together, and others would wait for it.
         plain = (
@@ -345,6 +345,11 @@ class OffloadCursor(Given, Uncopied):
         """Drop the connection, so that it can come back to its pool."""
         self._link.driver.leave(self._raw)
         object.__setattr__(self, "_connection", None)
+
+
+def _text(named: dict[str, Any]) -> object:
+    """Return the statement of a call that was given it by name."""
+    return next((named[each] for each in _TEXTS if each in named), None)
 
 
 def _cancelled() -> bool:

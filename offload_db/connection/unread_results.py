@@ -68,7 +68,7 @@ def read_out(link: Link) -> None:
     wanted = min(limits, default=math.inf)
     limit = max(SHORTEST_LIMIT, min(wanted, READ_OUT_SECONDS))
     until = time.monotonic() + limit
-    call = DriverCall(link, "close", killable=True)
+    call = DriverCall(link, "close", partial(_read_all, link), CallLock(), killable=True)
 
     def stop() -> None:
         call.finished.wait(max(0.0, until - time.monotonic()), shield=True)  # a cancelled task takes no time from it
@@ -81,9 +81,7 @@ def read_out(link: Link) -> None:
 
     failed = ""
     try:
-        link.executor.run(
-            "close", partial(call.make, partial(_read_all, link), CallLock()), shield=True, timeout=limit, stop=stop
-        )
+        link.executor.run("close", call.make, shield=True, timeout=limit, stop=stop)
     except (BlockingCallError, Warning):  # and nothing was read
         raise
     except Exception as error:

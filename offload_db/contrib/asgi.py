@@ -7,6 +7,7 @@ in the guide's chapter on whole applications and, for FastAPI, by ``contrib/fast
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import sys
@@ -184,7 +185,9 @@ class _Answer:
         return self._refused
 
 
-def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: float = 10.0) -> Lifespan:
+def lifespan(
+    *pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: float = 10.0, freeze: bool = False
+) -> Lifespan:
     """Make a lifespan that opens pools with their ``min_size`` connections, and closes them in the end.
 
     It is for ``Starlette(lifespan=…)`` and ``FastAPI(lifespan=…)``. At the stop callers may finish what they do.
@@ -193,6 +196,9 @@ def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: 
     :param inner: the application's own lifespan, a function of the application that returns an async context manager;
         it runs while the pools are open, and its code is bridged
     :param drain_timeout: seconds to let callers finish that hold a connection; 0 does not wait
+    :param freeze: let Python's garbage collector leave out, from the start until the stop, what the process has by
+        then (``gc.freeze()``): a full collection, during which no request goes on, takes a tenth of the time. What of
+        that is dropped later is not found if it refers to itself
     :raises pymysql.err.OperationalError: at the start, if the server can't be reached and ``min_size`` is above 0
     """
     for pool in pools:
@@ -206,7 +212,12 @@ def lifespan(*pools: OffloadPool, inner: Lifespan | None = None, drain_timeout: 
             for pool in pools:
                 stack.push_async_callback(pool.aclose, drain_timeout)
                 await pool.__aenter__()
-            yield None if inner is None else await stack.enter_async_context(inner(app))
+            state = None if inner is None else await stack.enter_async_context(inner(app))
+            if freeze:
+                gc.collect()
+                gc.freeze()
+                stack.callback(gc.unfreeze)
+            yield state
 
     return open_pools
 

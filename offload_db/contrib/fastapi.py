@@ -121,6 +121,7 @@ def lifespan(
     *pools: OffloadPool,
     inner: asgi.Lifespan | None = None,
     drain_timeout: float = 10.0,
+    freeze: bool = False,
     log_gaps: bool = True,
 ) -> asgi.Lifespan:
     """Make a lifespan for ``FastAPI(lifespan=…)`` that opens and closes pools.
@@ -130,6 +131,7 @@ def lifespan(
 
     :param inner: the application's own lifespan
     :param drain_timeout: seconds to let callers finish that hold a connection; 0 does not wait
+    :param freeze: let Python's garbage collector leave out what is there at the start, see the other lifespan
     :param log_gaps: whether to log at the start what is not covered
     :raises ConfigurationError: if one of *pools* is none
     """
@@ -141,7 +143,7 @@ def lifespan(
         async with (_events if inner is None else inner)(app) as state:
             yield state
 
-    return asgi.lifespan(*pools, inner=inside, drain_timeout=drain_timeout)
+    return asgi.lifespan(*pools, inner=inside, drain_timeout=drain_timeout, freeze=freeze)
 
 
 def _log_gaps(app: FastAPI) -> None:

@@ -199,16 +199,6 @@ class PoolCore:
             self._take_back_lost()
         return self.admission.enter(lane, Place.BRIDGED)
 
-    async def wait(self, permit: Permit) -> None:
-        """Wait for the turn of a task that has queued."""
-        try:
-            await self.admission.wait(permit)
-        except GeneratorExit:  # the task is thrown away, and its loop may be gone
-            raise
-        except anyio.get_cancelled_exc_class():
-            self.counters.add("cancelled")
-            raise
-
     def serve(self, permit: Permit) -> Lease:
         """Give a link to a task that has entered and was admitted; one call is made on it, so it needs no turns."""
         return self._serve(permit, self.connector, None, None)

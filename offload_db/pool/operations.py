@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
+import anyio
 from pymysql.cursors import Cursor, DictCursorMixin
 
 from ..awaitable.connection import AsyncConnection
@@ -42,7 +43,6 @@ from ..drivers.server_errors import COMMIT_FAILED, RETRYABLE, ROLLED_BACK_AT_COM
 from ..settings import check_count, check_seconds, kind_of
 from .checkout import PoolCore
 from .lanes import Permit
-from .lease import Lease
 
 Dicts = type[DictCursorMixin | AsyncDictCursor]
 """Classes of cursors whose rows are dictionaries."""
@@ -319,35 +319,59 @@ class Operations:
             check_seconds("OffloadPool", "timeout", timeout)
         if not isinstance(sql, (str, bytes)):
             raise TypeError(f"sql={type(sql).__name__}; accepted are str and bytes")
-        operate = partial(self._operate_bridged, sql, work, kind, plain)
+        operation = _Operation(self._core, lane, sql, work, kind, plain=plain)
         if timeout is not None or place() is not Place.LOOP or current_setting() is not None:
-            operate = partial(operate, partial(self._core.checkout, lane, private=True))
-            return bridged(operate if timeout is None else partial(_limited, lane, timeout, operate))
-        permit = self._core.enter(lane)
-        operate = partial(operate, partial(self._core.serve, permit))
-        return bridged(operate) if permit.ticket.signal is None else self._when_admitted(permit, operate)
+            run = operation.run
+            return bridged(run if timeout is None else partial(_limited, lane, timeout, run))
+        permit = operation.permit = self._core.enter(lane)
+        return bridged(operation.run) if permit.ticket.signal is None else operation.run_when_admitted(permit)
 
-    async def _when_admitted(self, permit: Permit, operate: Callable[[], T]) -> T:
-        """Wait for a connection, which takes a task less memory than it does a bridged call, and operate."""
-        await self._core.wait(permit)
-        return await bridged(operate)
 
-    def _operate_bridged(
+class _Operation(Generic[T]):
+    """One operation: of those that wait, the garbage collector looks at all that they hold, and this is one object."""
+
+    __slots__ = ("_core", "_kind", "_lane", "_plain", "_sql", "_work", "permit")
+
+    def __init__(
         self,
+        core: PoolCore,
+        lane: str | None,
         sql: object,
         work: Callable[[PhysicalConnection, CursorArguments], T | RowFactoryError],
         kind: Any,
+        *,
         plain: bool,
-        lend: Callable[[], Lease],
-    ) -> T:
-        """Do it, with a connection that *lend* gives."""
-        lease = lend()
+    ) -> None:
+        self._core = core
+        self._lane = lane
+        self._sql = sql
+        self._work = work
+        self._kind = kind
+        self._plain = plain
+        self.permit: Permit | None = None
+        """The admission to the pool, where that does not come with the connection."""
+
+    async def run_when_admitted(self, permit: Permit) -> T:
+        """Wait for a connection, which takes a task less memory than it does a bridged call, and perform it."""
+        try:
+            await self._core.admission.wait(permit)
+        except GeneratorExit:  # the task is thrown away, and its loop may be gone
+            raise
+        except anyio.get_cancelled_exc_class():
+            self._core.counters.add("cancelled")
+            raise
+        return await bridged(self.run)
+
+    def run(self) -> T:
+        """Perform it, in a bridged call or in a thread."""
+        core, permit = self._core, self.permit
+        lease = core.checkout(self._lane, private=True) if permit is None else core.serve(permit)
         link = lease.link
         try:
-            cursor = link.driver.cursor_arguments(link.raw, kind, True)
-            shared = plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
-            made = partial(work, link, cursor)
-            result = link.call_privately("execute", made, shared=shared, text=sql)
+            cursor = link.driver.cursor_arguments(link.raw, self._kind, True)
+            shared = self._plain and link.shares and link.driver.cursor_shares(*cursor[0] or (link.raw.cursorclass,))
+            made = partial(self._work, link, cursor)
+            result = link.call_privately("execute", made, shared=shared, text=self._sql)
             if isinstance(result, RowFactoryError):
                 reraise(result.error)
             return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from starlette.responses import StreamingResponse
 
 from offload_db import LaneFull, OffloadPool, connect, offload
 from offload_db.bridge.call_scope import current_bridged_call
+from offload_db.contrib import fastapi
 from offload_db.contrib.asgi import OffloadMiddleware, lifespan
 from tests.conftest import MySQL, needs
 from tests.contrib.asgi_apps import Noting, added, client_of, one, ways
@@ -324,6 +326,27 @@ def test_lifespan_on_a_server(mysql: MySQL, database: dict[str, Any]) -> None:
     assert pool.statistics().open <= 1
     held.close()
     until(lambda: mysql.process_list(database["database"]) == [])
+
+
+@pytest.mark.parametrize("make", [lifespan, fastapi.lifespan])
+@pytest.mark.parametrize("freeze", [True, False])
+def test_lifespan_that_freezes(make: Callable[..., Any], freeze: bool) -> None:
+    """With `freeze=True` the garbage collector leaves out what is there after the start, until the stop."""
+    loaded: list[Any] = []
+
+    @asynccontextmanager
+    async def own(app: Any) -> AsyncIterator[None]:
+        loaded.append({"loaded": app})
+        yield
+
+    def seen() -> bool:
+        return any(each is loaded[0] for each in gc.get_objects())
+
+    with TestClient(FastAPI(lifespan=make(inner=own, freeze=freeze))):
+        assert seen() is not freeze
+        assert (gc.get_freeze_count() > 0) is freeze
+    assert seen()
+    assert gc.get_freeze_count() == 0
 
 
 def test_lifespan_with_a_server_that_is_down() -> None:
