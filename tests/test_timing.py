@@ -39,9 +39,10 @@ def test_nobody_else_gets_a_chance(request: pytest.FixtureRequest) -> None:
 
 MARK = re.compile(r"^@pytest\.mark\.timing_bound\(", re.MULTILINE)
 FEW = {
-    "examples/test_demo.py": 1,
+    "examples/test_demo.py": 2,
     "faults/test_kills.py": 2,
     "faults/test_server_death.py": 1,
+    "rollout/test_cost.py": 1,
 }
 
 

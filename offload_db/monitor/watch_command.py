@@ -127,14 +127,17 @@ def fetch_state(request: urllib.request.Request) -> Json:
         raise ConfigurationError(f"{address} can't be reached: {error.reason}") from None
     except TimeoutError:
         raise ConfigurationError(
-            f"{address} has not answered within {_SECONDS:.0f} s: its event loop may stand still"
+            f"{address} has not answered within {_SECONDS:.0f} s, as when its event loop stands still; accepted are "
+            "addresses of a StatusPage that answers"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise ConfigurationError(f"{address} can't be read: {type(error).__name__}") from None
     except ValueError:
         value = None
     if not isinstance(value, dict) or "totals" not in (value.get("now") or {}):
-        raise ConfigurationError(f"{address} is not what a StatusPage answers")
+        raise ConfigurationError(
+            f"{address}: no StatusPage answers there; accepted is the address that one is mounted at"
+        )
     return value
 
 

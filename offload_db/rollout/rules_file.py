@@ -135,7 +135,8 @@ def parser() -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigurationError(
-            f"rollout: to read a file on Python 3.10 needs {name}: pip install 'offload-db[rollout]'"
+            f"rollout: a file is given, which on Python 3.10 needs {name}; accepted are files where that is there: "
+            "pip install 'offload-db[rollout]'"
         ) from error
 
 

@@ -39,7 +39,7 @@ class Change:
         except ValueError:
             asked = None
         if not isinstance(asked, dict) or not isinstance(asked.get("target"), str) or "mode" not in asked:
-            raise ConfigurationError("accepted is a JSON object with target, mode and share")
+            raise ConfigurationError("a change: accepted is a JSON object with target, mode and share")
         share = asked.get("share", 1.0)
         if not isinstance(share, (int, float)) or isinstance(share, bool):
             raise ConfigurationError(f"share={kind_of(share)}; accepted are numbers from 0.0 to 1.0")
