@@ -24,7 +24,7 @@ PLAIN: dict[str, set[str]] = {
     },
     "offload_db.contrib.asgi": {"OffloadMiddleware", "bridged", "check_retry_after", "lifespan"},
     "offload_db.contrib.fastapi": {"Gap", "OffloadRoute", "add_exception_handlers", "find_gaps", "lifespan"},
-    "offload_db.contrib.prometheus": {"PoolCollector"},
+    "offload_db.contrib.prometheus": {"PoolCollector", "ProcessCollector"},
     "offload_db.contrib.sqlalchemy": {"EnginePool", "OffloadDialect", "current_call"},
 }
 POOL_PLAIN = {"blocking_calls", "maxsize", "minsize", "release", "statistics"}

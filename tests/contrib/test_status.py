@@ -472,7 +472,8 @@ async def test_links_to_a_repository(pool: OffloadPool) -> None:
     """The address of a line can be anything that has its file and its number."""
     await blocks(pool)
     app = StatusPage(pool, link="https://example.com/blob/main/{path}#L{line}")
-    unit = (await ask(app, "/state.json")).json["blocking"]["units"][0]
+    units = (await ask(app, "/state.json")).json["blocking"]["units"]
+    unit = next(unit for unit in units if unit["function"] == "blocks")
     assert unit["link"].startswith("https://example.com/blob/main/")
     assert unit["link"].endswith(f"test_status.py#L{unit['place'].rpartition(':')[2]}")
     assert (await ask(StatusPage(pool, link=None), "/state.json")).json["blocking"]["units"][0]["link"] is None

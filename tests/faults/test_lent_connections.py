@@ -67,9 +67,10 @@ async def test_a_kill_goes_over_an_idle_connection(
         assert_ended(mysql, LONG)
         now = pool.statistics()
         assert (now.kills, now.kills_failed) == (2, 0)
-        # The driver leaves the killed one's result unread.
-        assert now.discards == ({"abandoned_result": 2} if name == "mysql.connector" else {})
-        assert now.idle == 2 - (name == "mysql.connector")
+        # The driver leaves the killed one's result unread; mysqlclient before 2.3 does not tell whether more follows.
+        unread = name == "mysql.connector" or (name == "MySQLdb" and driver.version_info < (2, 3))
+        assert now.discards == ({"abandoned_result": 2} if unread else {})
+        assert now.idle == 2 - unread
         for link in core(pool).links:
             assert link.clean
             assert name != "pymysql" or len(link.raw.decoders) == 256

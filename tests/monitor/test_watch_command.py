@@ -133,9 +133,18 @@ def _answer_oddly(listener: socket.socket) -> None:
     in_thread(answer)
 
 
+# A shell starts what it puts into the background with SIGINT ignored.
+COMMAND = """
+import signal, sys
+from offload_db.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 def watch(address: str, **options: Any) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "offload_db", "watch", address, *HEADER, "--interval", "0.05"]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, **options)
+    words = ["watch", address, *HEADER, "--interval", "0.05"]
+    return subprocess.Popen([sys.executable, "-c", COMMAND, *words], stderr=subprocess.PIPE, **options)
 
 
 def test_piped(address: str) -> None:
