@@ -81,10 +81,12 @@ class FileWatch:
             signature: Signature | None = _signature(self.path)
             if signature == self._seen:
                 return
+            if not Path(self.path).is_file():  # a pipe would be waited for without end
+                raise ConfigurationError(f"{self._where}: it is no file; accepted are paths of TOML files")
             rules = _rules(self._where, Path(self.path).read_text(encoding="utf-8"))
             if _signature(self.path) != signature:
                 return  # it is being written just now
-        except (OSError, ValueError) as error:  # ConfigurationError and TOMLDecodeError are ValueErrors
+        except (OSError, RecursionError, ValueError) as error:  # ConfigurationError and TOMLDecodeError are ValueErrors
             signature = _signature_or_none(self.path)
             problem = f"{type(error).__name__}: {error.strerror if isinstance(error, OSError) else error}"
             if problem != self.problem or signature != self._seen:

@@ -136,6 +136,19 @@ def test_bytes_that_are_no_text_change_nothing(path: Path) -> None:
     assert "UnicodeDecodeError" in (problem() or "")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_what_can_never_be_read_changes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that nests without end is wrong as well, and a pipe is not waited for."""
+    overwrite(path, '["*"]\nmode = "block"\n')
+    rollout.load(path)
+    write(path, f"a = {'[' * 20_000}")
+    path.unlink()
+    os.mkfifo(path)
+    inside.look_at_file()
+    assert caplog.text.count("was not read") == 2
+    assert [row.mode for row in rollout.snapshot()] == ["block"]
+
+
 def test_a_file_that_is_missing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is waited for; and if it goes, its rules stay. The log says so once each time."""
     with caplog.at_level(logging.WARNING, logger="offload_db.rollout"):
