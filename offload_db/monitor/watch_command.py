@@ -114,7 +114,7 @@ def request_of(url: str, headers: Sequence[str]) -> urllib.request.Request:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows to no other place, which would be given the headers as well."""
 
-    def redirect_request(
+    def redirect_request(  # noqa: PLR0917  # so urllib calls it
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         """Return the request to where the answer leads."""
