@@ -291,6 +291,25 @@ async def test_viewers_are_bounded(pool: OffloadPool, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.anyio
+async def test_a_viewer_that_takes_nothing(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there, but does not read, loses its place after a while."""
+    monkeypatch.setattr(page_module, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(page_module, "STREAM_SECONDS", 0.1)
+    monkeypatch.setattr(page_module, "TO_TAKE_IT", 0.1)
+    app = StatusPage(pool)
+
+    class Stuck(Answer):
+        async def send(self, message: Mapping[str, Any]) -> None:
+            await super().send(message)
+            if self.body:
+                await anyio.sleep_forever()
+
+    with anyio.fail_after(20):
+        assert (await ask(app, "/events", into=Stuck())).status == 200
+        assert (await ask(app, "/events")).status == 200
+
+
+@pytest.mark.anyio
 async def test_a_sample_for_all(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Viewers share one sample a second, taken off the loop, and nothing is sampled while nobody looks."""
     taken: list[int] = []
