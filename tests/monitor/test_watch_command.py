@@ -23,6 +23,7 @@ from offload_db import Lane, OffloadPool, rollout
 from offload_db.contrib.status import StatusPage
 from offload_db.monitor import watch_command
 from tests.conftest import MySQL
+from tests.monitor import inside
 from tests.serving import served
 from tests.support import in_thread, pool_of, value
 
@@ -254,7 +255,7 @@ def test_headers_are_given_to_nobody_else(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_answer_by_drops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that comes byte by byte is given up, although each byte comes in time."""
-    monkeypatch.setattr(watch_command, "_SECONDS", 0.2)
+    inside.waits_for(monkeypatch, 0.2)
 
     class Drops:
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
