@@ -19,6 +19,7 @@ from ..bridge.background import Timer
 from ..errors import ConfigurationError, ThreadUnavailable
 from ..settings import check_known, kind_of
 from .rules import RULES, Rule, make_rule
+from .targets import nameless
 
 logger = logging.getLogger("offload_db.rollout")
 
@@ -118,13 +119,17 @@ def _rules(where: str, text: str) -> list[Rule]:
     if not text.strip():
         # Whoever writes a file begins with an empty one. To take all rules away, a comment is enough.
         raise ConfigurationError(f"{where}: the file is empty; accepted are tables such as ['GET:/v2/*'], and comments")
-    rules = []
+    rules: dict[str, Rule] = {}
     for target, table in parser().loads(text).items():
         if not isinstance(table, Mapping):
             raise ConfigurationError(f"{where}: {target} is {kind_of(table)}; accepted are tables with mode and share")
         check_known(f"{where}: {target}", table, ("mode", "share"), "mode and share")
-        rules.append(make_rule(f"{where}: {target}", target, table.get("mode"), table.get("share", 1.0), "file"))
-    return rules
+        rule = make_rule(f"{where}: {target}", target, table.get("mode"), table.get("share", 1.0), "file")
+        if (other := rules.setdefault(nameless(rule.target.text), rule)) is not rule:
+            raise ConfigurationError(
+                f"{where}: {target} is the same as {other.target.text}; accepted is one table for each target"
+            )
+    return list(rules.values())
 
 
 def parser() -> Any:

@@ -105,6 +105,10 @@ async def test_a_change_takes_effect_by_itself(path: Path, monkeypatch: pytest.M
         ('["no target"]\nmode = "offload"\n', "accepted are 'GET:/truck/{truck_id}'"),
         ('mode = "offload"\n', "accepted are tables with mode and share"),
         ("\0", "TOMLDecodeError"),
+        (
+            '["GET:/x/{a}"]\nmode = "block"\n["get:/x/{b}"]\nmode = "offload"\n',
+            "is the same as GET:/x/{a}; accepted is one",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_changes_nothing(
