@@ -169,7 +169,7 @@ class Watch:
             # A place of its own: it is written also while every thread of the application waits for something.
             await anyio.to_thread.run_sync(self._write, again_in, limiter=anyio.CapacityLimiter(1))
             self._failing = False
-        except OSError as failure:  # the application itself matters more
+        except Exception as failure:  # also where there is no thread to be had; the application itself matters more
             if not self._failing:
                 logger.warning("what was seen at run time could not be written, look at dump_to: %s", failure)
             self._failing = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,14 +71,22 @@ def read_runtime(path: str | os.PathLike[str]) -> Json:
 
 def _read(path: str | os.PathLike[str], key: str, accepted: str) -> Json:
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (OSError, RecursionError, ValueError) as error:
         raise ConfigurationError(
             f"{os.fspath(path)} can't be read as JSON ({error}); accepted is {accepted}"
         ) from error
     if not isinstance(value, dict) or not isinstance(value.get(key), list):
         raise ConfigurationError(f"{os.fspath(path)} has no list {key!r}; accepted is {accepted}")
     return value
+
+
+def _finite(text: str) -> float:
+    """Read a number; NaN and Infinity are none in JSON, and no browser reads what is made of them."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{number} is no number")
+    return number
 
 
 def join(audit: Mapping[str, Any] | None, runtimes: Sequence[Mapping[str, Any]]) -> Json:

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _watch(request_of(arguments.url, arguments.header), arguments.interval, once=arguments.once)
     except ConfigurationError as error:
-        print(f"offload-db watch: {error}", file=sys.stderr)
+        print(f"offload-db watch: {_printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,15 +68,16 @@ def _watch(request: urllib.request.Request, interval: float, *, once: bool) -> N
     while True:
         try:
             state = fetch_state(request)
+            columns = shutil.get_terminal_size((_WIDTH, 40)).columns
+            text = _told(request, state, columns if screen or once else None)
         except ConfigurationError as error:
             # Once it has been there, it is waited for: it may just be restarting.
             if not seen:
                 raise
-            print(f"{before}{time.strftime('%H:%M:%S')}  {error}", flush=True)
+            print(f"{before}{time.strftime('%H:%M:%S')}  {_printable(str(error))}", flush=True)
         else:
             seen = True
-            columns = shutil.get_terminal_size((_WIDTH, 40)).columns
-            print(before + (as_text(state, columns) if screen or once else as_line(state)), flush=True)
+            print(before + text, flush=True)
         if once:
             return
         time.sleep(interval)
@@ -110,6 +111,19 @@ def request_of(url: str, headers: Sequence[str]) -> urllib.request.Request:
     return request
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to no other place, which would be given the headers as well."""
+
+    def redirect_request(  # noqa: PLR0917  # so urllib calls it
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Return the request to where the answer leads."""
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if old[:2] == new[:2] or (new.scheme == "https" and new.hostname == old.hostname):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return None
+
+
 def fetch_state(request: urllib.request.Request) -> Json:
     """Ask for the figures.
 
@@ -117,10 +131,12 @@ def fetch_state(request: urllib.request.Request) -> Json:
     """
     address = request.full_url
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as response:
-            value = json.loads(response.read(_LONGEST))
+        with urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS) as response:
+            value = json.loads(_read(response))
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code < 400:
+            raise ConfigurationError(f"{address} answers {error.code}: give the address that it leads to") from None
         hint = {401: "; give --header", 403: "; give --header", 404: "; is the StatusPage mounted there?"}
         raise ConfigurationError(f"{address} answers {error.code} {error.reason}{hint.get(error.code, '')}") from None
     except urllib.error.URLError as error:
@@ -132,13 +148,49 @@ def fetch_state(request: urllib.request.Request) -> Json:
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise ConfigurationError(f"{address} can't be read: {type(error).__name__}") from None
-    except ValueError:
+    except (RecursionError, ValueError):
         value = None
+<<<<<<< HEAD
     if not isinstance(value, dict) or "totals" not in (value.get("now") or {}):
         raise ConfigurationError(
             f"{address}: no StatusPage answers there; accepted is the address that one is mounted at"
         )
+=======
+    if not isinstance(value, dict):
+        raise _no_page(request)
+>>>>>>> attack2
     return value
+
+
+def _read(response: Any) -> bytes:
+    """Read an answer; one that comes by drops is not waited for without end."""
+    until = time.monotonic() + _SECONDS
+    body = bytearray()
+    while len(body) < _LONGEST and (more := response.read1(65536)):
+        body += more
+        if time.monotonic() > until:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _told(request: urllib.request.Request, state: Json, columns: int | None) -> str:
+    """Return the figures for a screen of so many columns, or as one line.
+
+    :raises ConfigurationError: if they are something else
+    """
+    try:
+        return as_line(state) if columns is None else as_text(state, columns)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+        raise _no_page(request) from None
+
+
+def _no_page(request: urllib.request.Request) -> ConfigurationError:
+    return ConfigurationError(f"{request.full_url} is not what a StatusPage answers")
+
+
+def _printable(line: str) -> str:
+    """Leave out what would do something to a terminal: names may come from anywhere."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def as_line(state: Json) -> str:
@@ -151,7 +203,7 @@ def as_line(state: Json) -> str:
         f"{totals['statements_per_second']:.1f} statements/s  p50 {ms(totals['statement_time']['p50'])}  "
         f"p95 {ms(totals['statement_time']['p95'])}"
     )
-    return f"{text}  {_LEVELS[worst['level']].strip()}: {worst['text']}" if worst else text
+    return _printable(f"{text}  {_LEVELS[worst['level']].strip()}: {worst['text']}" if worst else text)
 
 
 def as_text(state: Json, width: int) -> str:
@@ -182,7 +234,7 @@ def as_text(state: Json, width: int) -> str:
         newest = state["burn_down"][-1]
         lines += ["", f"migration        {newest['handlers_blocking']} of {newest['handlers']} handlers block"]
     lines += [f"could not read   {problem}" for problem in state.get("problems", ())]
-    return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
+    return "\n".join(_printable(line if len(line) <= width else f"{line[: width - 1]}…") for line in lines)
 
 
 def _processes(processes: Sequence[Json]) -> list[str]:

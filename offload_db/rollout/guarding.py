@@ -6,6 +6,7 @@ Owns the comparison of the arms, which is made at the end of calls, and what is 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -68,6 +69,10 @@ class Guard:
         # Taken for a few instructions only, never while anything else is waited for.
         self._lock = threading.Lock()
         self._compared: dict[str | None, _Compared] = {}
+
+    def after_fork(self) -> None:
+        """Compare anew in a child process."""
+        self._lock, self._compared = threading.Lock(), {}  # a thread of the parent may have held it
 
     def __repr__(self) -> str:
         state = "" if self in _guards() else ", ended"
@@ -144,6 +149,16 @@ def _p95(calls: Sequence[_Ended]) -> float:
 
 def _guards() -> list[object]:
     return [getattr(watcher, "__self__", None) for watcher in watchers]
+
+
+def _after_fork() -> None:
+    for guard in _guards():
+        if isinstance(guard, Guard):
+            guard.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _check_ratio(where: str, name: str, value: object) -> None:

@@ -19,6 +19,7 @@ from ..bridge.background import Timer
 from ..errors import ConfigurationError, ThreadUnavailable
 from ..settings import check_known, kind_of
 from .rules import RULES, Rule, make_rule
+from .targets import nameless
 
 logger = logging.getLogger("offload_db.rollout")
 
@@ -81,10 +82,12 @@ class FileWatch:
             signature: Signature | None = _signature(self.path)
             if signature == self._seen:
                 return
+            if not Path(self.path).is_file():  # a pipe would be waited for without end
+                raise ConfigurationError(f"{self._where}: it is no file; accepted are paths of TOML files")
             rules = _rules(self._where, Path(self.path).read_text(encoding="utf-8"))
             if _signature(self.path) != signature:
                 return  # it is being written just now
-        except (OSError, ValueError) as error:  # ConfigurationError and TOMLDecodeError are ValueErrors
+        except (OSError, RecursionError, ValueError) as error:  # ConfigurationError and TOMLDecodeError are ValueErrors
             signature = _signature_or_none(self.path)
             problem = f"{type(error).__name__}: {error.strerror if isinstance(error, OSError) else error}"
             if problem != self.problem or signature != self._seen:
@@ -116,13 +119,17 @@ def _rules(where: str, text: str) -> list[Rule]:
     if not text.strip():
         # Whoever writes a file begins with an empty one. To take all rules away, a comment is enough.
         raise ConfigurationError(f"{where}: the file is empty; accepted are tables such as ['GET:/v2/*'], and comments")
-    rules = []
+    rules: dict[str, Rule] = {}
     for target, table in parser().loads(text).items():
         if not isinstance(table, Mapping):
             raise ConfigurationError(f"{where}: {target} is {kind_of(table)}; accepted are tables with mode and share")
         check_known(f"{where}: {target}", table, ("mode", "share"), "mode and share")
-        rules.append(make_rule(f"{where}: {target}", target, table.get("mode"), table.get("share", 1.0), "file"))
-    return rules
+        rule = make_rule(f"{where}: {target}", target, table.get("mode"), table.get("share", 1.0), "file")
+        if (other := rules.setdefault(nameless(rule.target.text), rule)) is not rule:
+            raise ConfigurationError(
+                f"{where}: {target} is the same as {other.target.text}; accepted is one table for each target"
+            )
+    return list(rules.values())
 
 
 def parser() -> Any:

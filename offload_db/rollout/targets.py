@@ -42,7 +42,7 @@ class Target:
     __slots__ = ("_function", "_method", "_path", "_template", "order", "text")
 
     def __init__(self, where: str, text: object) -> None:
-        if not isinstance(text, str):
+        if not isinstance(text, str) or not text.isprintable():  # it stands in logs, and on a terminal
             raise ConfigurationError(f"{where}: target={shown(text)}; accepted are {ACCEPTED}")
         route = _ROUTE.fullmatch(text)
         self._function = self._template = self._path = None

@@ -291,6 +291,25 @@ async def test_viewers_are_bounded(pool: OffloadPool, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.anyio
+async def test_a_viewer_that_takes_nothing(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there, but does not read, loses its place after a while."""
+    monkeypatch.setattr(page_module, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(page_module, "STREAM_SECONDS", 0.1)
+    monkeypatch.setattr(page_module, "TO_TAKE_IT", 0.1)
+    app = StatusPage(pool)
+
+    class Stuck(Answer):
+        async def send(self, message: Mapping[str, Any]) -> None:
+            await super().send(message)
+            if self.body:
+                await anyio.sleep_forever()
+
+    with anyio.fail_after(20):
+        assert (await ask(app, "/events", into=Stuck())).status == 200
+        assert (await ask(app, "/events")).status == 200
+
+
+@pytest.mark.anyio
 async def test_a_sample_for_all(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Viewers share one sample a second, taken off the loop, and nothing is sampled while nobody looks."""
     taken: list[int] = []
@@ -420,6 +439,65 @@ async def test_files_of_another_version(tmp_path: Path, pool: OffloadPool) -> No
     state = (await ask(StatusPage(pool, dumps=tmp_path), "/state.json")).json
     assert len(state["now"]["processes"]) == 1
     assert "not what this version writes" in state["problems"][0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": 10**400},
+        {"lag_recent": [[1e9, float("nan")]]},
+        {"lag_recent": [[1e9, float("inf")]]},
+        {"pools": []},
+        {"rollout": 5},
+        {"blocking_calls": [{"file": "<script>"}]},
+        {"host": "<script>", "pid": {"a": []}, "time": "now"},
+    ],
+)
+@pytest.mark.anyio
+async def test_files_that_are_forged(tmp_path: Path, pool: OffloadPool, changes: dict[str, Any]) -> None:
+    """Whatever stands in the other processes' files, the page is served, as JSON that browsers read."""
+    written(tmp_path / "a.json", pool, **changes)
+    await _is_read(StatusPage(pool, dumps=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"blocking_calls": ' + "[" * 100_000,
+        '{"findings": ' + "[" * 100_000,
+        '{"findings": [], "blocking_calls": [], "summary": [1]}',
+        '{"findings": [], "blocking_calls": [], "summary": {"handlers_blocking": 1, "handlers": NaN}}',
+        '{"findings": [], "blocking_calls": [], "summary": {"handlers_blocking": 1, "handlers": 1e999}}',
+        '{"findings": [1, {"file": 3, "line": {}}], "blocking_calls": [], "summary": null}',
+    ],
+    ids=range(6),
+)
+@pytest.mark.anyio
+async def test_audits_that_are_forged(tmp_path: Path, pool: OffloadPool, text: str) -> None:
+    """The same holds for the audits' files."""
+    await blocks(pool)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    await _is_read(StatusPage(pool, audit=tmp_path, dumps=tmp_path))
+
+
+async def _is_read(app: StatusPage) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    for _ in range(2):
+        answer = await ask(app, "/state.json")
+        assert answer.status == 200
+        state = json.loads(answer.body, parse_constant=refuse)
+        assert os.getpid() in [each["pid"] for each in state["now"]["processes"]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.anyio
+async def test_a_pipe_among_the_files(tmp_path: Path, pool: OffloadPool) -> None:
+    """What nobody will ever write into is not waited for."""
+    os.mkfifo(tmp_path / "a.json")
+    with anyio.fail_after(20):
+        assert (await ask(StatusPage(pool, dumps=tmp_path, audit=tmp_path), "/state.json")).status == 200
 
 
 @pytest.mark.anyio

@@ -73,6 +73,17 @@ async def test_a_second_window_has_the_same_token() -> None:
     assert again.headers["set-cookie"].partition(";")[0] == first["cookie"]
 
 
+@pytest.mark.parametrize("text", ['\\"><b>', r"\015\012x: y"], ids=["markup", "a header"])
+@pytest.mark.anyio
+async def test_a_cookie_of_a_neighbour(text: str) -> None:
+    """A cookie that another name's server has set, and that is no token, gets neither into the page nor its headers."""
+    length = len(text.replace("\\015\\012", "rn").replace('\\"', "q"))
+    cookie = f'offload_db_page="{text}{"x" * (43 - length)}"'
+    answer = await ask(StatusPage(allow_changes=everybody), "/", headers={"cookie": cookie})
+    assert "xxx" not in answer.body.decode()
+    assert "xxx" not in answer.headers["set-cookie"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -82,6 +93,7 @@ async def test_a_second_window_has_the_same_token() -> None:
         pytest.param({"origin": "null"}, id="a sandbox"),
         pytest.param({"origin": ""}, id="an empty origin"),
         pytest.param({"origin": None}, id="no origin"),
+        pytest.param({"origin": "http://["}, id="an origin that is none"),
         pytest.param({"x-offload-db-token": None}, id="no token"),
         pytest.param({"x-offload-db-token": "x" * 43}, id="a wrong token"),
         pytest.param({"cookie": None}, id="no cookie"),
@@ -149,6 +161,9 @@ async def test_a_plain_function_is_asked_off_the_loop() -> None:
     ("body", "status", "message"),
     [
         (b"{", 400, "a JSON object"),
+        (b"[" * 4000, 400, "a JSON object"),
+        (rb'{"target": "GET:/\ud800", "mode": "block"}', 400, "target="),
+        (rb'{"target": "GET:/\u001b[2J", "mode": "block"}', 400, "target="),
         (b'{"target": "*"}', 400, "a JSON object"),
         (b'{"target": "*", "mode": "of"}', 400, "mode="),
         (b'{"target": "GET /x", "mode": "block"}', 400, "target="),
@@ -234,3 +249,25 @@ def test_a_file_that_is_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     shared.look()
     shared.look()
     assert caplog.text.count("a change of the rollout was not made here") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_files_that_somebody_else_put_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write into the directory may not change the rollout by that, nor keep others from being heard."""
+    change = json.dumps({"target": TARGET, "mode": "block"})
+    (tmp_path / "1.change").write_text("[" * 4000, encoding="utf-8")
+    os.mkfifo(tmp_path / "2.change")
+    (tmp_path / "elsewhere").write_text(change, encoding="utf-8")
+    (tmp_path / "3.change").symlink_to(tmp_path / "elsewhere")
+    SharedChanges(tmp_path).look()
+    assert caplog.text.count("a change of the rollout was not made here") == 3
+    assert setting() is None
+    (tmp_path / "4.change").write_text(change, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        SharedChanges(tmp_path).look()
+    assert setting() is None
+    SharedChanges(tmp_path).look()
+    assert setting() == ("block", 1.0)

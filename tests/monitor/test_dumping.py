@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from offload_db import ConfigurationError, Lane, monitor
@@ -89,3 +90,19 @@ def test_seconds_are_bounded() -> None:
     for second in range(3 * lag.RECENT):
         samples.add(0.001, second)
     assert sorted(samples.recent) == list(range(2 * lag.RECENT, 3 * lag.RECENT))
+
+
+@pytest.mark.anyio
+async def test_a_process_that_can_have_no_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps it from being written, whatever that is, does not end the application in whose lifespan it runs."""
+
+    async def fails(*args: Any, **options: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(anyio.to_thread, "run_sync", fails)
+        async with monitor.watch(interval=0.001, dump_to=tmp_path / "x.json", dump_every=0.001) as watched:
+            await settled(lambda: watched.lag().samples > 50)
+    assert caplog.text.count("can't start new thread") == 2

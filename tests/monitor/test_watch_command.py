@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +23,7 @@ from offload_db import Lane, OffloadPool, rollout
 from offload_db.contrib.status import StatusPage
 from offload_db.monitor import watch_command
 from tests.conftest import MySQL
+from tests.monitor import inside
 from tests.serving import served
 from tests.support import in_thread, pool_of, value
 
@@ -205,3 +206,74 @@ def test_a_page_that_comes_back(
     assert "in use 0/2" in first
     assert "answers 401" in second
     assert "in use 0/2" in third
+
+
+class Forged:
+    """A server that answers what it was given, and remembers what it was asked."""
+
+    def __init__(self, body: bytes, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        self.asked: list[dict[bytes, bytes]] = []
+        self._body, self._status, self._headers = body, status, headers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request."""
+        if scope["type"] == "http":
+            self.asked.append(dict(scope["headers"]))
+            await send({"type": "http.response.start", "status": self._status, "headers": list(self._headers)})
+            await send({"type": "http.response.body", "body": self._body})
+
+
+def test_names_that_a_terminal_would_obey(address: str) -> None:
+    """A name that has control characters in it is shown without them, on one line."""
+    state = dict(watch_command.fetch_state(watch_command.request_of(address, HEADER[1:])))
+    state["problems"] = ["\x1b]0;title\x07\n\x9b2J\u202e"]
+    state["now"]["verdicts"] = [{"level": "bad", "text": "\x1b[2Jcleared"}]
+    lines = [*watch_command.as_text(state, 120).split("\n"), watch_command.as_line(state)]
+    assert all(line.isprintable() for line in lines)
+    assert "could not read   ?]0;title???2J?" in lines
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"now": [1]}',
+        b'{"now": "totals"}',
+        b'{"now": {"totals": 3}}',
+        b'{"now": {"totals": {}, "time": 1e300, "verdicts": 1}}',
+    ],
+    ids=range(5),
+)
+def test_answers_that_are_forged(body: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """What only looks like a page's answer is told in one line."""
+    with served(Forged(body)) as url:
+        assert watch_command.run(command(url, "--once")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("is not what a StatusPage answers")
+
+
+def test_headers_are_given_to_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer that leads to another place is not followed: that would be given the headers."""
+    with served(other := Forged(b"{}")) as elsewhere:
+        leads = [(b"location", f"{elsewhere}/state.json".encode())]
+        with served(Forged(b"", 302, leads)) as url:
+            assert watch_command.run(command(url, "--once", *HEADER)) == 2
+    assert not other.asked
+    assert "answers 302: give the address that it leads to" in capsys.readouterr().err
+
+
+def test_an_answer_by_drops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes byte by byte is given up, although each byte comes in time."""
+    inside.waits_for(monkeypatch, 0.2)
+
+    class Drops:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                for _ in range(1000):
+                    await send({"type": "http.response.body", "body": b"1", "more_body": True})
+                    await asyncio.sleep(0.01)
+
+    with served(Drops()) as url:
+        assert watch_command.run(command(url, "--once")) == 2
+    assert "has not answered within" in capsys.readouterr().err

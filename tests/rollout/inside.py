@@ -62,6 +62,17 @@ def seeded(patch: pytest.MonkeyPatch, values: Callable[[], float]) -> None:
 def after_fork() -> None:
     """Do what a forked child does."""
     RULES.after_fork()
+    guarding._after_fork()
+
+
+def hold(guard: guarding.Guard) -> None:
+    """Hold a guard's lock, as a thread does that notes a call."""
+    guard._lock.acquire()
+
+
+def held(guard: guarding.Guard) -> bool:
+    """Tell whether anybody holds a guard's lock."""
+    return guard._lock.locked()
 
 
 def rules_of() -> Rules:

@@ -237,3 +237,18 @@ async def test_it_looks_no_more_often_than_it_should(monkeypatch: pytest.MonkeyP
     await calls("offload", 5, failing=5)
     assert len(looks) == 1
     assert row().reverted is None
+
+
+async def test_a_forked_child_compares_anew() -> None:
+    """A thread of the parent may have been noting a call: the child waits for none, and judges by its own calls."""
+    halves()
+    guard = rollout.guard(HANDLER, p95_ratio=None, min_calls=4, interval=1e-9)
+    await calls("observe", 4)
+    await calls("offload", 3, failing=3)
+    inside.hold(guard)
+    inside.after_fork()
+    assert not inside.held(guard)
+    await calls("offload", 4, failing=4)
+    assert guard.reason is None
+    await calls("observe", 4)
+    assert guard.reason is not None

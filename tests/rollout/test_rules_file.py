@@ -105,6 +105,10 @@ async def test_a_change_takes_effect_by_itself(path: Path, monkeypatch: pytest.M
         ('["no target"]\nmode = "offload"\n', "accepted are 'GET:/truck/{truck_id}'"),
         ('mode = "offload"\n', "accepted are tables with mode and share"),
         ("\0", "TOMLDecodeError"),
+        (
+            '["GET:/x/{a}"]\nmode = "block"\n["get:/x/{b}"]\nmode = "offload"\n',
+            "is the same as GET:/x/{a}; accepted is one",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_changes_nothing(
@@ -134,6 +138,19 @@ def test_bytes_that_are_no_text_change_nothing(path: Path) -> None:
     inside.look_at_file()
     assert rows() == GOODS
     assert "UnicodeDecodeError" in (problem() or "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_what_can_never_be_read_changes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that nests without end is wrong as well, and a pipe is not waited for."""
+    overwrite(path, '["*"]\nmode = "block"\n')
+    rollout.load(path)
+    write(path, f"a = {'[' * 5_000}")
+    path.unlink()
+    os.mkfifo(path)
+    inside.look_at_file()
+    assert caplog.text.count("was not read") == 2
+    assert [row.mode for row in rollout.snapshot()] == ["block"]
 
 
 def test_a_file_that_is_missing(path: Path, caplog: pytest.LogCaptureFixture) -> None:

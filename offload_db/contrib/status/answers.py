@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -34,7 +35,7 @@ _ALWAYS = (
     ("cache-control", "no-store, no-transform"),
 )
 COOKIE, TOKEN_HEADER = "offload_db_page", "x-offload-db-token"
-_TOKEN_LENGTH = 43  # of secrets.token_urlsafe(32)
+_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)  # as secrets.token_urlsafe(32) makes them
 # Bytes of a request's body that are read.
 MOST_BODY = 4096
 
@@ -89,12 +90,15 @@ def header(scope: Scope, name: str) -> str | None:
 
 
 def token_of(scope: Scope) -> str | None:
-    """Return the token that the browser was given with the page."""
+    """Return the token that the browser was given with the page.
+
+    Whoever serves a neighbouring name may have set another cookie, and this one is written into the page.
+    """
     try:
         morsel = SimpleCookie(header(scope, "cookie") or "").get(COOKIE)
     except CookieError:
         return None
-    return morsel.value if morsel is not None and len(morsel.value) == _TOKEN_LENGTH else None
+    return morsel.value if morsel is not None and _TOKEN.fullmatch(morsel.value) else None
 
 
 def new_token() -> str:
@@ -118,9 +122,16 @@ def foreign(scope: Scope) -> str | None:
     if site is None:
         # Browsers tell the site on https alone. A script of another site can set none of these headers.
         hosts = {header(scope, "host"), header(scope, "x-forwarded-host")}
-        if urlsplit(origin or "").netloc not in hosts - {None}:
+        if _place(origin or "") not in hosts - {None}:
             return "the request comes from another site"
     known, sent = token_of(scope), header(scope, TOKEN_HEADER)
     if known is None or sent is None or not hmac.compare_digest(known.encode(), sent.encode("latin-1")):
         return "the request has not the token of the page; load the page again"
     return None
+
+
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # it is none
+        return "?"

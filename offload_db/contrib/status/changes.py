@@ -36,7 +36,7 @@ class Change:
         """
         try:
             asked: Any = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             asked = None
         if not isinstance(asked, dict) or not isinstance(asked.get("target"), str) or "mode" not in asked:
             raise ConfigurationError("a change: accepted is a JSON object with target, mode and share")

@@ -32,6 +32,8 @@ _GRACE, _FORGOTTEN = 5.0, 900.0
 _TAIL = 8
 # Seconds that the last minute goes back, as what blocks is looked at every few seconds.
 _MINUTE = 62.0
+# What comes of a file that says something else than it ought to: another version may have written it, or anybody.
+_UNUSABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # Processes that are shown.
 _MOST_PROCESSES = 64
 
@@ -79,10 +81,9 @@ class Figures:
         found, problems = self._dumps.now()
         try:
             self._sample(found, problems)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except _UNUSABLE as error:
             if not found:
                 raise
-            # Another version may have written them, or anybody.
             wrong = f"{found[0][0].parent}: files there are not what this version writes ({type(error).__name__})"
             self._sample([], [*problems, wrong])
         return time.thread_time() - began
@@ -104,7 +105,7 @@ class Figures:
         self._tracks = {each["id"]: self._tracks[each["id"]] for each in shown}
         views = processes(shown, self._tracks)
         now = totals(views)
-        self._points.append(_point(clock, now))
+        point = _point(clock, now)
         live = [each for each in shown if each["state"] == "live"]
         if self._ticks % SLOWER == 0:
             self._arms, more = routes(live, self._tracks)
@@ -112,10 +113,11 @@ class Figures:
             self._set("routes_more", more)
         said = verdicts(views, now, self._arms)
         self._set("now", {"time": clock, "verdicts": said, "totals": now, "processes": views})
-        self._set("point", {"point": self._points[-1], "lag": _lag(live, _TAIL)})
-        self._live = live
+        self._set("point", {"point": point, "lag": _lag(live, _TAIL)})
         if self._ticks % SLOWEST == 0:
             self._costliest(clock, live, problems)
+        self._live = live
+        self._points.append(point)  # not before all of it has turned out to be of use
         self._ticks += 1
 
     def renew(self) -> None:
@@ -132,7 +134,12 @@ class Figures:
         self._set("burn_down", burn_down(made))
         newest = made[-1][2] if made else None
         before = next((lost for at, lost in self._lost if at >= clock - _MINUTE), None)
-        table, lost = blocking(newest, [each["snapshot"] for each in live], before, self._links, self._arms)
+        snapshots = [each["snapshot"] for each in live]
+        try:
+            table, lost = blocking(newest, snapshots, before, self._links, self._arms)
+        except _UNUSABLE as error:  # of the audit, or else of a process
+            table, lost = blocking(None, snapshots, before, self._links, self._arms)
+            wrong.append(f"{made[-1][1]}: it is not what this version writes ({type(error).__name__})")
         self._lost.append((clock, lost))
         self._set("blocking", table)
         self._set("problems", [*problems, *wrong])
@@ -147,7 +154,7 @@ class Figures:
 
 
 def _encoded(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)  # which browsers don't read
 
 
 def _state(snapshot: Mapping[str, Any], clock: float) -> str:

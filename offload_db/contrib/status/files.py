@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -79,9 +80,11 @@ class Files:
         found = []
         for name in [self._where] if os.path.isfile(self._where) else glob.iglob(pattern):
             try:
-                found.append((Path(name), os.stat(name)))
+                state = os.stat(name)
             except OSError:  # it has gone meanwhile
                 continue
+            if stat.S_ISREG(state.st_mode):  # a pipe, say, would be waited for without end
+                found.append((Path(name), state))
         return sorted(found, key=lambda each: each[1].st_mtime, reverse=True)[:_MOST]
 
 

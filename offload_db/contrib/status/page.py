@@ -35,6 +35,9 @@ MOST_VIEWERS = 32
 # Seconds after which a stream of events ends. The browser asks again at once, and a server that stops, and waits for
 # its requests to end, waits no longer than that.
 STREAM_SECONDS = 6.0
+# Seconds beyond that in which a viewer has to take what it was sent. One that does not, such as a machine that sleeps,
+# would keep the place of another, and a server from stopping.
+TO_TAKE_IT = 10.0
 
 # Seconds between two samples, as a multiple of what one takes: a hundredth of a core for them all, but for the longest.
 _SAMPLING_COSTS, LONGEST_PAUSE = 100, 5.0
@@ -223,16 +226,17 @@ class StatusPage:
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
-            async with anyio.create_task_group() as group:
+            with anyio.move_on_after(STREAM_SECONDS + TO_TAKE_IT):
+                async with anyio.create_task_group() as group:
 
-                async def until_it_leaves() -> None:
-                    while (await receive())["type"] != "http.disconnect":
-                        pass
+                    async def until_it_leaves() -> None:
+                        while (await receive())["type"] != "http.disconnect":
+                            pass
+                        group.cancel_scope.cancel()
+
+                    group.start_soon(until_it_leaves)
+                    await self._stream(may, send)
                     group.cancel_scope.cancel()
-
-                group.start_soon(until_it_leaves)
-                await self._stream(may, send)
-                group.cancel_scope.cancel()
         finally:
             self._viewers -= 1
 
@@ -242,11 +246,11 @@ class StatusPage:
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
         try:
-            until = time.monotonic() + STREAM_SECONDS
             await send({"type": "http.response.body", "body": b"retry: 100\n\n", "more_body": True})
             await self._refresh()
             parts = dict(self._figures.parts)
             await event("all", {"may": may, **self._everything()})
+            until = time.monotonic() + STREAM_SECONDS
             while time.monotonic() < until:
                 await anyio.sleep(TICK)
                 await self._refresh()

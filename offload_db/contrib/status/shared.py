@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import tempfile
 import weakref
 from contextlib import suppress
@@ -25,6 +26,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks."""
 _SUFFIX = ".change"
 _LARGEST = 4096
+# Not by a link, and without waiting for who writes into a pipe.
+_ONLY_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class SharedChanges:
@@ -69,8 +72,7 @@ class SharedChanges:
                 if self._seen.get(path.name) == mark:
                     continue
                 self._seen[path.name] = mark
-                with path.open("rb") as file:
-                    Change.read(file.read(_LARGEST)).make()
+                Change.read(_own(path)).make()
             except (OSError, ConfigurationError) as error:  # it may be another version's
                 logger.warning("a change of the rollout was not made here: %s", error)
 
@@ -88,6 +90,21 @@ class SharedChanges:
 def _mark(path: Path) -> tuple[int, int]:
     state = path.stat()
     return state.st_mtime_ns, state.st_ino
+
+
+def _own(path: Path) -> bytes:
+    """Read a file, if it is one that a process of this user has written.
+
+    Others may write into the directory as well, and have no say in how this application runs.
+
+    :raises OSError: if it can't be read
+    :raises ConfigurationError: if it is somebody else's
+    """
+    with open(os.open(path, _ONLY_READ), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode) or (hasattr(os, "geteuid") and state.st_uid != os.geteuid()):
+            raise ConfigurationError(f"{path} is not of this user; accepted are files that such a page has written")
+        return file.read(_LARGEST)
 
 
 def _look_later(reference: weakref.ref[SharedChanges]) -> None:

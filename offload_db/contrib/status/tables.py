@@ -24,6 +24,7 @@ _OF_THE_ROLLOUT = "the rollout has some of its calls run as before: raise its sh
 # Seconds that the loop may stand still before that is said, and before it is said loudly.
 _LATE, _TOO_LATE = 0.1, 0.5
 _COUNTED = ("checkouts", "statements", "hops", "kills", "kills_failed", "timeouts", "cancelled", "blocking_calls")
+_OF_AN_AUDIT = ("handlers", "handlers_blocking", "handlers_migrated", "open")
 # Reasons for which a connection is thrown out that say that the server has gone from it.
 _LOST = ("lost", "unfit_server")
 
@@ -363,8 +364,8 @@ def burn_down(audits: Sequence[tuple[float, Path, Mapping[str, Any]]]) -> list[J
     """Return the handlers that block, by each audit, the oldest first."""
     found = []
     for at, path, audit in audits:
-        summary = audit.get("summary") or {}
-        if isinstance(summary.get("handlers_blocking"), int):
-            names = ("handlers", "handlers_blocking", "handlers_migrated", "open")
-            found.append({"time": at, "file": path.name, **{name: summary.get(name) for name in names}})
+        summary = audit.get("summary")
+        numbers = {name: summary.get(name) for name in _OF_AN_AUDIT} if isinstance(summary, dict) else {}
+        if numbers and all(isinstance(number, int) for number in numbers.values()):
+            found.append({"time": at, "file": path.name, **numbers})
     return found
