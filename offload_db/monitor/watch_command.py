@@ -150,15 +150,8 @@ def fetch_state(request: urllib.request.Request) -> Json:
         raise ConfigurationError(f"{address} can't be read: {type(error).__name__}") from None
     except (RecursionError, ValueError):
         value = None
-<<<<<<< HEAD
-    if not isinstance(value, dict) or "totals" not in (value.get("now") or {}):
-        raise ConfigurationError(
-            f"{address}: no StatusPage answers there; accepted is the address that one is mounted at"
-        )
-=======
     if not isinstance(value, dict):
         raise _no_page(request)
->>>>>>> attack2
     return value
 
 
@@ -185,7 +178,9 @@ def _told(request: urllib.request.Request, state: Json, columns: int | None) -> 
 
 
 def _no_page(request: urllib.request.Request) -> ConfigurationError:
-    return ConfigurationError(f"{request.full_url} is not what a StatusPage answers")
+    return ConfigurationError(
+        f"{request.full_url}: no StatusPage answers there; accepted is the address that one is mounted at"
+    )
 
 
 def _printable(line: str) -> str:
