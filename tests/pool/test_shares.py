@@ -206,6 +206,30 @@ def test_who_waits_lets_other_kinds_pass(pool: OffloadPool) -> None:
         assert dict(pool.statistics().discards) == {}
 
 
+def test_who_waits_is_not_passed_for_ever(pool: OffloadPool) -> None:
+    """A caller is passed as often as the pool has connections; then one of another kind makes room for it."""
+    other = pool.variant(autocommit=False).connection
+    with ExitStack() as mine, ExitStack() as others, ExitStack() as stack:
+        session = held_in_thread(mine, pool.connection).result(PATIENCE)
+        held_in_thread(others, other).result(PATIENCE)
+        passed = held_in_thread(stack, pool.connection)
+        until(lambda: pool.statistics().waiting == 1)
+        stacks = [stack.enter_context(ExitStack()) for _ in range(3)]
+        later = []
+        for number, each in enumerate(stacks, 2):
+            later.append(held_in_thread(each, other))
+            until(lambda: pool.statistics().waiting == number)  # noqa: B023  # it is called at once
+        for before, after in zip([others, *stacks], later[:2], strict=False):
+            before.close()
+            after.result(PATIENCE)
+        stacks[1].close()
+        assert passed.result(PATIENCE) != session
+        assert not later[2].done()
+        assert dict(pool.statistics().discards) == {"displaced": 1}
+        mine.close()
+        later[2].result(PATIENCE)
+
+
 async def test_cancelled_while_it_waits_for_its_kind(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slot is free again, and nothing was thrown out."""
     monkeypatch.setattr(idle, "DISPLACE_AFTER", PATIENCE)
