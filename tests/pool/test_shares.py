@@ -65,6 +65,22 @@ async def test_what_only_the_client_knows_of(place: str, pool: OffloadPool, data
     assert opened(pool) == 1
 
 
+def test_converters_that_are_changed(pool: OffloadPool, database: dict[str, Any]) -> None:
+    """What a caller changes in the very dictionary that was passed before holds for the next connection, and no other.
+
+    So it is where each connection is a new one.
+    """
+    changing = {**conversions}
+    settings = {**database, "autocommit": True, "ssl_disabled": True, "conv": changing}
+    other = pool.variant(conv=changing).connection
+    for text in ("a", "A"):
+        for connect in (other, other, lambda: pool.connect(**settings)):
+            with connect() as connection:
+                assert value(connection, "SELECT 'a'") == ("a" if connect == other else text)
+        changing[pymysql.constants.FIELD_TYPE.VAR_STRING] = str.upper
+    assert opened(pool) == 1
+
+
 def test_a_bad_argument_of_the_clients(pool: OffloadPool, database: dict[str, Any]) -> None:
     """PyMySQL's own error is raised for it, and the idle connection stays."""
     pool.connection().close()
