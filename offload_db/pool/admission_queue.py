@@ -384,10 +384,15 @@ class Admission(Settling[Ticket]):
         firsts = [lane.head() for lane in self._all]
         if self.look is not None:
             serves = self.look()
-            served = [lane.first(serves) for lane in self._all]
+            # A kind's share is reckoned from what it is given, so who is passed for ever would never get more.
+            served = [lane.first(serves, self.size) for lane in self._all]
             firsts = served if any(ticket is not None and self._has_place(ticket) for ticket in served) else firsts
         ready = (ticket for ticket in firsts if ticket is not None and self._has_place(ticket))
-        return min(ready, key=lambda ticket: ticket.number, default=None)
+        following = min(ready, key=lambda ticket: ticket.number, default=None)
+        if following is not None and self.look is not None:
+            for lane in self._all:
+                lane.note_passed(following)
+        return following
 
     @staticmethod
     def _wake(ticket: Ticket) -> bool:

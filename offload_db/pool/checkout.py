@@ -218,7 +218,7 @@ class PoolCore:
             self.admission.release(permit)
 
         detached: Detached | None = None
-        connector.kind.checkouts += 1
+        connector.kind.checkouts += 1 + (permit.ticket.passed >= self.admission.size)
         try:
             started = time.monotonic()
             try:

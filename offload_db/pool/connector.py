@@ -96,6 +96,8 @@ class Connector:
         self._settle(pool._kwargs)
 
     def _settle(self, kwargs: dict[str, Any]) -> None:
+        # What holds converters and what TLS asks for may be changed by its owner, for the next connections.
+        kwargs = {name: value.copy() if type(value) is dict else value for name, value in kwargs.items()}
         self.settings = kwargs
         """What connections are opened with."""
         self.patience = DEFAULT_CONNECT_TIMEOUT

@@ -98,10 +98,22 @@ class LaneState:
         """Return who is to be served next."""
         return next(iter(self.queue), None)
 
-    def first(self, serves: Callable[[object], bool]) -> Ticket | None:
-        """Return who is to be served next of those whose kind of connection is there, None if it is nobody's."""
-        queued = islice(self.queue, LOOK_AHEAD)
-        return next((ticket for ticket in queued if ticket.on_loop or serves(ticket.kind)), None)
+    def first(self, serves: Callable[[object], bool], most: int) -> Ticket | None:
+        """Return who is to be served next of those whose kind of connection is there, None if it is nobody's.
+
+        :param most: how often anybody is passed; who was passed as often is served whatever is there
+        """
+        for ticket in islice(self.queue, LOOK_AHEAD):
+            if ticket.on_loop or ticket.passed >= most or serves(ticket.kind):
+                return ticket
+        return None
+
+    def note_passed(self, served: Ticket) -> None:
+        """Note who was passed by one that is served."""
+        for ticket in islice(self.queue, LOOK_AHEAD):
+            if ticket.number >= served.number:
+                break
+            ticket.passed += 1
 
 
 WAITING, HELD, GONE = "waiting", "held", "gone"
@@ -110,7 +122,7 @@ WAITING, HELD, GONE = "waiting", "held", "gone"
 class Ticket:
     """The wait for admission to the pool and to one lane of it, and then the admission itself."""
 
-    __slots__ = ("holder", "kind", "lane", "number", "on_loop", "signal", "state")
+    __slots__ = ("holder", "kind", "lane", "number", "on_loop", "passed", "signal", "state")
 
     def __init__(self, lane: LaneState, holder: Caller, kind: object, *, on_loop: bool) -> None:
         self.lane = lane
@@ -120,6 +132,8 @@ class Ticket:
         self.on_loop = on_loop
         self.state = GONE
         self.number = 0
+        self.passed = 0
+        """How often another one was served that came later."""
         self.signal: TaskEvent | ThreadEvent | None = None
 
 

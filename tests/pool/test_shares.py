@@ -65,6 +65,22 @@ async def test_what_only_the_client_knows_of(place: str, pool: OffloadPool, data
     assert opened(pool) == 1
 
 
+def test_converters_that_are_changed(pool: OffloadPool, database: dict[str, Any]) -> None:
+    """What a caller changes in the very dictionary that was passed before holds for the next connection, and no other.
+
+    So it is where each connection is a new one.
+    """
+    changing = {**conversions}
+    settings = {**database, "autocommit": True, "ssl_disabled": True, "conv": changing}
+    other = pool.variant(conv=changing).connection
+    for text in ("a", "A"):
+        for connect in (other, other, lambda: pool.connect(**settings)):
+            with connect() as connection:
+                assert value(connection, "SELECT 'a'") == ("a" if connect == other else text)
+        changing[pymysql.constants.FIELD_TYPE.VAR_STRING] = str.upper
+    assert opened(pool) == 1
+
+
 def test_a_bad_argument_of_the_clients(pool: OffloadPool, database: dict[str, Any]) -> None:
     """PyMySQL's own error is raised for it, and the idle connection stays."""
     pool.connection().close()
@@ -204,6 +220,30 @@ def test_who_waits_lets_other_kinds_pass(pool: OffloadPool) -> None:
         mine.close()
         assert first_in_queue.result(PATIENCE) == session
         assert dict(pool.statistics().discards) == {}
+
+
+def test_who_waits_is_not_passed_for_ever(pool: OffloadPool) -> None:
+    """A caller is passed as often as the pool has connections; then one of another kind makes room for it."""
+    other = pool.variant(autocommit=False).connection
+    with ExitStack() as mine, ExitStack() as others, ExitStack() as stack:
+        session = held_in_thread(mine, pool.connection).result(PATIENCE)
+        held_in_thread(others, other).result(PATIENCE)
+        passed = held_in_thread(stack, pool.connection)
+        until(lambda: pool.statistics().waiting == 1)
+        stacks = [stack.enter_context(ExitStack()) for _ in range(3)]
+        later = []
+        for number, each in enumerate(stacks, 2):
+            later.append(held_in_thread(each, other))
+            until(lambda: pool.statistics().waiting == number)  # noqa: B023  # it is called at once
+        for before, after in zip([others, *stacks], later[:2], strict=False):
+            before.close()
+            after.result(PATIENCE)
+        stacks[1].close()
+        assert passed.result(PATIENCE) != session
+        assert not later[2].done()
+        assert dict(pool.statistics().discards) == {"displaced": 1}
+        mine.close()
+        later[2].result(PATIENCE)
 
 
 async def test_cancelled_while_it_waits_for_its_kind(pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
