@@ -249,7 +249,7 @@ def test_answers_that_are_forged(body: bytes, capsys: pytest.CaptureFixture[str]
     with served(Forged(body)) as url:
         assert watch_command.run(command(url, "--once")) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("is not what a StatusPage answers")
+    assert line.endswith("accepted is the address that one is mounted at")
 
 
 def test_headers_are_given_to_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
