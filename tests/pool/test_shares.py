@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_converters_that_are_changed(pool: OffloadPool, database: dict[str, Any]
     settings = {**database, "autocommit": True, "ssl_disabled": True, "conv": changing}
     other = pool.variant(conv=changing).connection
     for text in ("a", "A"):
-        for connect in (other, other, lambda: pool.connect(**settings)):
+        for connect in (other, other, partial(pool.connect, **settings)):
             with connect() as connection:
                 assert value(connection, "SELECT 'a'") == ("a" if connect == other else text)
         changing[pymysql.constants.FIELD_TYPE.VAR_STRING] = str.upper
