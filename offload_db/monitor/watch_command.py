@@ -136,7 +136,9 @@ def fetch_state(request: urllib.request.Request) -> Json:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code < 400:
-            raise ConfigurationError(f"{address} answers {error.code}: give the address that it leads to") from None
+            raise ConfigurationError(
+                f"{address} answers {error.code}; accepted is the address that it leads to, given at once"
+            ) from None
         hint = {401: "; give --header", 403: "; give --header", 404: "; is the StatusPage mounted there?"}
         raise ConfigurationError(f"{address} answers {error.code} {error.reason}{hint.get(error.code, '')}") from None
     except urllib.error.URLError as error:

@@ -259,7 +259,7 @@ def test_headers_are_given_to_nobody_else(capsys: pytest.CaptureFixture[str]) ->
         with served(Forged(b"", 302, leads)) as url:
             assert watch_command.run(command(url, "--once", *HEADER)) == 2
     assert not other.asked
-    assert "answers 302: give the address that it leads to" in capsys.readouterr().err
+    assert "answers 302; accepted is the address that it leads to" in capsys.readouterr().err
 
 
 def test_an_answer_by_drops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
