@@ -23,6 +23,7 @@ from dbutils.pooled_db import PooledDB
 from ..bridge import arms
 from ..bridge.call_scope import BridgedCall, Deadline, current_setting
 from ..bridge.place import Place, place
+from ..bridge.weak_sets import members
 from ..connection.driver_call import Connect
 from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
@@ -344,11 +345,11 @@ _numbers = itertools.count(1)
 
 def every_pool() -> list[PoolCore]:
     """List the pools of this process that somebody still holds, in the order in which they were made."""
-    return sorted(_pools, key=lambda pool: pool.number)
+    return sorted(members(_pools), key=lambda pool: pool.number)
 
 
 def _after_fork() -> None:
-    for pool in list(_pools):
+    for pool in members(_pools):
         pool.after_fork()
 
 

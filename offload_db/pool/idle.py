@@ -17,6 +17,7 @@ from functools import partial
 from ..bridge.place import Place, place
 from ..bridge.portal import suspend
 from ..bridge.signals import TaskEvent, ThreadEvent, task_event
+from ..bridge.weak_sets import members
 from ..connection.driver_call import Connect
 from ..connection.executor import Executor
 from ..connection.opening import SHORTEST_PATIENCE
@@ -267,11 +268,7 @@ class IdleConnections:
 
     def every(self) -> list[PhysicalConnection]:
         """List the links that are open."""
-        while True:
-            try:
-                return list(self.links)
-            except RuntimeError:  # another thread has opened one just now
-                continue
+        return members(self.links)
 
     def take_for_kill(self, server: tuple[str, ...], connect: Connect | None) -> PhysicalConnection | None:
         """Take the idle link that leads to a server and was opened as *connect* does it; None if there is none."""
@@ -354,7 +351,7 @@ class IdleConnections:
     def count_kind(self, connector: Connector) -> tuple[int, int]:
         """Return how many connections of the kind are idle, and how many are out."""
         idle = sum(link.connector is connector for link in self.resting.copy())
-        return idle, max(0, sum(link.connector is connector for link in self.links.copy()) - idle)
+        return idle, max(0, sum(link.connector is connector for link in self.every()) - idle)
 
     def outlived(self, link: PhysicalConnection) -> str | None:
         """Return why a connection that is in order is not kept all the same, None if it is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 
+from ..bridge.weak_sets import members
 from ..connection.call_lock import CallLock, shared_locks
 from ..pool.checkout import PoolCore, every_pool
 from .targets import Request
@@ -30,7 +31,7 @@ async def wait_for_room(request: Request) -> list[Callable[[], None]]:
     """
     known = _known.get(request)
     used: Iterable[Used | None]
-    used = (*every_pool(), *tuple(shared_locks)) if known is None else [reference() for reference in known]
+    used = (*every_pool(), *members(shared_locks)) if known is None else [reference() for reference in known]
     undo: list[Callable[[], None]] = []
     try:
         for one in used:
