@@ -156,12 +156,9 @@ class IdleConnections:
         alike: PhysicalConnection | None = None
         for link in reversed(list(self.resting)):
             if link.connector is connector:
-                try:
-                    self.resting.remove(link)
-                except ValueError:  # another thread has taken it
-                    continue
-                return link
-            if alike is None and _kind_of(link) is connector.kind:
+                if self._take_out(link):
+                    return link
+            elif alike is None and _kind_of(link) is connector.kind:
                 alike = link
         if alike is None:
             return None
