@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import (
@@ -39,6 +40,8 @@ EXIT_STATUS = (
 )
 COLOURS = "A terminal gets lines of its width, and colours unless NO_COLOR is set; FORCE_COLOR gives colours to a pipe"
 INTERRUPTED = 130
+# What to say of Ctrl-C where files may have been changed.
+HALF_DONE = "interrupted: files that are named above are changed, the others are not"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,34 +80,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Audit and report; return the exit status."""
     if arguments.explain is not None:
-        return _explain(",".join(filter(None, [arguments.explain, *arguments.paths])))
+        codes = ",".join(filter(None, [arguments.explain, *arguments.paths]))
+        return exit_status(partial(_explain, codes), interrupted="interrupted")
     if not arguments.paths:
         print("error: PATH is missing: name the directory of the application, such as .", file=sys.stderr)
         return 2
+    return exit_status(partial(_audit, arguments), interrupted="interrupted: there is nothing to report yet")
+
+
+def exit_status(work: Callable[[], int], *, interrupted: str) -> int:
+    """Do the work of a command, and say in a line what ended it early; return the exit status.
+
+    :param interrupted: what to say after Ctrl-C
+    """
     try:
-        select = _selected(arguments.select)
-        _check_files(arguments)
-        report = audit(
-            arguments.paths,
-            exclude=arguments.exclude,
-            select=select,
-            progress=progress_line(quiet=arguments.quiet),
-            partial=True,
-        )
-        clear_line()
-        if arguments.baseline is not None:
-            baseline.apply(report, arguments.baseline)
-        if arguments.write_baseline is not None and not report.interrupted:
-            count = baseline.write(report, arguments.write_baseline)
-            print(f"{arguments.write_baseline}: {count} findings", file=sys.stderr)
-            return 0
-        if arguments.changed is not None:
-            report.limit_to(display_path(Path(file).resolve()) for file in arguments.changed)
-        text = _text(report, arguments)
-        if arguments.output is not None:
-            arguments.output.write_text(text, encoding="utf-8")
-        else:
-            sys.stdout.write(text)
+        return work()
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
@@ -113,8 +103,34 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         clear_line()
-        print("interrupted: there is nothing to report yet", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    select = _selected(arguments.select)
+    _check_files(arguments)
+    report = audit(
+        arguments.paths,
+        exclude=arguments.exclude,
+        select=select,
+        progress=progress_line(quiet=arguments.quiet),
+        partial=True,
+    )
+    clear_line()
+    if arguments.baseline is not None:
+        baseline.apply(report, arguments.baseline)
+    if arguments.write_baseline is not None and not report.interrupted:
+        count = baseline.write(report, arguments.write_baseline)
+        print(f"{arguments.write_baseline}: {count} findings", file=sys.stderr)
+        return 0
+    if arguments.changed is not None:
+        report.limit_to(display_path(Path(file).resolve()) for file in arguments.changed)
+    text = _text(report, arguments)
+    if arguments.output is not None:
+        arguments.output.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
     if arguments.output is not None or arguments.format != TABLE:
         for failed in report.errors:
             print(f"{failed['file']}:{failed['line']}: {failed['message']}", file=sys.stderr)
@@ -143,11 +159,7 @@ def words(arguments: argparse.Namespace) -> str:
 
 def _explain(codes: str) -> int:
     """Print one line for each rule, and what to do; return the exit status."""
-    try:
-        chosen = _selected(codes or None, "--explain")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    chosen = _selected(codes or None, "--explain")
     look = terminal(sys.stdout)
     for rule in RULES:
         if chosen is None or rule.code in chosen:

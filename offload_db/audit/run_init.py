@@ -10,13 +10,14 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from . import Context, baseline, examine, report as reported
 from .findings import SEVERITIES, Report
 from .guidance import HAND, Guide, by_hand, guides, others
 from .inventory import Made, inventory, other_drivers
-from .run_audit import INTERRUPTED, clear_line, progress_line, words
+from .run_audit import HALF_DONE, clear_line, exit_status, progress_line, words
 from .terminal import Terminal, terminal
 
 BASELINE = Path("offload-db-baseline.json")
@@ -51,18 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Say what there is and what comes next; return the exit status."""
     arguments.paths = arguments.paths or ["."]
     arguments.exclude = arguments.exclude or list(_tests(arguments.paths))
-    try:
-        return _run(arguments)
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        clear_line()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        clear_line()
-        print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status(partial(_run, arguments), interrupted=HALF_DONE)
 
 
 def _tests(paths: Iterable[str]) -> Iterator[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from . import Context, examine
 from .converting import Call, Conversion, convertible
 from .migrate import STEPS, migrate
 from .plan import chosen_by
 from .project import Project
-from .run_audit import INTERRUPTED, clear_line, progress_line
+from .run_audit import HALF_DONE, clear_line, exit_status, progress_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,41 +35,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Migrate; return the exit status. The diff goes to standard output, explanations to standard error."""
-    try:
-        progress = progress_line(quiet=arguments.quiet)
-        context = examine(arguments.paths, exclude=arguments.exclude, progress=progress)
-        converted: dict[Call, Conversion] = {}
-        while isinstance(context, Context):
-            # Connections come first: with these handlers need no threads, and what is shared is protected.
-            more = convertible(context, chosen_by(context, arguments.only) if arguments.only else None)
-            if more.keys() <= converted.keys():
-                break
-            converted |= more
-            context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
-        project = context if isinstance(context, Project) else context.project
-        clear_line()
-        for error in project.errors:
-            print(f"{error.file}:{error.line}: {error.message}", file=sys.stderr)
-        if isinstance(context, Project):
-            return 2 if project.errors else 0
-        migration = migrate(context, arguments.only, arguments.step)
-        if arguments.write:
-            for change in migration.changes():
-                change.path.write_bytes(change.after)
-                print(f"changed {change.shown}")
-        else:
-            for step in migration.steps:
-                sys.stdout.write(step.diff())
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        clear_line()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        clear_line()
-        print("interrupted: files that are named above are changed, the others are not", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status(partial(_migrate, arguments), interrupted=HALF_DONE)
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    progress = progress_line(quiet=arguments.quiet)
+    context = examine(arguments.paths, exclude=arguments.exclude, progress=progress)
+    converted: dict[Call, Conversion] = {}
+    while isinstance(context, Context):
+        # Connections come first: with these handlers need no threads, and what is shared is protected.
+        more = convertible(context, chosen_by(context, arguments.only) if arguments.only else None)
+        if more.keys() <= converted.keys():
+            break
+        converted |= more
+        context = examine(arguments.paths, exclude=arguments.exclude, converted=converted, progress=progress)
+    project = context if isinstance(context, Project) else context.project
+    clear_line()
+    for error in project.errors:
+        print(f"{error.file}:{error.line}: {error.message}", file=sys.stderr)
+    if isinstance(context, Project):
+        return 2 if project.errors else 0
+    migration = migrate(context, arguments.only, arguments.step)
+    if arguments.write:
+        for change in migration.changes():
+            change.path.write_bytes(change.after)
+            print(f"changed {change.shown}")
+    else:
+        for step in migration.steps:
+            sys.stdout.write(step.diff())
     if not arguments.quiet:
         explained = list(migration.explain(verbose=arguments.verbose))
         for line in explained or ["nothing to change: of what was read nothing blocks, or it is migrated already"]:
