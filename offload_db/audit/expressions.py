@@ -11,7 +11,7 @@ from collections.abc import Callable
 from . import libraries
 from .annotations import DEPENDS, Annotations, external_names
 from .calling import Arguments, FrameworkCall, Outcome, enters, unbound
-from .lookup import dotted, holder, item_key, last_name
+from .lookup import holder, item_key, last_name
 from .model import (
     FOREIGN,
     LOCK,
@@ -39,6 +39,7 @@ from .model import (
 from .outside import sends_later
 from .project import Project
 from .trees import slim
+from .wording import dotted
 
 
 class Expressions(Annotations):

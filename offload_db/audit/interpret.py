@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .calling import Outcome, unbound
 from .decorators import Decorated, Decorators
 from .libraries import CONNECTIONS
-from .lookup import dotted, holder, last_name
+from .lookup import holder, last_name
 from .model import (
     LOCK,
     OPAQUE,
@@ -36,6 +36,7 @@ from .model import (
 )
 from .project import Progress, Project
 from .trees import slim
+from .wording import dotted
 
 
 @dataclass(frozen=True, slots=True)

@@ -383,18 +383,3 @@ def last_name(node: ast.expr | None) -> str:
     if isinstance(node, ast.Call):
         return last_name(node.func)
     return ""
-
-
-def dotted(node: ast.expr) -> str:
-    """Return an expression as a short name: ``session.query().filter().all``."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    if isinstance(node, ast.Call):
-        return f"{dotted(node.func)}()"
-    if isinstance(node, ast.Subscript):
-        return f"{dotted(node.value)}[]"
-    if isinstance(node, ast.Await):
-        return f"(await {dotted(node.value)})"
-    return "…"

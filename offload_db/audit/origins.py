@@ -12,7 +12,7 @@ from . import libraries
 from .annotations import DEPENDS, external_names
 from .bindings import Assignments, Binding, alternatives, argument, is_name, results, spreads
 from .interpret import Interpreter
-from .lookup import dotted, last_name
+from .lookup import last_name
 from .makers import OWNED, SHAREABLE, Frame, Made, Maker, Origin, is_of_pool, names_a_pool, refuses, unknown_origin
 from .model import (
     FOREIGN,
@@ -28,6 +28,7 @@ from .model import (
     instance,
 )
 from .singles import Singles
+from .wording import dotted
 
 _THROUGH = frozenset(
     {"closing", "cast", "nullcontext", "iter", "next", "enter_context", "enter_async_context", "wait_for", "shield"}
