@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from examples.cluster.cancelled_statements import cancel_statements
 from examples.cluster.galera import DATABASE, ClusterMissing, GaleraCluster
 from examples.cluster.haproxy import WAYS, Balancer, configuration
 from examples.cluster.node_death import SCENARIOS, play
 from examples.support.mariadb import ServerFailed, ServerMissing
+from examples.support.processes import end_in_order
 
 OUTPUT = Path(__file__).resolve().parents[2] / "demo-output" / "node_death.png"
 
@@ -142,18 +141,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _end_in_order(number: int, frame: FrameType | None) -> None:
-    """Let every `with` block end what it started."""
-    raise SystemExit(128 + number)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands."""
     given = _parse(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end_in_order)
-    # A shell starts what it puts into the background with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_in_order()
     try:
         status: int = given.run(given)
     except KeyboardInterrupt:

@@ -1,14 +1,31 @@
-"""Owns child processes: they end with the process that started them, whatever ends it, and by their own id only."""
+"""Owns child processes: they end with the process that started them, whatever ends it, and by their own id only.
+
+Owns as well that a program which has some ends in order.
+"""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
-__all__ = ["end", "start"]
+__all__ = ["end", "end_in_order", "start"]
+
+
+def end_in_order() -> None:
+    """Let every `with` block and `finally` end what it started, whichever signal ends this program."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+    # A shell starts what it puts into the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def start(

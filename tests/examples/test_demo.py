@@ -60,23 +60,29 @@ def point(numbers: dict[str, Any], backend: str, users: int) -> dict[str, Any]:
     return chosen[0]
 
 
+def run_demo(mysql: MySQL, environment: dict[str, str], *words: str, timeout: float) -> str:
+    """Run the quick demo to its good end; return what it printed."""
+    done = subprocess.run(
+        [*COMMAND, *words],
+        cwd=ROOT,
+        env={**environment, **mysql.endpoint.environment()},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.alone
 @pytest.mark.timing_bound("it measures requests per second, and how long others wait for their answer")
 def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -> None:
     """The quick demo prints the table, saves picture and numbers, and the freed backend is many times faster."""
     picture = tmp_path / "new" / "demo.png"
-    done = subprocess.run(
-        [*COMMAND, str(picture)],
-        cwd=ROOT,
-        env={**environment, **mysql.endpoint.environment()},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "/health p99 ms" in done.stdout
-    assert str(picture) in done.stdout
+    printed = run_demo(mysql, environment, str(picture), timeout=150)
+    assert "/health p99 ms" in printed
+    assert str(picture) in printed
     for drawn in (picture, tmp_path / "new" / "demo-dark.png"):
         assert drawn.read_bytes().startswith(b"\x89PNG")
 
@@ -94,16 +100,7 @@ def test_quick_demo(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -
 def test_rollout(mysql: MySQL, environment: dict[str, str], tmp_path: Path) -> None:
     """From none of the requests to all of them; the guard goes back at the lock, and nobody fails before or after."""
     picture = tmp_path / "rollout.png"
-    done = subprocess.run(
-        [*COMMAND, str(picture), "--rollout"],
-        cwd=ROOT,
-        env={**environment, **mysql.endpoint.environment()},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_demo(mysql, environment, str(picture), "--rollout", timeout=170)
     assert picture.read_bytes().startswith(b"\x89PNG")
     course = json.loads(picture.with_suffix(".json").read_text())
     assert [phase["name"] for phase in course["phases"]] == [

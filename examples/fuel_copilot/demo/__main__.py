@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import pymysql
 
@@ -24,7 +22,7 @@ from examples.fuel_copilot.demo.health import HealthPoller
 from examples.fuel_copilot.demo.load import Load
 from examples.fuel_copilot.demo.results import AFTER, BEFORE, Point
 from examples.support.mariadb import Endpoint, ServerFailed, ServerMissing, server
-from examples.support.processes import end, start
+from examples.support.processes import end, end_in_order, start
 
 QUERY_DELAY = 0.08
 HEALTH_USERS = 10
@@ -195,18 +193,10 @@ def filled_database(endpoint: Endpoint) -> Iterator[str]:
             cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
 
 
-def end_in_order(number: int, frame: FrameType | None) -> None:
-    """Let every `with` block and `finally` end what it started."""
-    raise SystemExit(128 + number)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo."""
     arguments = parse(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_in_order)
-    # A shell starts what it puts into the background with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_in_order()
     began = time.monotonic()
     try:
         with (
