@@ -243,11 +243,13 @@ def test_by_keyboard(page: Browser) -> None:
     assert page.run("return document.activeElement.className") == "skip"
     page.press(enter)
     assert page.run("return location.hash") == "#verdicts"
-    seen = set()
-    for _ in range(12):
-        page.press(tab)
-        seen.add(page.run("const e = document.activeElement; return e.name || e.type || e.tagName"))
-    assert {"mode", "share", "submit", "clear"} <= seen
+    wanted = {"mode", "share", "submit", "clear"}
+    seen = set[str]()
+    for _ in range(100):  # routes of other tests of this process may stand before the one that is set
+        if not wanted <= seen:
+            page.press(tab)
+            seen.add(page.run("const e = document.activeElement; return e.name || e.type || e.tagName"))
+    assert wanted <= seen
     page.run("document.querySelector('#pause').focus()")
     page.press(" ")
     assert page.text("#link-text") == "paused"
