@@ -257,15 +257,20 @@ def columns_of(number: int, name: str) -> Columns:
 def test_the_size_of_what_is_kept_is_known(width: int, name: str) -> None:
     """What columns are said to take is no less than what they take, and not much more."""
     columns_of(width, "first")
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        made = [columns_of(width, f"{name}{number}") for number in range(8)]
-        gc.collect()
-        taken = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    said = sum(columns.size for columns in made)
+
+    def measured() -> tuple[int, int]:
+        """Return what eight of them take, and what they are said to."""
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            made = [columns_of(width, f"{name}{number}") for number in range(8)]
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        return taken, sum(columns.size for columns in made)
+
+    taken, said = min(measured() for _ in range(3))  # what other threads allocate meanwhile counts as well
     assert said / 3 < taken < said
 
 
