@@ -8,6 +8,8 @@ name        started by, for                                        how many, and
 ==========  =====================================================  ===================================================
 interrupt   ``bridge/hops``: bring back one call whose task was    one for each cancelled call; the seconds that a
             cancelled                                              kill may take
+aside       ``bridge/reactor``: make a call that would keep the    one for each such call; until it is back
+            shared thread from the others
 kill        ``connection/killer``: end the sessions whose links    one for each pool; some seconds after the last link
             were cut                                               was cut, and no longer than the pool is open
 stream      ``awaitable/streams``: read one chunk ahead            one for each stream; until the chunk is there

@@ -19,11 +19,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import greenlet
 
+from ..errors import ThreadUnavailable
+from .background import start_thread
 from .greenlet_pool import greenlet_for
+from .hops import Hop
+
+T = TypeVar("T")
 
 # Windows has no poll().
 POSSIBLE = hasattr(select, "poll")
@@ -161,6 +166,32 @@ class Reactor:
         self._waiting[descriptor] = (greenlet.getcurrent(), None if seconds is None else time.monotonic() + seconds)
         if not self._greenlet.switch():
             raise TimeoutError("timed out")
+
+    def aside(self, function: Callable[[], T]) -> T:
+        """Call what keeps its thread while it waits in another one, and let other calls go on meanwhile.
+
+        Where no other thread can be had, it keeps this one.
+        """
+        try:
+            over, end = socket.socketpair()
+        except OSError:  # too many open files
+            return function()
+        hop = Hop(function)
+
+        def run() -> None:
+            with end:
+                hop.run()
+
+        with over, end:
+            try:
+                thread = start_thread(run, "aside")
+            except ThreadUnavailable:
+                return function()
+            try:
+                self.wait(over, select.POLLIN, None)
+            finally:
+                thread.join()  # which is at its end, unless this one has failed
+        return hop.outcome()
 
     def _resume(self, progress: Callable[[], None]) -> bool:
         """Wait until calls can go on or others are added, and let those go on that can; False if nothing happened."""

@@ -64,6 +64,9 @@ class Driver:
         """Tell whether calling the cursor's method *name* may wait for the server."""
         return True
 
+    def upgrade(self, raw: Any, settings: dict[str, Any]) -> None:
+        """Make a connection faster that was opened with *settings*, with the same behaviour, where that can be done."""
+
     def shares(self, raw: Any) -> bool:
         """Tell whether calls on the connection may share a thread with others; see ``reactor.py``."""
         return False

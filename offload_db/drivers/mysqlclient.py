@@ -19,6 +19,7 @@ from .base import (
 )
 from .cursor_classes import OWN, CursorArguments, class_for
 from .mysql_family import CHUNK, OUT_OF_SYNC, MySQLFamilyDriver, bytes_of, has_more
+from .mysqlclient_connection import PatientConnection, converts_as_usual, make_patient
 from .only_reads import only_reads
 
 
@@ -53,6 +54,20 @@ class MySQLClientDriver(MySQLFamilyDriver):
 
     def cursor_blocks(self, name: str) -> bool:
         return name not in ("mogrify", "setinputsizes", "setoutputsizes")
+
+    def upgrade(self, raw: Any, settings: dict[str, Any]) -> None:
+        make_patient(raw, settings)
+
+    def shares(self, raw: Any) -> bool:
+        return isinstance(raw, PatientConnection)
+
+    def reads_as_usual(self, raw: Any) -> bool:
+        return not raw.hides and converts_as_usual(raw)
+
+    def cursor_shares(self, kind: type) -> bool:
+        # The rows of the others are read as they are fetched.
+        cursors = sys.modules["MySQLdb.cursors"]
+        return kind is cursors.Cursor or kind is cursors.DictCursor
 
     def plain_cursor(self, raw: Any) -> Any:
         return raw.cursor(sys.modules["MySQLdb.cursors"].Cursor)

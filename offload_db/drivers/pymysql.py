@@ -93,6 +93,9 @@ class PyMySQLDriver(MySQLServerDriver):
     def cursor_blocks(self, name: str) -> bool:
         return name not in self._local_cursor_methods
 
+    def upgrade(self, raw: Any, settings: dict[str, Any]) -> None:
+        pymysql_connection.upgrade(raw)
+
     def shares(self, raw: Any) -> bool:
         # What belongs to the user may keep the thread or hold locks; so may a file that is to be loaded.
         if type(raw) is not pymysql_connection.FastConnection or getattr(raw, "_local_infile", False):

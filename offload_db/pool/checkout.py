@@ -29,7 +29,6 @@ from ..connection.executor import Detached, Executor, OnLoopCall
 from ..connection.killer import Killer
 from ..connection.opening import identify, too_late
 from ..connection.physical import PhysicalConnection
-from ..drivers.pymysql_connection import upgrade
 from ..drivers.registry import driver_of
 from ..errors import CallCancelled, CheckoutTimeout
 from ..statistics import Counters, PoolStatistics
@@ -49,7 +48,7 @@ class PoolCore:
     :param pool: what makes the connections; those that it holds idle are taken over
     :param common: the settings of the whole pool
     :param lanes: its lanes
-    :param fast: let PyMySQL's connections read results faster
+    :param fast: let PyMySQL's connections read results faster, and mysqlclient's share a thread
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class PoolCore:
         for raw in take_idle(pool):
             if len(self.idle.links) < size:
                 if fast:
-                    upgrade(raw)
+                    driver_of(raw).upgrade(raw, self.connector.settings)
                 # One of them may have died at rest; then there is one less.
                 with suppress(Exception):
                     self.idle.resting.append(self._link(raw, self.connector))

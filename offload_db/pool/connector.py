@@ -81,10 +81,11 @@ class Kind:
 class Connector:
     """Makes the connections of one pool, with the settings of the DBUtils pool it is given.
 
-    :param fast: let PyMySQL's connections read results faster
+    :param fast: let PyMySQL's connections read results faster, and mysqlclient's share a thread
     """
 
     def __init__(self, pool: PooledDB, *, fast: bool) -> None:
+        self.fast = fast
         self._create = remedies_named()(_creating(pool, fast_creator(pool._creator) if fast else pool._creator))
         self._statements: Any = pool._setsession
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
@@ -214,6 +215,8 @@ class Connector:
             opening = shortened_timeouts(opening, seconds)
         raw = self._create(opening)
         try:
+            if self.fast and self._driver is None:
+                self._other.upgrade(raw, self.settings)
             if self._changes:
                 _reopen(raw, self._changes)
             self.prepare(raw)
