@@ -36,11 +36,9 @@ _Own: Any = object
 class PatientConnection(_Own):  # type: ignore[misc]  # it is typed as what comes after it at run time
     """What calls on a connection of mysqlclient's do where they share a thread."""
 
-    __slots__ = ()
-
     _is_there: bool
     """Whether the answer had arrived to its end before it was read, with no other result after it."""
-    _usual: tuple[dict[Any, Any], dict[Any, Any]]
+    usual_converters: tuple[dict[Any, Any], dict[Any, Any]]
     """The converters that it came with."""
     hides: bool
     """Whether nothing can be told of its answers: they are encrypted."""
@@ -86,7 +84,7 @@ class PatientConnection(_Own):  # type: ignore[misc]  # it is typed as what come
         self._read(partial(super().select_db, database))
 
     def _read(self, function: Callable[[], T]) -> T:
-        """Call what waits for the server unless the answer is there, in another thread where it would keep a shared one."""
+        """Call what waits for the server unless the answer is there; it shall not keep a shared thread."""
         reactor = None if self._is_there else current_reactor()
         return function() if reactor is None else reactor.aside(function)
 
@@ -96,13 +94,13 @@ def make_patient(raw: Any, settings: Mapping[str, Any]) -> None:
 
     :param settings: what it was opened with
     """
-    own = sys.modules["MySQLdb.connections"].Connection
-    if type(raw) is not own or not hasattr(raw, "send_query") or any(map(settings.get, _IN_THE_WAY)):
+    own: Any = sys.modules["MySQLdb.connections"].Connection
+    if raw.__class__ is not own or not hasattr(raw, "send_query") or any(map(settings.get, _IN_THE_WAY)):
         return
     if all(map(_is_plain, (*raw.converter.values(), *raw.encoders.values()))):
         raw.__class__ = _patient(own)
         raw._is_there = raw.hides = False
-        raw._usual = _copied(raw)
+        raw.usual_converters = _copied(raw)
 
 
 def _is_plain(converter: Any) -> bool:
@@ -115,7 +113,7 @@ def _is_plain(converter: Any) -> bool:
 def converts_as_usual(raw: Any) -> bool:
     """Tell whether a patient connection has the converters that it came with."""
     try:
-        return bool(raw._usual == (raw.converter, raw.encoders))
+        return bool(raw.usual_converters == (raw.converter, raw.encoders))
     except Exception:  # a converter of the user's that cannot be compared
         return False
 
@@ -157,8 +155,7 @@ def is_whole(answer: bytes) -> bool:
     if kind == 0xFF:  # an error; MariaDB tells of its progress by one that has no number
         return at == size and answer[5:7] != b"\xff\xff"
     if kind == 0:
-        status = _past_number(answer, _past_number(answer, 5))
-        return at == size and not _more(answer, status)
+        return at == size and _is_last(answer, _past_number(answer, _past_number(answer, 5)))
     if kind > 250:  # a file is asked for, or there are more columns than that
         return False
     for _ in range(kind):
@@ -167,8 +164,10 @@ def is_whole(answer: bytes) -> bool:
         at = _after(answer, at)
     while at + 4 < size:
         after = _after(answer, at)
-        if after == size:
-            return answer[at + 4] == 0xFF or (_ends(answer, at) and not _more(answer, at + 7))
+        if answer[at + 4] == 0xFF:
+            return after == size
+        if _ends(answer, at):
+            return after == size and _is_last(answer, at + 7)
         at = after
     return False
 
@@ -188,6 +187,7 @@ def _past_number(answer: bytes, at: int) -> int:
     return at + {0xFC: 3, 0xFD: 4, 0xFE: 9}.get(answer[at] if at < len(answer) else 0, 1)
 
 
-def _more(answer: bytes, at: int) -> bool:
-    """Tell whether the status that stands there says that another result follows."""
-    return bool(int.from_bytes(answer[at : at + 2], "little") & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS)
+def _is_last(answer: bytes, at: int) -> bool:
+    """Tell whether the status that stands there says that no other result follows."""
+    status = int.from_bytes(answer[at : at + 2], "little")
+    return at + 2 <= len(answer) and not status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS

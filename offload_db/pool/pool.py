@@ -78,8 +78,9 @@ class OffloadPool(Operations):
         it and warns once per call site, ``"raise"`` raises :class:`BlockingCallError`, ``"allow"`` runs and counts it
     :param leak_warning: seconds after which a connection that is still out is reported to the ``offload_db`` logger
         with the stack of its checkout; None never does
-    :param fast: read the results of PyMySQL's connections in a faster way, with the same outcome; False leaves them to
-        PyMySQL. Other drivers, subclasses of its connection and versions outside 1.1 and 1.2 are left alone anyway
+    :param fast: read the results of PyMySQL's connections in a faster way, and let statements of mysqlclient's share a
+        thread, with the same outcome; False leaves both to the drivers. Other drivers, subclasses of their connections
+        and versions of PyMySQL outside 1.1 and 1.2 are left alone anyway
     :raises ConfigurationError: if a setting is bad; nothing has been sent to the server then
     """
 

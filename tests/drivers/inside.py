@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offload_db.drivers import pymysql_columns, pymysql_connection
+from offload_db.drivers import mysqlclient_connection, pymysql_columns, pymysql_connection
 
 
 def rely_on(patch: pytest.MonkeyPatch, owner: type, *names: str) -> None:
@@ -23,3 +23,8 @@ def short_cuts(patch: pytest.MonkeyPatch, *cuts: tuple[Any, Callable[[bytes], An
 def look_again() -> None:
     """Have the fast reader look again whether it knows the PyMySQL that is installed."""
     pymysql_connection._strange.cache_clear()
+
+
+def arrived(descriptor: int) -> bytes:
+    """Look at what has arrived of an answer for mysqlclient, without waiting."""
+    return mysqlclient_connection._arrived(descriptor)
