@@ -301,8 +301,7 @@ class PhysicalConnection(SessionState):
         text: object = None,
     ) -> T:
         if statement or name == "query":
-            self._text = text
-            self.ended_by_kill = False
+            self._text, self.ended_by_kill = text, False
             left = traces(text)
             if left is not NOTHING:
                 self.note(left)
@@ -341,6 +340,11 @@ class PhysicalConnection(SessionState):
                     return result
         except Expired:
             pass
+        except GeneratorExit:
+            # Nobody waits for the kill of what is thrown away. Only one by its query's id cannot meet the next statement.
+            if call.identity is not None and not call.identity.by_query:
+                self.fault = self.fault or "driver_error"
+            raise
         except Exception as raised:
             if not (call.late and call.stopped):
                 raise
@@ -352,8 +356,8 @@ class PhysicalConnection(SessionState):
             if call.killed:
                 self.statement_killed()
         which = " (statement_timeout)" if limit == self.statement_timeout else ""
-        ours = deadline is None or deadline.left > 0
-        reason = f"its timeout of {limit:.2f} s is over{which}" if ours else str(deadline)
+        late = deadline is not None and deadline.left <= 0
+        reason = str(deadline) if late else f"its timeout of {limit:.2f} s is over{which}"
         try:
             raise call.timeout_error(reason) from error
         finally:

@@ -17,9 +17,10 @@ import anyio
 import pytest
 from pymysql.cursors import SSCursor
 
-from offload_db import OffloadPool, StatementTimeout
+from offload_db import OffloadPool, StatementTimeout, offload
+from offload_db.connection.sync_connection import physical_of
 from tests.fuzz.wire import OK, packets
-from tests.support import PATIENCE, run_at, value
+from tests.support import PATIENCE, run_at, settled, until, value
 
 from .scripted import Scripted, answer, usual
 
@@ -190,4 +191,55 @@ async def test_a_kill_that_ends_a_sleep_alone(driver: Any) -> None:
             assert caught.value.may_have_run
             assert pool.statistics().discards == {}
         finally:
+            pool.close()
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "MySQLdb"], indirect=True)
+async def test_a_call_that_is_thrown_away(driver: Any) -> None:
+    """The kill of a call whose task is thrown away may come late, so its connection is not used again.
+
+    MySQL knows no kill by a query's id: what comes late would stop the next statement of the same session.
+    """
+    reached, go, over = threading.Event(), threading.Event(), threading.Event()
+
+    def script(command: bytes) -> bytes | Iterable[bytes]:
+        if command[1:].startswith(b"KILL"):
+            reached.set()
+            assert go.wait(PATIENCE)
+            return packets(OK, 1)
+        return answered() if command[1:] == LONG.encode() else usual(command)
+
+    def answered() -> Iterator[bytes]:
+        assert over.wait(PATIENCE)
+        yield _ANSWER
+
+    with Scripted(script) as server:
+        pool = pool_with(driver, server)
+        links: list[Any] = []
+
+        @offload
+        async def handler() -> None:
+            with pool.connection() as connection:
+                links.append(physical_of(connection))
+                cursor = connection.cursor()
+                try:
+                    cursor.execute(LONG)
+                finally:
+                    # The statement comes to its own end just now, while its kill is on the way.
+                    assert reached.wait(PATIENCE)
+                    over.set()
+                    until(lambda: not links[0].busy)
+
+        try:
+            assert await pool.fetch_value("SELECT before") == "before"
+            thrown = handler()
+            thrown.send(None)
+            await settled(lambda: bool(links) and links[0].busy)
+            thrown.close()
+            assert pool.statistics().open == 0
+            go.set()
+            assert await pool.fetch_value("SELECT after") == "after"
+            assert pool.statistics().in_use == 0
+        finally:
+            go.set()
             pool.close()
