@@ -341,7 +341,7 @@ class PhysicalConnection(SessionState):
         except Expired:
             pass
         except GeneratorExit:
-            # Nobody waits for the kill of what is thrown away. Only one by its query's id cannot meet the next statement.
+            # Nobody waits for the kill of what is thrown away. Only one by a query's id cannot meet the next statement.
             if call.identity is not None and not call.identity.by_query:
                 self.fault = self.fault or "driver_error"
             raise
