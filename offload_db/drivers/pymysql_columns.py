@@ -16,7 +16,8 @@ from typing import Any
 
 from pymysql import converters
 
-# Bytes that kept definitions may take in all; those of a single result at most an eighth of it.
+# Bytes that kept definitions may take in all; those of a single result at most a quarter of it, which is more than the
+# 16 KB of definitions take that a server sends at once.
 KEPT_BYTES = 4 * 2**20
 # What a column's parsed definition takes besides its text, and how often it holds its text (measured with tracemalloc,
 # see test_the_size_of_what_is_kept_is_known).
@@ -81,7 +82,7 @@ class KnownColumns:
 
     def keep(self, key: Key, columns: Columns) -> None:
         """Keep columns, and drop those that were kept first where there are too many."""
-        if columns.size + len(key[0]) > self._most // 8:
+        if columns.size + len(key[0]) > self._most // 4:
             return
         # A finaliser may come here in the middle, when it reads the rest of a result: then these are not kept.
         if not self._lock.acquire(blocking=False):

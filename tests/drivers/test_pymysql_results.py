@@ -177,6 +177,17 @@ def test_what_is_kept_is_bounded(twins: tuple[Any, Any], monkeypatch: pytest.Mon
         assert all(len(alike) <= pymysql_columns.ALIKE for alike in kept.kept.values())
 
 
+def test_wide_results_are_kept(twins: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Definitions that the server sends at once are kept, as many as they are."""
+    kept = pymysql_columns.KnownColumns(pymysql_columns.KEPT_BYTES)
+    monkeypatch.setattr(pymysql_results, "known", kept)
+    statement = "SELECT " + ", ".join(f"{number} AS c{number}" for number in range(450))
+    assert_same(twins, statement)
+    assert [len(alike) for alike in kept.kept.values()] == [1]
+    assert_same(twins, statement)
+    assert [len(alike) for alike in kept.kept.values()] == [1]
+
+
 def test_a_converter_that_raises(database: dict[str, Any]) -> None:
     """Its error reaches the caller, the connection is thrown out, and the next statement reads its own answer."""
 
