@@ -57,14 +57,15 @@ class IdleConnections:
 
     :param executor: makes what waits for the server
     :param maxusage: statements after which a connection is thrown out; None and 0 set no limit
-    :param maxcached: the most connections at rest; 0 sets no limit
+    :param maxcached: see :attr:`most`
     """
 
     def __init__(self, executor: Executor, counters: Counters, *, maxusage: int | None, maxcached: int) -> None:
         self._executor = executor
         self._counters = counters
         self._max_statements = maxusage
-        self._max_idle = maxcached
+        self.most = maxcached
+        """The most connections that may rest for nobody in particular; 0 sets no limit."""
         self.closed = False
         """Whether those that come back are closed instead."""
         # The one used last stands at the end. A link is put here before its permit is released, so there are never more
@@ -280,8 +281,7 @@ class IdleConnections:
     def shrink(self, size: int) -> None:
         """Throw out idle links where they are too many: another was opened while one was lent to a kill."""
         while self.resting and self.too_many(size):
-            with suppress(IndexError):  # another thread may have taken the last one
-                self.discard(self.resting.popleft(), "displaced")
+            self.discard_oldest("displaced")
 
     def rest(self, link: PhysicalConnection) -> None:
         """Keep a link for the next checkout."""
@@ -292,9 +292,11 @@ class IdleConnections:
             self._wake(link)
         if self.closed:
             self.close_all()
-        elif self._max_idle and len(self.resting) > self._max_idle:  # others came back in the same moment
-            with suppress(IndexError):
-                self.discard(self.resting.popleft(), "maxcached")
+
+    def discard_oldest(self, reason: str) -> None:
+        """Close the connection that has rested longest, if any does."""
+        with suppress(IndexError):  # another thread may have taken the last one
+            self.discard(self.resting.popleft(), reason)
 
     def _wake(self, link: PhysicalConnection) -> None:
         """Wake the first who waits for a link of this kind."""
@@ -354,8 +356,6 @@ class IdleConnections:
         """Return why a connection that is in order is not kept all the same, None if it is."""
         if self.closed:
             return "closed"
-        if self._max_idle and len(self.resting) >= self._max_idle:
-            return "maxcached"
         if self._max_statements and link.statements >= self._max_statements:
             return "maxusage"
         return "max_age" if time.monotonic() >= link.expires else None

@@ -63,6 +63,27 @@ async def test_maxcached_and_dropped_connections(database: dict[str, Any]) -> No
     await pool.aclose()
 
 
+@pytest.mark.parametrize("maxcached", [1, 2, 4])
+async def test_maxcached_while_others_wait(maxcached: int, database: dict[str, Any]) -> None:
+    """A connection that somebody waits for is not closed for want of room, whoever has not come for theirs yet."""
+    pool = wrapped(database, maxcached=maxcached, maxconnections=5)
+
+    @offload
+    async def handler() -> None:
+        for _ in range(5):
+            with pool.connection() as connection:
+                value(connection, "SELECT 1")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(40):
+            group.start_soon(handler)
+    statistics = pool.statistics()
+    assert statistics.checkouts == 200
+    assert (statistics.idle, statistics.in_use) == (maxcached, 0)
+    assert dict(statistics.discards) == {"maxcached": 5 - maxcached}
+    await pool.aclose()
+
+
 async def test_without_maxcached(database: dict[str, Any]) -> None:
     """Without `maxcached` every connection stays, those of `mincached` from the start."""
     pool = wrapped(database, mincached=2, maxconnections=4)
