@@ -202,6 +202,8 @@ def _exact_decoder(encoding: str | None, convert: Any) -> Decode:
         for converter, short_cut in _EXACT_SHORT_CUTS:
             if convert is converter:
                 return short_cut
+        if convert is not None:
+            return lambda value: convert(value.decode("ascii"))  # half of what the partial below takes
     if encoding is None:
         return bytes if convert is None else convert
     decode: Decode = bytes.decode if encoding == "utf8" else functools.partial(str, encoding=encoding)
