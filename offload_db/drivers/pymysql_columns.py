@@ -7,7 +7,6 @@ Reads no sockets: which bytes are definitions and values is ``pymysql_results.py
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -205,5 +204,6 @@ def _exact_decoder(encoding: str | None, convert: Any) -> Decode:
                 return short_cut
     if encoding is None:
         return bytes if convert is None else convert
-    decode: Decode = bytes.decode if encoding == "utf8" else functools.partial(str, encoding=encoding)
-    return decode if convert is None else lambda value: convert(decode(value))
+    if convert is None:
+        return bytes.decode if encoding == "utf8" else lambda value: value.decode(encoding)
+    return lambda value: convert(value.decode(encoding))

@@ -238,19 +238,17 @@ def _whole_rows(connection: Any, columns: Columns, rows: Rows, most: int) -> byt
                 continue
             row: list[Any] = []
             try:
-                for decode in decoders:
+                for decode in decoders:  # a value that ends beyond the row is found out after the last
                     size = buffered[position]
-                    position += 1
+                    begin = position + 1
                     if size >= _NULL:
                         if size == _NULL:
                             row.append(None)
+                            position = begin
                             continue
-                        size, position = _long(buffered, position, size)
-                    stop = position + size
-                    if stop > end:
-                        return None
-                    row.append(decode(buffered[position:stop]))
-                    position = stop
+                        size, begin = _long(buffered, begin, size)
+                    position = begin + size
+                    row.append(decode(buffered[begin:position]))
             except Exception:  # a value that is not as usual, or the end of the buffer before the last column
                 return None
             if position != end:
