@@ -85,7 +85,7 @@ class Checkins:
                 else:
                     self._idle.discard(link, reason)
                 # Others came back in the same moment, or those for whom more were kept have had their turn.
-                while self._is_one_too_many():
+                while self._idle.most and self._is_one_too_many():
                     self._idle.discard_oldest("maxcached")
             finally:
                 self._admission.release(permit)
@@ -138,7 +138,7 @@ class Checkins:
             # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
             link.break_link()
         reason = link.discard_reason() or self._idle.outlived(link)
-        return "maxcached" if reason is None and self._is_one_too_many() else reason
+        return "maxcached" if reason is None and self._idle.most and self._is_one_too_many() else reason
 
     def _is_one_too_many(self) -> bool:
         """Tell whether more connections rest than may, with one that comes back and whose permit is still held.
@@ -146,7 +146,7 @@ class Checkins:
         Those do not count that others take next: who is admitted and has not come for theirs yet, and who waits.
         """
         idle, admission = self._idle, self._admission
-        if not idle.most or len(idle.resting) < idle.most:
+        if len(idle.resting) < idle.most:
             return False
         next_ones = admission.in_use - len(self.leased) - len(idle.opening)
         if admission.in_use >= admission.size:

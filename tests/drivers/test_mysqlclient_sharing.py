@@ -26,6 +26,8 @@ MySQLdb = pytest.importorskip("MySQLdb")
 
 pytestmark = pytest.mark.anyio
 
+TELLS_OF_MORE = hasattr(MySQLdb._mysql.connection, "more_results")
+
 # Twenty kilobytes at once, more than the server keeps back, and the rest of the answer so many seconds later.
 HALTING = "SELECT seq, REPEAT('x', 20000), IF(seq = 2, SLEEP({}), 0) FROM seq_1_to_2"
 
@@ -97,7 +99,8 @@ async def test_ten_statements_take_one_thread(pool: OffloadPool, settings: dict[
     there = threads("AnyIO")
     assert await threads_of_ten(pool, settings) <= there + 1
     done = pool.statistics()
-    assert (done.open, done.statements, done.hops) == (10, 10, 20)
+    # Versions before 2.3 cannot tell whether another result follows, so closing a cursor asks the server.
+    assert (done.open, done.statements, done.hops) == (10, 10, 20 if TELLS_OF_MORE else 30)
 
 
 @pytest.mark.parametrize("rest", ["arrives", "is killed"])
@@ -195,7 +198,8 @@ async def test_a_limit_kills(settings: dict[str, Any]) -> None:
             await ask(pool, "SELECT SLEEP(30)")
         assert await ask(pool, "SELECT 1") == ((1,),)
         done = pool.statistics()
-        assert (done.kills, done.open, done.discards) == (1, 1, {})
+        assert (done.kills, done.open) == (1, 1)
+        assert dict(done.discards) == ({} if TELLS_OF_MORE else {"abandoned_result": 1})
 
 
 @pytest.mark.parametrize("lack", ["threads", "descriptors"])
