@@ -16,7 +16,7 @@ from offload_db import OffloadPool, offload
 
 from ..support import pool_of
 
-USERS, EACH, ROUNDS = 5, 40, 5
+USERS, EACH, ROUNDS = 5, 40, 25
 # What the parts that are not ours take: PyMySQL's own cursor and connection, and asyncio's loop, which is in Python.
 DECORATED, AWAITED = 180, 150
 
