@@ -85,7 +85,7 @@ class Checkins:
                 else:
                     self._idle.discard(link, reason)
                 # Others came back in the same moment, or those for whom more were kept have had their turn.
-                while self._idle.most and self._is_one_too_many():
+                while self._idle.most and self.one_too_many():
                     self._idle.discard_oldest("maxcached")
             finally:
                 self._admission.release(permit)
@@ -138,15 +138,17 @@ class Checkins:
             # The loop's own thread gave it back, which waits for nobody, or the task was thrown away unfinished.
             link.break_link()
         reason = link.discard_reason() or self._idle.outlived(link)
-        return "maxcached" if reason is None and self._idle.most and self._is_one_too_many() else reason
+        # Most pools set no limit, and each checkin of theirs is spared a call.
+        return "maxcached" if reason is None and self._idle.most and self.one_too_many() else reason
 
-    def _is_one_too_many(self) -> bool:
-        """Tell whether more connections rest than may, with one that comes back and whose permit is still held.
+    def one_too_many(self) -> bool:
+        """Tell whether more connections rest than may, with the one that comes back.
 
-        Those do not count that others take next: who is admitted and has not come for theirs yet, and who waits.
+        For one that has come to rest already, ask before its permit is released. Those do not count that others take
+        next: who is admitted and has not come for theirs yet, and who waits.
         """
         idle, admission = self._idle, self._admission
-        if len(idle.resting) < idle.most:
+        if not idle.most or len(idle.resting) < idle.most:
             return False
         next_ones = admission.in_use - len(self.leased) - len(idle.opening)
         if admission.in_use >= admission.size:

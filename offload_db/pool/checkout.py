@@ -274,9 +274,11 @@ class PoolCore:
         if not well:
             link.fault = link.fault or "dead_idle"
             self.idle.discard(link, "dead_idle")
-            return
-        self.idle.rest(link)
-        self.idle.shrink(self.admission.size)
+        elif self.checkins.one_too_many():
+            self.idle.discard(link, "maxcached")
+        else:
+            self.idle.rest(link)
+            self.idle.shrink(self.admission.size)
 
     def _wait_for_share(
         self, connector: Connector, permit: Permit, deadline: Deadline | None

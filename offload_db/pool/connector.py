@@ -85,7 +85,7 @@ class Connector:
     """
 
     def __init__(self, pool: PooledDB, *, fast: bool) -> None:
-        self.fast = fast
+        self._fast = fast
         self._create = remedies_named()(_creating(pool, fast_creator(pool._creator) if fast else pool._creator))
         self._statements: Any = pool._setsession
         self._driver: Driver | None = PYMYSQL if _is_pymysql(pool._creator) else None
@@ -215,7 +215,7 @@ class Connector:
             opening = shortened_timeouts(opening, seconds)
         raw = self._create(opening)
         try:
-            if self.fast and self._driver is None:
+            if self._fast and self._driver is None:
                 self._other.upgrade(raw, self.settings)
             if self._changes:
                 _reopen(raw, self._changes)

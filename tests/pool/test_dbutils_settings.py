@@ -15,6 +15,7 @@ from dbutils.pooled_db import PooledDB
 
 from offload_db import OffloadPool, StatementTimeout, offload
 from tests.conftest import MySQL
+from tests.inside import core
 from tests.support import PLACES, QUICK, run_at, settled, value
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +83,23 @@ async def test_maxcached_while_others_wait(maxcached: int, database: dict[str, A
     assert (statistics.idle, statistics.in_use) == (maxcached, 0)
     assert dict(statistics.discards) == {"maxcached": 5 - maxcached}
     await pool.aclose()
+
+
+def test_maxcached_after_a_kill(database: dict[str, Any]) -> None:
+    """A connection that comes back from a kill is closed where as many have come to rest meanwhile as may."""
+    pool = wrapped(database, maxcached=1, maxconnections=3)
+    pool.connection().close()
+    (link,) = core(pool).links
+    assert link.identity is not None
+    lent = core(pool).lend(link.identity.server, link.connect_admin)
+    assert lent is not None
+    pool.connection().close()
+    assert (pool.statistics().open, pool.statistics().idle) == (2, 1)
+    _, give_back = lent
+    give_back(True)
+    assert (pool.statistics().open, pool.statistics().idle) == (1, 1)
+    assert dict(pool.statistics().discards) == {"maxcached": 1}
+    pool.close()
 
 
 async def test_without_maxcached(database: dict[str, Any]) -> None:
