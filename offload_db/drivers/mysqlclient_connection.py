@@ -94,7 +94,7 @@ def make_patient(raw: Any, settings: Mapping[str, Any]) -> None:
 
     :param settings: what it was opened with
     """
-    own: Any = sys.modules["MySQLdb.connections"].Connection
+    own: Any = getattr(sys.modules.get("MySQLdb.connections"), "Connection", None)
     if raw.__class__ is not own or not hasattr(raw, "send_query") or any(map(settings.get, _IN_THE_WAY)):
         return
     if all(map(_is_plain, (*raw.converter.values(), *raw.encoders.values()))):
