@@ -30,10 +30,17 @@ PATIENCE = 20.0
 QUICK: dict[str, Any] = {"autocommit": True, "ssl_disabled": True}
 
 
+def settings_for(driver: str, database: dict[str, Any]) -> dict[str, Any]:
+    """Return where a database is as the driver of this name takes it, without TLS."""
+    where = {name: database[name] for name in ("host", "port", "user", "password", "database")}
+    return {**where, **({"ssl_mode": "DISABLED"} if driver == "MySQLdb" else {"ssl_disabled": True})}
+
+
 @contextmanager
 def pool_of(size: int, settings: dict[str, Any], *, creator: Any = pymysql, **options: Any) -> Iterator[OffloadPool]:
     """Make a pool of *size* connections, and close it afterwards; *options* are its own or the driver's."""
-    pool = OffloadPool.create(creator, min_size=0, max_size=size, **{**QUICK, **settings, **options})
+    quick = {"autocommit": True} if "ssl_mode" in settings else QUICK  # which is mysqlclient's name for it
+    pool = OffloadPool.create(creator, min_size=0, max_size=size, **{**quick, **settings, **options})
     try:
         yield pool
     finally:

@@ -22,7 +22,7 @@ from offload_db import CallCancelled, OffloadError, OffloadPool, blocking, conne
 from tests.conftest import MySQL
 from tests.faults.checks import checked
 from tests.inside import core, turn_of, waiting_turns
-from tests.support import Gate, assert_ended, pool_of, running, settled, sleeping, value, watched_wire
+from tests.support import Gate, assert_ended, pool_of, running, settings_for, settled, sleeping, value, watched_wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -274,9 +274,8 @@ async def test_another_driver(is_running: Callable[[], bool], database: dict[str
     import MySQLdb
 
     met: list[BaseException] = []
-    names = ("host", "port", "user", "password", "database")
-    settings = {name: database[name] for name in names}
-    with closing(OffloadPool.create(MySQLdb, min_size=0, max_size=1, ssl_mode="DISABLED", **settings)) as pool:
+    settings = settings_for("MySQLdb", database)
+    with closing(OffloadPool.create(MySQLdb, min_size=0, max_size=1, **settings)) as pool:
 
         @offload(mode="thread")
         async def handler() -> None:

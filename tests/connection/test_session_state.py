@@ -14,7 +14,7 @@ from pymysql.constants import CLIENT
 
 from offload_db import OffloadCursor, OffloadPool, offload
 from tests.conftest import MySQL, needs
-from tests.support import PLACES, in_thread, outcome, pool_of, run_at, until, value
+from tests.support import PLACES, in_thread, outcome, pool_of, run_at, settings_for, until, value
 
 # Each is executed in a database "home" beside a database "away", both with a table t.
 ONE_SHOT: list[str | bytes] = [
@@ -358,8 +358,7 @@ def test_other_drivers(name: str, mysql: MySQL, home: dict[str, Any]) -> None:
         driver: Any = importlib.import_module(name)
     except ImportError as error:
         pytest.skip(f"{name} is not installed: {error}")
-    settings = {key: home[key] for key in ("host", "port", "user", "password", "database")}
-    settings |= {"ssl_mode": "DISABLED"} if name == "MySQLdb" else {"ssl_disabled": True}
+    settings = settings_for(name, home)
     pool = OffloadPool.create(driver, min_size=0, max_size=1, autocommit=True, **settings)
     for text in (
         "SET TRANSACTION READ ONLY",

@@ -17,7 +17,7 @@ from pymysql.constants import CLIENT
 from offload_db import ConnectionLost, OffloadPool, aio, blocking, offload
 from tests.conftest import MySQL
 from tests.drivers.test_other_drivers import anyio_backend, driver, make_pool, pool
-from tests.support import PLACES, attempt, pool_of, run_at, value, watched_wire
+from tests.support import PLACES, attempt, pool_of, run_at, settings_for, value, watched_wire
 
 __all__ = ["anyio_backend", "driver", "pool"]  # fixtures
 
@@ -101,8 +101,7 @@ class _Unwritable:
 @pytest.mark.parametrize("place", PLACES)
 async def test_what_is_not_sent(place: str, driver: Any, tables: OffloadPool, database: dict[str, Any]) -> None:
     """What the driver cannot send raises what it raises without the pool, and the transaction goes on."""
-    bare_settings = {name: database[name] for name in ("host", "port", "user", "password", "database")}
-    bare_settings |= {"ssl_mode": "DISABLED"} if driver.__name__ == "MySQLdb" else {"ssl_disabled": True}
+    bare_settings = settings_for(driver.__name__, database)
 
     def calls(connection: Any) -> list[Any]:
         with closing(connection.cursor()) as cursor:

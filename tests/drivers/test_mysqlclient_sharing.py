@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +19,24 @@ import pytest
 from offload_db import OffloadPool, StatementTimeout, offload
 from offload_db.bridge import reactor
 from offload_db.connection.sync_connection import physical_of
-from offload_db.drivers.mysqlclient_connection import LOOKED_AT, is_whole
+from offload_db.drivers.mysqlclient_connection import LOOKED_AT, is_whole, make_patient
 from offload_db.errors import ThreadUnavailable
+from tests import support
 from tests.conftest import MySQL
 from tests.drivers.inside import arrived
-from tests.support import settled, value, warm
+from tests.fuzz.wire import packets
+from tests.support import settings_for, settled, value, warm
 from tests.tls import tls_server_in
 
 MySQLdb = pytest.importorskip("MySQLdb")
+# It imports these itself when it connects first.
+connections = importlib.import_module("MySQLdb.connections")
+converters = importlib.import_module("MySQLdb.converters")
+pool_of = partial(support.pool_of, creator=MySQLdb)
 
 pytestmark = pytest.mark.anyio
 
-TELLS_OF_MORE = hasattr(MySQLdb._mysql.connection, "more_results")
+TELLS_OF_MORE = hasattr(connections.Connection, "more_results")
 
 # Twenty kilobytes at once, more than the server keeps back, and the rest of the answer so many seconds later.
 HALTING = "SELECT seq, REPEAT('x', 20000), IF(seq = 2, SLEEP({}), 0) FROM seq_1_to_2"
@@ -41,18 +51,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def settings(database: dict[str, Any]) -> dict[str, Any]:
     """Give settings of mysqlclient's."""
-    own = {name: database[name] for name in ("host", "port", "user", "password", "database")}
-    return {**own, "autocommit": True, "ssl_mode": "DISABLED"}
-
-
-@contextmanager
-def pool_of(size: int, settings: dict[str, Any], *, creator: Any = MySQLdb, **options: Any) -> Iterator[OffloadPool]:
-    """Make a pool of mysqlclient's connections, and close it afterwards."""
-    pool = OffloadPool.create(creator, min_size=0, max_size=size, **settings, **options)
-    try:
-        yield pool
-    finally:
-        pool.close()
+    return {**settings_for("MySQLdb", database), "autocommit": True}
 
 
 @pytest.fixture
@@ -202,6 +201,22 @@ async def test_a_limit_kills(settings: dict[str, Any]) -> None:
         assert dict(done.discards) == ({} if TELLS_OF_MORE else {"abandoned_result": 1})
 
 
+def test_where_new_sockets_have_a_limit() -> None:
+    """A limit for new sockets of Python's own leaves a connection's as it is: mysqlclient waits for it."""
+    near, far = socket.socketpair()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        far.send(b"answer")
+        assert not is_whole(arrived(near.fileno()))
+        assert os.get_blocking(near.fileno())
+        assert near.recv(9) == b"answer"
+    finally:
+        socket.setdefaulttimeout(before)
+        near.close()
+        far.close()
+
+
 @pytest.mark.parametrize("lack", ["threads", "descriptors"])
 async def test_without_another_thread(lack: str, pool: OffloadPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no other thread can be had, the shared one reads the answer to its end."""
@@ -221,10 +236,10 @@ async def test_without_another_thread(lack: str, pool: OffloadPool, monkeypatch:
 async def test_what_does_not_share(change: str, settings: dict[str, Any]) -> None:
     """What may keep a thread has one to itself: the user's own code, and reading that mysqlclient itself limits."""
 
-    class Own(MySQLdb.connections.Connection):  # type: ignore[misc, name-defined]  # mysqlclient has no types
+    class Own(connections.Connection):  # type: ignore[misc, name-defined]  # mysqlclient has no types
         pass
 
-    conversions = {**MySQLdb.converters.conversions, 3: lambda text: int(text) + 1}
+    conversions = {**converters.conversions, 3: lambda text: int(text) + 1}
     options: dict[str, dict[str, Any]] = {
         "converter": {"conv": conversions},
         "compress": {"compress": True},
@@ -235,6 +250,18 @@ async def test_what_does_not_share(change: str, settings: dict[str, Any]) -> Non
     with pool_of(10, settings, **options[change]) as pool:
         assert await threads_of_ten(pool, settings) >= 10
         assert await ask(pool, "SELECT CAST(1 AS INT)") == ((2,) if change == "converter" else (1,),)
+
+
+def test_connections_below_mysqlclients_own(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its module in C are left as they are, also where nothing else of mysqlclient is imported."""
+    where = {name: settings[name] for name in ("host", "port", "user", "password", "database")}
+    bare = importlib.import_module("MySQLdb._mysql").connect(**where)
+    kind = type(bare)
+    make_patient(bare, where)
+    monkeypatch.delitem(sys.modules, "MySQLdb.connections")
+    make_patient(bare, where)
+    assert type(bare) is kind
+    bare.close()
 
 
 async def test_converters_that_are_changed(pool: OffloadPool) -> None:
@@ -305,10 +332,9 @@ async def test_answers_by_their_bytes(statement: str, whole: bool, settings: dic
     connection.close()
 
 
-def packets(*contents: bytes) -> bytes:
-    """Put packets together as a server does."""
-    numbered = enumerate(contents, 1)
-    return b"".join(len(each).to_bytes(3, "little") + bytes((number % 256,)) + each for number, each in numbered)
+def told(*bodies: bytes) -> bytes:
+    """Return an answer of several packets."""
+    return b"".join(packets(body, number) for number, body in enumerate(bodies, 1))
 
 
 def test_answers_without_an_end_of_the_definitions() -> None:
@@ -316,18 +342,18 @@ def test_answers_without_an_end_of_the_definitions() -> None:
     definition, row = b"\3def" + b"x" * 20, b"\3abc"
     ends, more = b"\xfe\0\0\2\0\0\0", b"\xfe\0\0\x0a\0\0\0"
     for rows in ((), (row,), (row, row)):
-        answer = packets(b"\1", definition, *rows, ends)
+        answer = told(b"\1", definition, *rows, ends)
         assert is_whole(answer)
         assert not any(is_whole(answer[:end]) for end in range(len(answer)))
-        assert not is_whole(packets(b"\1", definition, *rows, more))
-    assert is_whole(packets(b"\1", definition, row, b"\xff\x28\x04#42000no"))
+        assert not is_whole(told(b"\1", definition, *rows, more))
+    assert is_whole(told(b"\1", definition, row, b"\xff\x28\x04#42000no"))
 
 
 def test_what_is_no_answer_to_a_statement() -> None:
     """A file that is asked for, a report of progress, and what cannot be understood are left to mysqlclient."""
-    assert not is_whole(packets(b"\xfb/etc/hosts"))
-    assert not is_whole(packets(b"\xff\xff\xff\1\1\1\0\0\0\0"))
+    assert not is_whole(told(b"\xfb/etc/hosts"))
+    assert not is_whole(told(b"\xff\xff\xff\1\1\1\0\0\0\0"))
     assert not is_whole(b"\x17\x03\x03\x01\x00" + b"x" * 256)
-    assert is_whole(packets(b"\0\xfc\xff\xff\xfd\1\2\3\2\0\0\0"))
-    assert not is_whole(packets(b"\0\xfc\xff\xff\xfd\1\2\3\x0a\0\0\0"))
-    assert not is_whole(packets(b"\0\xfe"))
+    assert is_whole(told(b"\0\xfc\xff\xff\xfd\1\2\3\2\0\0\0"))
+    assert not is_whole(told(b"\0\xfc\xff\xff\xfd\1\2\3\x0a\0\0\0"))
+    assert not is_whole(told(b"\0\xfe"))

@@ -21,7 +21,7 @@ from offload_db.drivers.registry import driver_of
 from offload_db.pool import idle
 from tests.conftest import MySQL
 from tests.faults.proxy import Proxy
-from tests.support import PLACES, assert_ended, attempt, run_at, running, settled, value
+from tests.support import PLACES, assert_ended, attempt, run_at, running, settings_for, settled, value
 
 pytestmark = [
     pytest.mark.anyio,
@@ -47,13 +47,8 @@ def driver(request: pytest.FixtureRequest) -> Any:
 
 
 def make_pool(driver: Any, database: dict[str, Any], **options: Any) -> OffloadPool:
-    settings = {name: database[name] for name in ("host", "port", "user", "password", "database")}
-    if driver.__name__ == "MySQLdb":
-        settings["ssl_mode"] = "DISABLED"
-        settings["autocommit"] = True
-    else:
-        settings.update(ssl_disabled=True, autocommit=True)
-    return OffloadPool.create(driver, **{"min_size": 0, "max_size": 2, **settings, **options})
+    settings = settings_for(driver.__name__, database)
+    return OffloadPool.create(driver, **{"min_size": 0, "max_size": 2, "autocommit": True, **settings, **options})
 
 
 @pytest.fixture

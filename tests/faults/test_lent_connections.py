@@ -15,7 +15,7 @@ from offload_db.drivers.base import Identity
 from offload_db.drivers.pymysql import PyMySQLDriver
 from tests.conftest import MySQL
 from tests.inside import core
-from tests.support import PATIENCE, in_thread, pool_of, settled, value, warm
+from tests.support import PATIENCE, in_thread, pool_of, settings_for, settled, value, warm
 
 from .checks import adds_up, assert_ended, checked, running
 from .proxy import Proxy
@@ -52,9 +52,8 @@ async def test_a_kill_goes_over_an_idle_connection(
 ) -> None:
     """No connection is opened for the kill, and the next who has the idle one finds nothing of it."""
     driver = pytest.importorskip(name)
-    tls = {"ssl_mode": "DISABLED"} if name == "MySQLdb" else {"ssl_disabled": True}
-    settings = {key: through[key] for key in ("host", "port", "user", "password", "database")}
-    pool = OffloadPool.create(driver, min_size=0, max_size=2, autocommit=autocommit, **settings, **tls)
+    settings = settings_for(name, through)
+    pool = OffloadPool.create(driver, min_size=0, max_size=2, autocommit=autocommit, **settings)
     try:
         for _ in range(2):
             await warm(pool, 2)
