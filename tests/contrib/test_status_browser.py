@@ -175,7 +175,9 @@ def test_a_switch_takes_effect_with_the_next_request(page: Browser, site: Site) 
     site.get("/v2/truck/7")
     assert site.pool.statistics().blocking_calls == blocked
     form = f"tbody[data-key='{TARGET}'] form"
-    page.run("document.querySelector(arguments[0] + ' select').value = 'observe'", form)
+    # Told of as if somebody had chosen it: what nobody has edited is brought up to date with each sample.
+    choose = "select.value = 'observe'; select.dispatchEvent(new Event('input', {bubbles: true}))"
+    page.run(f"const select = document.querySelector(arguments[0] + ' select'); {choose}", form)
     page.click(f"{form} button[type=submit]")
     page.wait(lambda page: page.text("#done") == f"Done: {TARGET}: observe, 100 % of the requests.")
     site.get("/v2/truck/7")
