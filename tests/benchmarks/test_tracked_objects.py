@@ -67,6 +67,11 @@ async def objects_of(ask: Ask, sql: str, waiting: Callable[[], bool], end: Calla
     return found / CALLERS
 
 
+def least(measure: Callable[[], Coroutine[Any, Any, float]]) -> float:
+    """Return the least of two measurements: what other threads make meanwhile counts as well."""
+    return min(asyncio.run(measure()) for _ in range(2))
+
+
 # Of these the event loop has ten: a task and its context, a future and a timer, and what wakes them.
 @pytest.mark.parametrize(("make", "most"), [(decorated, 27), (awaited, 24)])
 def test_of_a_call_that_waits_for_a_connection(make: Make, most: int, database: dict[str, Any]) -> None:
@@ -81,7 +86,7 @@ def test_of_a_call_that_waits_for_a_connection(make: Make, most: int, database: 
                 ask, "SELECT 1", lambda: pool.statistics().waiting == CALLERS, lambda: pool.release(held)
             )
 
-    assert asyncio.run(measure()) <= most * FRAMES
+    assert least(measure) <= most * FRAMES
 
 
 # Besides, the driver has a cursor and a result, and the socket what it reads into.
@@ -99,4 +104,4 @@ def test_of_a_call_in_a_statement(make: Make, most: int, mysql: MySQL, database:
 
             return await objects_of(ask, "SELECT SLEEP(1)", all_sleep, partial(asyncio.sleep, 0))
 
-    assert asyncio.run(measure()) <= most * FRAMES
+    assert least(measure) <= most * FRAMES
